@@ -1,0 +1,46 @@
+# `make demo` runs the main job, `make test` proves the project; both set everything up by themselves.
+PYTHON ?= python3
+BIN := .venv/bin
+WORKERS ?= 2
+
+.PHONY: demo test check lint types contract lengths docs lock clean
+
+demo: .venv/ready
+	$(BIN)/plusx demo
+
+test: check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+
+check: lint types contract lengths docs-check
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/ready
+	$(BIN)/mypy
+
+contract: .venv/ready
+	$(BIN)/lint-imports
+
+lengths: .venv/ready
+	$(BIN)/python tools/function_lengths.py plusx
+
+# the command-line reference is generated from --help; the check fails when it is stale
+docs: .venv/ready
+	$(BIN)/python tools/cli_reference.py docs/cli.md
+
+docs-check: .venv/ready
+	$(BIN)/python tools/cli_reference.py --check docs/cli.md
+
+lock: .venv/ready
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev pyproject.toml -o requirements.lock
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist demo

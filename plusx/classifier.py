@@ -1,0 +1,142 @@
+"""A trained model as people use it: photos in, answers out. Importing this loads no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from plusx.images.decode import BadPhoto, upright_rgb
+from plusx.images.pool import DecodePool, Source
+from plusx.model_file import Header, load
+from plusx.run_folder import model_path
+
+Pixels = npt.NDArray[np.uint8]
+Probabilities = npt.NDArray[np.float32]
+Photo = Image.Image | Pixels | bytes | str | os.PathLike[str]
+
+FEW = 16  # so few photos are decoded in this process: starting workers would take longer
+
+
+class Engine(Protocol):
+    """uint8 pixels [n, S, S, 3] to probabilities [n, C]."""
+
+    def probabilities(self, pixels: Pixels) -> Probabilities:
+        """One row per photo; rows sum to 1."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An answer: the likeliest class, its probability, and all probabilities by class name.
+
+    `answer` is what should be acted on; it equals `label` until a model carries thresholds.
+    """
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+    answer: str
+
+
+class Classifier:
+    """Preprocess, engine and classes of one model file."""
+
+    def __init__(self, header: Header, engine: Engine) -> None:
+        self.header, self.engine = header, engine
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Classifier:
+        """The classifier in a model file or run folder. Raises ModelError where there is none."""
+        from plusx.engines.torch_engine import TorchEngine
+        from plusx.training.environment import choose_device
+
+        found = model_path(Path(path))
+        model = load(found)
+        return cls(model.header, TorchEngine(model, choose_device(device), found))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the probabilities."""
+        return self.header.classes
+
+    def predict(self, photo: Photo) -> Prediction:
+        """The answer for one photo: a Pillow image, uint8 pixels [H, W, 3], the bytes of a file, or its path.
+
+        Raises DataError where the photo cannot be read.
+        """
+        from plusx.errors.use import unreadable_photo
+        from plusx.images.decode import Undecodable
+
+        try:
+            pixels = self._pixels(photo)
+        except (Undecodable, OSError) as error:
+            name = str(photo) if isinstance(photo, str | os.PathLike) else "the photo"
+            raise unreadable_photo(name, error) from None
+        return self.answers(pixels[None])[0]
+
+    def predict_many(
+        self, sources: Sequence[Source], *, workers: int | None = None, batch_size: int = 64
+    ) -> Iterator[tuple[int, Prediction | BadPhoto]]:
+        """Answers for photos by position, in the order in which they are decoded."""
+        for places, pixels in self.decoded(sources, workers=workers, batch_size=batch_size):
+            if isinstance(pixels, BadPhoto):
+                yield places[0], pixels
+            else:
+                yield from zip(places, self.answers(pixels), strict=True)
+
+    def decoded(
+        self, sources: Sequence[Source], *, workers: int | None = None, batch_size: int = 64
+    ) -> Iterator[tuple[list[int], Pixels | BadPhoto]]:
+        """Batches of pixels [n, S, S, 3] with their positions; a photo that cannot be read comes alone."""
+        if workers is None and len(sources) <= FEW:
+            workers = 0
+        with DecodePool(self.header.preprocess, workers) as pool:
+            yield from _batches(pool.map(sources), batch_size)
+
+    def answers(self, pixels: Pixels) -> list[Prediction]:
+        """Answers for preprocessed pixels [n, S, S, 3]."""
+        return [self._answer(row) for row in self.engine.probabilities(pixels)]
+
+    def _answer(self, row: Any) -> Prediction:
+        label = self.classes[int(row.argmax())]
+        named = {name: float(p) for name, p in zip(self.classes, row, strict=True)}
+        return Prediction(label, named[label], named, label)
+
+    def _pixels(self, photo: Photo) -> Pixels:
+        preprocess = self.header.preprocess
+        if isinstance(photo, bytes):
+            return preprocess.from_bytes(photo)
+        if isinstance(photo, Image.Image):
+            return preprocess(upright_rgb(photo, preprocess.background))
+        if isinstance(photo, np.ndarray):
+            return preprocess(Image.fromarray(photo))
+        return preprocess.from_bytes(Path(photo).read_bytes())
+
+
+def load_classifier(path: str | os.PathLike[str], *, device: str = "auto") -> Classifier:
+    """The classifier in a model file or run folder: `plusx.load`."""
+    return Classifier.load(path, device=device)
+
+
+def _batches(
+    results: Iterable[tuple[int, Pixels | BadPhoto]], batch_size: int
+) -> Iterator[tuple[list[int], Pixels | BadPhoto]]:
+    places: list[int] = []
+    rows: list[Pixels] = []
+    for place, result in results:
+        if isinstance(result, BadPhoto):
+            yield [place], result
+            continue
+        places.append(place)
+        rows.append(result)
+        if len(rows) == batch_size:
+            yield places, np.stack(rows)
+            places, rows = [], []
+    if rows:
+        yield places, np.stack(rows)

@@ -1,0 +1,46 @@
+"""`plusx evaluate RUN_OR_MODEL [DATA]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from plusx.cli.flags import Device, Json, Quiet
+
+
+def evaluate(
+    run_or_model: Annotated[Path, Parameter(name="RUN_OR_MODEL")],
+    /,
+    *data: str,
+    device: Device = "auto",
+    batch_size: int = 64,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Test a model on photos it never saw.
+
+    A run folder is tested on its own test split; a model file on DATA: its test/ where it has one, else
+    every photo but those the model was trained on.
+
+    Parameters
+    ----------
+    run_or_model
+        A run folder or a model file.
+    data
+        Photos: a folder, tar archives, a glob, or a CSV.
+    batch_size
+        Photos computed at once; changes nothing but speed and memory.
+    """
+    from plusx.cli.terminal import console, counting, document, result
+    from plusx.verbs.evaluate import evaluate
+
+    with counting(console(quiet or json), "testing") as progress:
+        evaluation = evaluate(run_or_model, data or None, device=device, batch_size=batch_size, on_progress=progress)
+    if json:
+        document(evaluation.to_json())
+    else:
+        for line in evaluation.lines():
+            result(line)
+    return 0

@@ -1,0 +1,47 @@
+"""Rows of `predict` as a table, JSON, CSV or a Kaggle submission."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+from plusx.cli.terminal import percent
+from plusx.durable import write_file
+from plusx.verbs.predict import Row, to_csv, to_json, to_kaggle
+
+Writer = Callable[[Iterator[Row], TextIO], None]
+
+
+def write_rows(rows: Iterator[Row], form: str, out: Path | None) -> None:
+    """Write `rows` in one of the four forms to a file, whole or not at all, or to stdout as they come."""
+    writer = _WRITERS[form]
+    if out is None:
+        writer(rows, sys.stdout)
+        return
+    text = io.StringIO(newline="")
+    writer(rows, text)
+    write_file(out, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def _table(rows: Iterator[Row], file: TextIO) -> None:
+    """One line a photo, as it is answered; widths are fixed so that nothing has to be waited for."""
+    for row in rows:
+        if row.error is None:
+            answer = f"{row.answer:<16} {percent(row.probability or 0.0):>9}"
+        else:
+            answer = f"{'-':<16} {'-':>9}"
+        name = _printable(row.path)
+        problem = f"  ({row.error['message']})" if row.error else ""
+        file.write(f"{answer}  {name}{problem}\n")
+
+
+def _printable(name: str) -> str:
+    """A file name on one line of a terminal: control characters and undecodable bytes are escaped."""
+    shown = name.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+
+
+_WRITERS: dict[str, Writer] = {"table": _table, "json": to_json, "csv": to_csv, "kaggle": to_kaggle}

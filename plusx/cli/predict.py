@@ -1,0 +1,78 @@
+"""`plusx predict MODEL PATH...`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from plusx.cli.flags import Device
+
+if TYPE_CHECKING:
+    from plusx.verbs.predict import Row
+
+Switch = Annotated[bool, Parameter(negative="")]
+
+
+def predict(
+    model: Annotated[Path, Parameter(name="MODEL")],
+    /,
+    *paths: str,
+    json: Switch = False,
+    csv: Switch = False,
+    kaggle: Switch = False,
+    strict: Switch = False,
+    out: Path | None = None,
+    device: Device = "auto",
+    batch_size: int = 64,
+) -> int:
+    """Answer for photos, folders or archives: one row for each, error rows included.
+
+    Exits with 3 if no photo could be read.
+
+    Parameters
+    ----------
+    model
+        A model file or a run folder.
+    paths
+        Photos, folders, globs or tar archives; - reads a list of paths from standard input.
+    json
+        One JSON document instead of a table.
+    csv
+        CSV with the columns path, label, probability, probabilities, answer, error.
+    kaggle
+        CSV with the columns id, label, as a Kaggle submission.
+    strict
+        Exit with 3 if any photo could not be read.
+    out
+        Write there instead of to stdout.
+    batch_size
+        Photos computed at once; changes nothing but speed and memory.
+    """
+    from plusx.verbs.predict import Tally, predict
+
+    rows = predict(model, list(_listed(paths)), device=device, batch_size=batch_size)
+    tally = Tally()
+    chosen = [name for name, given in (("json", json), ("csv", csv), ("kaggle", kaggle)) if given]
+    _write(tally.counted(rows), chosen, out)
+    return tally.exit_code(strict)
+
+
+def _listed(paths: Iterable[str]) -> Iterator[str]:
+    for path in paths:
+        if path == "-":
+            yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+        else:
+            yield path
+
+
+def _write(rows: Iterator[Row], chosen: list[str], out: Path | None) -> None:
+    from plusx.cli.formats import write_rows
+    from plusx.errors.usage import several_formats
+
+    if len(chosen) > 1:
+        raise several_formats(chosen)
+    write_rows(rows, chosen[0] if chosen else "table", out)

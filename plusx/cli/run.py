@@ -1,0 +1,104 @@
+"""From an argument list to an exit code: every error becomes one sentence, never a stack trace."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from cyclopts import App, CycloptsError
+
+from plusx import __version__
+from plusx.errors import Error
+
+STARTED = time.monotonic()  # budgets count from here: what Python needed before is milliseconds
+
+VERBS = {
+    "check": "Look at a folder of photos: what is in it, and what is wrong with it.",
+    "train": "Train a residual network on a folder of labelled photos.",
+    "evaluate": "Test a model on photos it never saw.",
+    "predict": "Answer for photos, folders or archives.",
+    "models": "List the networks, or print the layers of one.",
+    "cache": "Show or clear the cache of decoded photos.",
+    "demo": "Draw pictures, train on them, test and predict: everything, offline.",
+    "download": "Fetch a public data set.",
+}
+
+
+def build() -> App:
+    """The application with every verb registered by name; a verb's module is imported when it is used."""
+    app = App(
+        name="plusx",
+        help="From a folder of labelled photos to a residual network: H(x) = F(x) + x.",
+        version=__version__,
+        result_action="return_value",
+        help_format="plaintext",
+        error_formatter=lambda error: f"plusx: {error}",
+    )
+    for verb, summary in VERBS.items():
+        app.command(f"plusx.cli.{verb}:{verb}", name=verb, help=summary)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `plusx`: runs a verb and exits with its documented code."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    code = run(tokens)
+    _flush()
+    sys.exit(code)
+
+
+def run(tokens: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    try:
+        result = build()(list(tokens) or ["--help"], exit_on_error=False, print_error=False)
+        return result if isinstance(result, int) else 0
+    except CycloptsError as error:
+        return _tell(f"{_plain(error)} `plusx {_verb(tokens)}--help` lists what it takes.", 2)
+    except Error as error:
+        return _tell(error.message, error.exit_code)
+    except KeyboardInterrupt:
+        return _tell("Stopped.", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _unexpected(error, tokens)
+
+
+def _verb(tokens: Sequence[str]) -> str:
+    return f"{tokens[0]} " if tokens and tokens[0] in VERBS else ""
+
+
+def _plain(error: CycloptsError) -> str:
+    text = " ".join(str(error).split())
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def _tell(sentence: str, code: int) -> int:
+    sys.stderr.write(f"plusx: {sentence}\n")
+    return code
+
+
+def _unexpected(error: Exception, tokens: Sequence[str]) -> int:
+    """A fault of plusx itself: one sentence; the trace only for those who ask with -v."""
+    if any(token in ("-v", "--verbose") for token in tokens):
+        traceback.print_exc()
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return _tell(f"met a fault of its own ({what}); run it again with -v and report what it prints.", 1)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (BrokenPipeError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def arguments_of(tokens: Sequence[str]) -> Any:
+    """What the verb of a command line would be called with; for tests of the surface."""
+    return build().parse_args(list(tokens), exit_on_error=False, print_error=False)

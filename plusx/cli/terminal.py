@@ -1,0 +1,80 @@
+"""What verbs say: results on stdout, everything else on stderr; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+PLAIN_SECONDS = 10.0  # how often a progress line is printed where there is no terminal
+
+
+def console(quiet: bool = False) -> Console:
+    """The console for everything that is not a result (stderr); it honours NO_COLOR and redirection."""
+    return Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True, markup=False)
+
+
+def result(text: str) -> None:
+    """One result line on stdout; names that no encoding holds are escaped, not lost."""
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
+
+
+def document(value: Any) -> None:
+    """The one JSON document of `--json`."""
+    result(json_module.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def percent(fraction: float, digits: int = 2) -> str:
+    """A fraction as printed for people."""
+    return f"{100 * fraction:.{digits}f} %"
+
+
+def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> list[str]:
+    """Left-aligned text, right-aligned numbers, two spaces between columns."""
+    cells = [list(header), *map(list, rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
+    return ["  ".join(_fit(c, w, n) for c, w, n in zip(row, widths, numeric, strict=True)).rstrip() for row in cells]
+
+
+@contextmanager
+def counting(out: Console, title: str) -> Iterator[Any]:
+    """A progress callback `(done, total)`: a bar on a terminal, a line every few seconds elsewhere."""
+    if not out.is_terminal:
+        yield _plain_counter(out, title)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out, transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def short_numbers(values: Mapping[str, float]) -> str:
+    """`name 0.123, name 0.456`, for a line of metrics."""
+    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
+
+
+def _plain_counter(out: Console, title: str) -> Any:
+    last = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= PLAIN_SECONDS:
+            last = time.monotonic()
+            out.print(f"{title}: {done:,} of {total:,}")
+
+    return report
+
+
+def _is_number(text: str) -> bool:
+    return text[:1].isdigit() or text in ("", "-")
+
+
+def _fit(text: str, width: int, number: bool) -> str:
+    return text.rjust(width) if number else text.ljust(width)

@@ -1,0 +1,97 @@
+"""`plusx train DATA`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from plusx.cli.flags import Json, Quiet, Verbose
+
+
+def train(
+    *data: str,
+    recipe: str | None = None,
+    model: str | None = None,
+    time: str | None = None,
+    epochs: int | None = None,
+    size: int | None = None,
+    batch_size: int | None = None,
+    split: str | None = None,
+    skip_bad: Annotated[bool | None, Parameter(negative="")] = None,
+    seed: int | None = None,
+    device: Literal["auto", "cpu", "cuda", "mps"] | None = None,
+    out: Path | None = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    plan: Path | None = None,
+    config: Path | None = None,
+    set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> int:
+    """Train a residual network on a folder of labelled photos.
+
+    Without a budget, `--time 10m` on a CPU and `2m` on a GPU.
+
+    Parameters
+    ----------
+    data
+        Photos: a folder with one folder per class (or train/, val/, test/ of them), tar archives, a glob, or a CSV.
+    recipe
+        textbook, fast (the default) or best.
+    model
+        A network of `plusx models`; the recipe's own where not given.
+    time
+        How long the whole command may take, such as 90s, 10m or 2h.
+    epochs
+        How often to go through the training photos, instead of --time.
+    size
+        Final training size in pixels.
+    batch_size
+        Photos per step.
+    split
+        Percent for training, validation and test, such as 80/10/10; for DATA without such folders.
+    skip_bad
+        Train without the photos that cannot be read, instead of stopping.
+    seed
+        The one source of randomness.
+    device
+        Where to compute.
+    out
+        The run folder; runs/NAME-N where not given.
+    resume
+        Continue the run in --out at the step after its last checkpoint.
+    plan
+        A plan.json to repeat.
+    config
+        A YAML file of settings.
+    set_
+        Any other setting, as key=value; may be given several times.
+    """
+    from plusx.cli.live import Live
+    from plusx.cli.run import STARTED
+    from plusx.cli.terminal import console, document
+    from plusx.verbs.train import Wish, train
+
+    flags = {
+        "recipe": recipe,
+        "model": model,
+        "time": time,
+        "epochs": epochs,
+        "size": size,
+        "batch_size": batch_size,
+        "split": split,
+        "skip_bad": skip_bad,
+        "seed": seed,
+        "device": device,
+    }
+    wish = Wish(flags=flags, sets=tuple(set_ or ()), file=config, plan=plan, out=out, resume=resume)
+    with Live(console(quiet or json), verbose=verbose) as live:
+        outcome = train(data, wish, on_event=live.show, started=STARTED)
+    if json:
+        document(outcome.to_json())
+    else:
+        live.ending(outcome)
+    return 0

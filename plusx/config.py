@@ -1,0 +1,95 @@
+"""The configuration of a run: one frozen value, every field typed, bounded and explained.
+
+Recipes (`plusx.recipes`) are functions that return a complete `Config`. Precedence, lowest first:
+defaults < recipe < file < environment (`PLUSX_*`) < `--set` < flags.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=8, le=2048)]
+
+
+class Config(BaseModel):
+    """What a run is, besides its photos. Sizes are in pixels, rates per step, durations in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    recipe: str = "fast"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    # the network
+    model: str = "resnet18"
+    width: Annotated[float, Field(gt=0, le=4)] = 1.0  # multiplies every channel count
+    stem: Literal["default", "7x7", "3x3", "whitened"] = "default"  # "default": what the model's name says
+    zero_init_residual: bool = False
+
+    # pixels: the short side goes to `size * resize_ratio`, the centre crop to `size`
+    size: Pixels = 224  # the final training size
+    test_size: Pixels | None = None  # None: the same as `size`
+    resize_ratio: Annotated[float, Field(ge=1.0, le=2.0)] = 1.0
+    sizes: tuple[tuple[Fraction, Fraction], ...] = ()  # progressive: (share of the steps, fraction of `size`)
+    flip_views: bool = False  # at test time, average a photo and its mirror image
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    # how long: epochs, or a time budget in seconds from which a plan is made
+    epochs: Positive | None = None
+    time: Annotated[float, Field(gt=0)] | None = None
+    max_epochs: Positive = 200
+    batch_size: Positive = 64
+    drop_last: bool = False
+
+    # the optimizer
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0)] | None = None  # None: the model's own default
+    momentum: Fraction = 0.9
+    nesterov: bool = True
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    decay_norms_and_biases: bool = False
+    norm_bias_rate: Annotated[float, Field(gt=0)] = 1.0  # multiplies the rate on the biases of norms
+    schedule: Literal["constant", "triangular", "cosine", "steps"] = "triangular"
+    warmup: Fraction = 0.2  # share of the steps
+    milestones: tuple[Fraction, ...] = ()  # of schedule "steps": the rate is divided by ten at these shares
+    label_smoothing: Fraction = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    accumulate: Positive = 1
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    average: Literal["none", "ema"] = "none"
+    average_decay: Fraction = 0.999
+    average_every: Positive = 1
+
+    # augmentation (training only)
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
+    flip: Literal["none", "random", "alternating"] = "none"
+    crop_scale: tuple[float, float] | None = None  # share of the area a random-resized crop keeps
+    crop_ratio: tuple[float, float] = (0.75, 1.3333)
+    colour: Fraction = 0.0  # strength of brightness, contrast and saturation jitter
+    erasing: Fraction = 0.0  # probability of erasing a rectangle
+    policy: Literal["none", "trivial"] = "none"  # TrivialAugment
+    mixup: Annotated[float, Field(ge=0)] = 0.0  # alpha of its Beta law
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+
+    # data
+    validation: bool = True  # False: nothing is carved from the training photos, and nothing is chosen
+    split: str | None = None  # "80/10/10": train/validation/test; None: chosen by size; needs DATA without split folders
+    skip_bad: bool = False
+    workers: Annotated[int, Field(ge=0, le=256)] | None = None  # decoding processes; None: one per core
+
+    # the run
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    fast_math: bool = False
+    validate_every: Positive = 1  # epochs
+    keep: Literal["last", "best"] = "last"  # which weights become the model file
+    patience: Positive | None = None  # validations without a better one before stopping early
+    checkpoint_every: Positive = 100  # steps
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
+    log_every: Positive = 100  # steps
+    save_weights_every: Positive | None = None  # steps within an epoch; weights/epoch-EE-step-SSSSSS.safetensors
+    show_every_step: bool = False  # loss at every step
+    tensorboard: bool = False

@@ -1,0 +1,195 @@
+"""Files by name, on disk and inside tars: what every layout is made of."""
+
+# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH118, PTH120, PTH123, PTH207
+# Paths are text by os.fsdecode here, as Source holds them.
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from plusx.data.tar import members
+from plusx.errors import DataError
+from plusx.errors import data as sentences
+from plusx.images.pool import Source
+
+COMPRESSED = (".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst", ".zip")
+SPLITS = {
+    **{"train": "train", "training": "train", "test": "test", "testing": "test"},
+    **{"val": "val", "valid": "val", "validation": "val"},
+}
+JUNK_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+
+Parts = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file: `name` as shown to the user, `parts` of its path inside DATA, and where its bytes are."""
+
+    name: str
+    parts: Parts
+    source: Source
+
+
+@dataclass
+class Files:
+    """Every file of DATA in sorted order, its folders, and the names that were not looked into.
+
+    `unread` holds archives and folders that cannot be read; they are listed there only if `lenient`,
+    else they raise.
+    """
+
+    lenient: bool = False
+    files: list[File] = field(default_factory=list)
+    folders: list[Parts] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    unread: list[File] = field(default_factory=list)
+
+
+def is_glob(path: str) -> bool:
+    """Whether a path is a pattern, and not the name of something that exists."""
+    return glob.has_magic(path) and not os.path.lexists(path)
+
+
+def is_tar(path: str) -> bool:
+    """Whether a path is called a plain tar archive."""
+    return path.lower().endswith(".tar")
+
+
+def is_junk(part: str) -> bool:
+    """Whether a file or folder name is one that operating systems and editors leave behind."""
+    return part.startswith(".") or part.lower() in JUNK_NAMES
+
+
+def list_files(roots: Sequence[str]) -> Files:
+    """Every file of the given folders, tars, globs and files. Raises DataError for what is missing.
+
+    Names are relative to the folder, or to what several paths have in common.
+    """
+    found = Files()
+    paths = [path for given in roots for path in expanded(given)]
+    if len(paths) == 1 and os.path.isdir(paths[0]):
+        add_folder(found, paths[0], (), ())
+    else:
+        top = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+        for path in paths:
+            _add_one_of_several(found, path, _split_path(os.path.relpath(path, top)))
+    found.files.sort(key=lambda file: file.name)
+    return found
+
+
+def expanded(path: str) -> list[str]:
+    """The paths a pattern matches, sorted, or the path itself. Raises DataError where there is none."""
+    if is_glob(path):
+        matches = sorted(glob.glob(path, recursive=True))
+        if not matches:
+            raise sentences.nothing_matches(path)
+        return matches
+    if not os.path.lexists(path):
+        raise sentences.missing(path)
+    return [path]
+
+
+def add_folder(found: Files, root: str, shown: Parts, parts: Parts) -> None:
+    """Add everything below `root`; names start with `shown`, parts with `parts`. Archives count as what is in them."""
+    stack = [(root, shown, parts, (os.path.realpath(root),))]
+    while stack:
+        folder, shown, parts, chain = stack.pop()
+        for entry in _entries(found, folder, shown):
+            name, inside = (*shown, entry.name), (*parts, entry.name)
+            if is_junk(entry.name) or _is_special(entry):
+                found.left_out.append("/".join(name))
+            elif not entry.is_dir():
+                _add_file(found, entry.path, name, inside)
+            elif (real := _real_path(entry, chain[-1])) in chain:  # a link back to a folder we are in
+                found.left_out.append("/".join(name))
+            else:
+                found.folders.append(inside)
+                stack.append((entry.path, name, inside, (*chain, real)))
+
+
+def add_tar(found: Files, path: str, shown: Parts, outer: Parts) -> None:
+    """Add the members of a tar that lies in the folders `outer` of DATA."""
+    name = "/".join(shown)
+    try:
+        inside = members(Path(path))
+    except DataError:
+        if not found.lenient:
+            raise
+        found.unread.append(File(name, (*outer, shown[-1]), Source(path)))
+        return
+    found.folders[:] = [folder for folder in found.folders if folder != outer[: len(folder)]]  # they hold photos
+    splits = tuple(part for part in outer if part.lower() in SPLITS)
+    for member in inside:
+        parts = _split_path(member.name)
+        # What is sorted into folders within the archive is labelled there: then the folders around it only split.
+        file = File(
+            f"{name}!/{'/'.join(parts)}",
+            ((*splits, *parts) if len(parts) > 1 else (*outer, *parts)),
+            Source(path, member.offset, member.length),
+        )
+        found.files.append(file)
+
+
+def read(source: Source, at_most: int = -1) -> bytes:
+    """The bytes of a photo. Raises OSError; a pipe or device is refused, never waited for."""
+    if not os.path.isfile(source.file):
+        raise FileNotFoundError(source.file)
+    length = source.length if at_most < 0 else at_most if source.length < 0 else min(at_most, source.length)
+    with open(source.file, "rb", buffering=0) as file:
+        if source.offset:
+            file.seek(source.offset)
+        return file.read(length) if length >= 0 else file.readall()
+
+
+def _add_one_of_several(found: Files, path: str, relative: Parts) -> None:
+    if os.path.isdir(path):
+        keeps_name = relative[-1].lower() in SPLITS or not _has_folders(path)  # such as photos/cat of photos/*
+        add_folder(found, path, relative, relative[-1:] if keeps_name else ())
+    elif path.lower().endswith(COMPRESSED):
+        raise sentences.compressed(path)
+    else:
+        _add_file(found, path, relative, relative)
+
+
+def _add_file(found: Files, path: str, name: Parts, parts: Parts) -> None:
+    if is_tar(path):
+        add_tar(found, path, name, parts[:-1])
+    elif path.lower().endswith(COMPRESSED):
+        found.left_out.append("/".join(name))
+    else:
+        found.files.append(File("/".join(name), parts, Source(path)))
+
+
+def _entries(found: Files, folder: str, shown: Parts) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        if not found.lenient:
+            raise sentences.unreadable(folder, error) from None
+        found.unread.append(File("/".join(shown), shown, Source(folder)))
+
+
+def _is_special(entry: os.DirEntry[str]) -> bool:
+    """Pipes, sockets and devices; a link to nothing is a photo that cannot be read, and is named as such later."""
+    if entry.is_dir() or entry.is_file():
+        return False
+    return not entry.is_symlink() or os.path.exists(entry.path)
+
+
+def _real_path(entry: os.DirEntry[str], parent: str) -> str:
+    return os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(parent, entry.name)
+
+
+def _has_folders(path: str) -> bool:
+    with os.scandir(path) as entries:
+        return any(entry.is_dir() and not is_junk(entry.name) for entry in entries)
+
+
+def _split_path(path: str) -> Parts:
+    return tuple(part for part in path.split("/") if part not in ("", "."))

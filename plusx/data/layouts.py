@@ -1,0 +1,230 @@
+"""The layouts of DATA: from file names to labels and splits."""
+
+# ruff: noqa: PTH118, PTH122
+# Paths are text by os.fsdecode here, as Source holds them.
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from plusx.data.files import COMPRESSED, SPLITS, File, Files, Parts, is_junk, read
+from plusx.errors import data as sentences
+from plusx.images.pool import Source
+from plusx.images.sniff import IMAGES, sniff
+
+PHOTO_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".heic", ".heif"}
+    | {".avif", ".jp2", ".jxl"}  # not read by plusx: better named as unreadable than passed over
+)
+KAGGLE = re.compile(r"(?P<label>[^.]+)\.\d+\.\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A photo file with its class name and split."""
+
+    file: File
+    label: str
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a layout gives: entries, what was left out, and folders that should hold photos and hold none."""
+
+    entries: list[Entry]
+    junk: tuple[str, ...]
+    empty: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in sorted order; numbers, as WebDataset has them, by value."""
+        names = {entry.label for entry in self.entries}
+        return tuple(sorted(names, key=int if all(n.isascii() and n.isdigit() for n in names) else None))
+
+
+def label_files(root: str, found: Files) -> Labelled:
+    """Labels and splits of every photo among the files of DATA. Raises DataError where none has any."""
+    if len(found.files) == 1 and found.files[0].name.lower().endswith(".csv"):
+        return _from_csv(Path(found.files[0].source.file))
+    photos, junk = photos_only(found.files)
+    if not photos:
+        _refuse_no_photos(root, found)
+    photos, folders, wrapper = _without_wrapper(photos, found.folders)
+    splits = _has_split_folders(root, photos)
+    entries, used = _webdataset(photos, found.files, splits) or (_by_name(photos, splits, wrapper), set())
+    if not entries:
+        raise sentences.no_labels(root, photos[0].name)
+    labelled = {entry.file.name for entry in entries}
+    junk = [*(n for n in junk if n not in used), *(p.name for p in photos if p.name not in labelled), *found.left_out]
+    return Labelled(_one_split_is_none(entries), tuple(sorted(junk)), _empty_folders(entries, folders, splits))
+
+
+def photos_only(files: Iterable[File]) -> tuple[list[File], list[str]]:
+    """The files that are photos by their ending, or have none and look like one; and the names of the others."""
+    photos, junk = [], dict[str, None]()
+    for file in files:
+        if any(map(is_junk, file.parts)):
+            junk[_up_to_junk(file)] = None
+        elif _is_photo(file):
+            photos.append(file)
+        else:
+            junk[file.name] = None
+    return photos, list(junk)
+
+
+def refuse_unusable(root: str, labelled: Labelled, classes: Sequence[str]) -> None:
+    """Raise DataError for data no classifier can be trained on."""
+    if labelled.empty:
+        raise sentences.empty_class(root, labelled.empty[0])
+    if len(classes) < 2:
+        raise sentences.one_class(root, classes[0])
+    counts = Counter(entry.label for entry in labelled.entries if entry.split in (None, "train"))
+    if not counts:
+        raise sentences.no_training_photos(root)
+    for entry in labelled.entries:
+        if entry.label not in counts:
+            raise sentences.unknown_class(root, entry.split or "", entry.label, sorted(counts))
+    label, fewest = min(counts.items(), key=lambda pair: (pair[1], pair[0]))
+    if fewest < 2:
+        raise sentences.too_few(root, label, fewest)
+
+
+def _is_photo(file: File) -> bool:
+    suffix = os.path.splitext(file.parts[-1])[1].lower()
+    if suffix:
+        return suffix in PHOTO_SUFFIXES
+    try:
+        return sniff(read(file.source, 1024)) in IMAGES
+    except OSError:
+        return False
+
+
+def _up_to_junk(file: File) -> str:
+    """A junk folder inside an archive is listed once, not with every file in it."""
+    first = next(i for i, part in enumerate(file.parts) if is_junk(part))
+    below = sum(len(part) + 1 for part in file.parts[first + 1 :])
+    return file.name[: len(file.name) - below]
+
+
+def _refuse_no_photos(root: str, found: Files) -> None:
+    for name in found.left_out:
+        if name.lower().endswith(COMPRESSED):
+            raise sentences.compressed(name)
+    raise sentences.no_photos(root)
+
+
+def _without_wrapper(photos: list[File], folders: Sequence[Parts]) -> tuple[list[File], list[Parts], str | None]:
+    """Look through folders that hold everything: DATA/PetImages/Cat/1.jpg is Cat/1.jpg. With the last one's name."""
+    wrapper, below = None, list(folders)
+    while (
+        all(len(p.parts) > 1 for p in photos) and len(tops := {p.parts[0] for p in photos} | {f[0] for f in below}) == 1
+    ):
+        wrapper = tops.pop()
+        photos = [replace(p, parts=p.parts[1:]) for p in photos]
+        below = [f[1:] for f in below if len(f) > 1]
+    return photos, below, wrapper
+
+
+def _has_split_folders(root: str, photos: Sequence[File]) -> bool:
+    """Whether the folders at the top are train, val and test, and not classes."""
+    tops = sorted({p.parts[0] for p in photos if len(p.parts) > 1})
+    splits = [top for top in tops if top.lower() in SPLITS]
+    others = [top for top in tops if top.lower() not in SPLITS]
+    if splits and others and any(p.parts[0] in splits and len(p.parts) > 2 for p in photos):
+        raise sentences.mixed_splits(root, splits, others)
+    return bool(splits) and not others
+
+
+def _by_name(photos: Sequence[File], splits: bool, wrapper: str | None) -> list[Entry]:
+    """`[split/]class/...` or `[split/]class.N.ext`; with neither, the one folder that holds all is the class."""
+    rows = [_without_split(photo, splits) for photo in photos]
+    in_folders = [Entry(f, parts[0], split) for f, parts, split in rows if len(parts) > 1]
+    flat = [
+        Entry(f, match["label"], split)
+        for f, parts, split in rows
+        if len(parts) == 1 and (match := KAGGLE.fullmatch(parts[0]))
+    ]
+    if in_folders or flat:
+        return in_folders if len(in_folders) >= len(flat) else flat
+    if wrapper is None or splits or wrapper.lower() in SPLITS:
+        return []
+    return [Entry(photo, wrapper) for photo in photos]
+
+
+def _without_split(photo: File, splits: bool) -> tuple[File, Parts, str | None]:
+    if splits and len(photo.parts) > 1:
+        return photo, photo.parts[1:], SPLITS[photo.parts[0].lower()]
+    return photo, photo.parts, None
+
+
+def _one_split_is_none(entries: list[Entry]) -> list[Entry]:
+    if len({entry.split for entry in entries}) > 1:
+        return entries
+    return [replace(entry, split=None) for entry in entries]
+
+
+def _empty_folders(entries: Sequence[Entry], folders: Sequence[Parts], splits: bool) -> tuple[str, ...]:
+    """Class folders without a photo; a validation or test folder may lack a class, training may not."""
+    full = {entry.file.parts[:depth] for entry in entries for depth in (1, 2)}
+    if not any(len(entry.file.parts) > 1 for entry in entries):  # flat names: folders beside them are no classes
+        return ()
+    return tuple(sorted("/".join(f) for f in folders if f not in full and _should_hold_photos(f, splits)))
+
+
+def _should_hold_photos(folder: Parts, splits: bool) -> bool:
+    if not splits or len(folder) == 1:
+        return len(folder) == 1
+    return len(folder) == 2 and SPLITS.get(folder[0].lower()) == "train"
+
+
+def _webdataset(photos: Sequence[File], files: Sequence[File], splits: bool) -> tuple[list[Entry], set[str]] | None:
+    """WebDataset's convention: `key.jpg` beside `key.cls`, which holds the class. None where no photo has one."""
+    labels = {os.path.splitext(f.name)[0]: f for f in files if f.name.endswith(".cls")}
+    beside = [labels.get(os.path.splitext(photo.name)[0]) for photo in photos]
+    if not any(beside):
+        return None
+    entries = []
+    for photo, file in zip(photos, beside, strict=True):
+        label = read(file.source).decode("utf-8", "surrogateescape").strip() if file else ""
+        if not label:
+            raise sentences.webdataset_label(photo.name)
+        entries.append(Entry(photo, label, _without_split(photo, splits)[2]))
+    return entries, {file.name for file in beside if file}
+
+
+def _from_csv(path: Path) -> Labelled:
+    """Rows of `path,label` and perhaps `split`; paths are relative to the CSV."""
+    try:
+        text = path.read_text("utf-8-sig", errors="surrogateescape")
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        columns = [name.strip().lower() for name in next(reader, [])]
+        rows = [(reader.line_num, dict(zip(columns, row, strict=False))) for row in reader if any(row)]
+    except (OSError, csv.Error) as error:
+        raise sentences.bad_csv(path, str(error)) from None
+    if not {"path", "label"} <= set(columns):
+        raise sentences.bad_csv(path, f"its first line names {', '.join(columns) or 'nothing'}")
+    if not rows:
+        raise sentences.bad_csv(path, "it lists no photo")
+    entries = [_csv_entry(path, line, row) for line, row in rows]
+    missing = [(line, e) for (line, _), e in zip(rows, entries, strict=True) if not os.path.lexists(e.file.source.file)]
+    if missing:
+        raise sentences.csv_missing_file(path, missing[0][0], missing[0][1].file.name, len(missing) - 1)
+    return Labelled(_one_split_is_none(entries), ())
+
+
+def _csv_entry(path: Path, line: int, row: dict[str, str]) -> Entry:
+    name, label, split = row["path"], row.get("label", "").strip(), row.get("split", "").strip()
+    if not name or not label or ("split" in row and not split):
+        raise sentences.bad_csv(path, f"line {line} lacks a path, a label or a split")
+    if split and split.lower() not in SPLITS:
+        raise sentences.csv_split(path, line, split)
+    file = File(name, tuple(name.split("/")), Source(os.path.join(path.parent, name)))
+    return Entry(file, label, SPLITS[split.lower()] if split else None)

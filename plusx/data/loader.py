@@ -1,0 +1,151 @@
+"""Batches as a pure function of the step: which photos, in which order, augmented how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from plusx import keyed
+from plusx.data import augment
+from plusx.data.augment import Augment
+
+Indices = npt.NDArray[np.int64]
+Pixels = npt.NDArray[np.uint8]
+
+
+class Store(Protocol):
+    """Decoded photos by position."""
+
+    def read(self, rows: Indices) -> Pixels:
+        """uint8 [n, S, S, 3]."""
+
+
+@dataclass
+class Batch:
+    """Images [B, 3, H, W], uint8 or float32 on 0..255; targets int64 [B] or float32 [B, C]; sample indices [B]."""
+
+    images: Tensor
+    targets: Tensor
+    indices: Indices
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which samples a step sees. `sampling` is "shuffle" or "balanced" (every class equally often)."""
+
+    seed: int
+    batch_size: int
+    drop_last: bool = False
+    sampling: str = "shuffle"
+
+    def steps_per_epoch(self, n: int) -> int:
+        """Steps in which all n samples are seen once."""
+        return max(1, n // self.batch_size) if self.drop_last else -(-n // self.batch_size)
+
+    def indices(self, step: int, labels: Indices) -> Indices:
+        """The samples of `step`, shape [B]; the last batch of an epoch may be smaller."""
+        epoch, place = divmod(step, self.steps_per_epoch(len(labels)))
+        order = _epoch_order(self.seed, epoch, self.sampling, labels.tobytes())
+        return order[place * self.batch_size : (place + 1) * self.batch_size]
+
+
+class Batches:
+    """The training photos of a run as batches; `batch(step)` gives the same whoever asks and whenever.
+
+    Sample i has label `labels[i]`, lies at `rows[i]` of the store and is called `names[i]`. While a step
+    computes, one thread reads the pixels of the next.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        samples: Samples,
+        order: Order,
+        augment: Augment,
+        size_at: Callable[[int], int],
+        device: torch.device,
+    ) -> None:
+        self._store, self._samples, self._order = store, samples, order
+        self._augment, self._size_at, self._device = augment, size_at, device
+        self.steps_per_epoch = order.steps_per_epoch(len(samples.labels))
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="plusx-batches")
+        self._next: tuple[int, Future[Pixels]] | None = None
+
+    def batch(self, step: int) -> Batch:
+        """The batch of `step`, augmented, on the device."""
+        indices = self._order.indices(step, self._samples.labels)
+        pixels = self._pixels(step, indices)
+        self._next = (step + 1, self._reader.submit(self._read, step + 1))
+        images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).contiguous()  # [B, 3, S, S]
+        targets = torch.from_numpy(self._samples.labels[indices]).to(self._device)
+        return self._augmented(Batch(images, targets, indices), step)
+
+    def name(self, index: int) -> str:
+        """The photo behind a sample index."""
+        return self._samples.names[index]
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        self._reader.shutdown(wait=True, cancel_futures=True)
+
+    def _augmented(self, batch: Batch, step: int) -> Batch:
+        epoch = step // self.steps_per_epoch
+        parameters = augment.draw(self._augment, self._order.seed, epoch, batch.indices, step)
+        classes, size = self._samples.classes, self._size_at(step)
+        images, targets = augment.apply(batch.images, batch.targets, self._augment, parameters, size, classes)
+        return Batch(images, targets, batch.indices)
+
+    def _pixels(self, step: int, indices: Indices) -> Pixels:
+        if self._next is not None and self._next[0] == step:
+            return self._next[1].result()
+        return self._store.read(self._samples.rows[indices])
+
+    def _read(self, step: int) -> Pixels:
+        return self._store.read(self._samples.rows[self._order.indices(step, self._samples.labels)])
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What is trained on: labels [n], rows of the store [n], names, and the number of classes."""
+
+    labels: Indices
+    rows: Indices
+    names: Sequence[str]
+    classes: int
+
+
+def in_order(store: Store, rows: Indices, batch_size: int) -> Iterator[Pixels]:
+    """The pixels at `rows`, `batch_size` at a time, for validation and test."""
+    for start in range(0, len(rows), batch_size):
+        yield store.read(rows[start : start + batch_size])
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(seed: int, epoch: int, sampling: str, labels: bytes) -> Indices:
+    values = np.frombuffer(labels, dtype=np.int64)
+    if sampling == "shuffle":
+        return keyed.permutation(seed, epoch, len(values))
+    return _balanced(seed, epoch, values)
+
+
+def _balanced(seed: int, epoch: int, labels: Indices) -> Indices:
+    """As many draws as samples, equally many of each class; no photo comes again before all of its class did."""
+    classes = np.unique(labels)
+    share = -(-len(labels) // len(classes))
+    drawn = [_repeated(seed, epoch, np.nonzero(labels == c)[0], share, int(c)) for c in classes]
+    together = np.concatenate(drawn)
+    return together[keyed.permutation(seed, epoch, len(together), "balanced")][: len(labels)]
+
+
+def _repeated(seed: int, epoch: int, members: Indices, count: int, label: int) -> Indices:
+    rounds = -(-count // len(members))
+    orders = [members[keyed.permutation(seed, epoch, len(members), f"class-{label}-{r}")] for r in range(rounds)]
+    return np.concatenate(orders)[:count]

@@ -1,0 +1,146 @@
+"""DATA in all its layouts: a folder, an archive or a list becomes one listing of labelled photos.
+
+Every layout is first a flat list of named files (on disk or inside tars) and then read the same way:
+`train/cat/1.jpg`, `cat/1.jpg`, `cat.1.jpg`, WebDataset's `1.jpg` + `1.cls`, or the rows of a CSV.
+"""
+
+# ruff: noqa: PTH112, PTH113, PTH207
+# Paths are text by os.fsdecode here, as Source holds them.
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import io
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from plusx.data import layouts
+from plusx.data.files import File, Files, add_folder, add_tar, is_glob, is_tar, list_files
+from plusx.errors import data as sentences
+from plusx.images.pool import Source
+
+_HASHING_THREADS = 4
+_HASHED_TOGETHER = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One photo: its name as shown, where its bytes are, its label and the split DATA puts it in."""
+
+    name: str
+    source: Source
+    label: int | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Every photo of DATA; `classes` are sorted, labels are positions in them; `junk` was left out."""
+
+    root: str
+    classes: tuple[str, ...]
+    photos: tuple[Photo, ...]
+    junk: tuple[str, ...]
+    has_splits: bool
+
+
+def scan(data: str | Path | Sequence[str | Path], *, trainable: bool = True) -> Listing:
+    """The listing of DATA: a folder, a tar, a glob, a CSV, or several of them.
+
+    Raises DataError where photos or labels are missing and, if `trainable`, where there is nothing to
+    learn from: one class, an empty class, fewer than two photos in a class, or a validation or test
+    folder with a class that train lacks.
+    """
+    roots = [os.fspath(data)] if isinstance(data, str | Path) else [os.fspath(d) for d in data]
+    if not roots:
+        raise sentences.no_data()
+    root = " ".join(roots)
+    found = list_files(roots)
+    if len(found.files) == 1 and len(roots) == 1 and not os.path.isdir(root):
+        _refuse_other_files(root, found.files[0])
+    labelled = layouts.label_files(root, found)
+    classes = labelled.classes
+    if trainable:
+        layouts.refuse_unusable(root, labelled, classes)
+    index = {name: i for i, name in enumerate(classes)}
+    photos = tuple(Photo(e.file.name, e.file.source, index[e.label], e.split) for e in labelled.entries)
+    has_splits = any(photo.split is not None for photo in photos)
+    return Listing(root, classes, photos, labelled.junk, has_splits)
+
+
+def walk(paths: Iterable[str | Path]) -> list[Photo]:
+    """Photos without labels, for predicting: files as given, folders and tars walked in sorted order.
+
+    What does not exist or cannot be opened still gives a photo, whose reading will fail: one row with
+    an error. Names start with the path as it was typed; a member of an archive is `a.tar!/cat/1.jpg`.
+    """
+    return [photo for path in paths for photo in _walked(os.fspath(path))]
+
+
+def content_hashes(photos: Sequence[Photo]) -> list[str]:
+    """SHA-256 of each photo's bytes, in hexadecimal; of a photo that cannot be read, one of its name.
+
+    Unreadable photos thus never count as copies of each other; the decoder names what is wrong with them.
+    """
+    runs = [range(i, min(i + _HASHED_TOGETHER, len(photos))) for i in range(0, len(photos), _HASHED_TOGETHER)]
+    with ThreadPoolExecutor(_HASHING_THREADS) as threads:
+        return [h for run in threads.map(lambda rows: [*_hash_run([photos[i] for i in rows])], runs) for h in run]
+
+
+def _hash_run(photos: Sequence[Photo]) -> Iterator[str]:
+    """Hashes of some photos; an archive that holds many in a row is opened once."""
+    for file, group in itertools.groupby(photos, key=lambda photo: photo.source.file):
+        try:
+            opened = _open_regular(file)
+        except OSError:
+            yield from map(_unreadable_hash, group)
+            continue
+        with opened:
+            yield from (_content_hash(photo, opened.fileno()) for photo in group)
+
+
+def _open_regular(file: str) -> io.FileIO:
+    if not os.path.isfile(file):  # a pipe or device would be waited for
+        raise FileNotFoundError(file)
+    return io.FileIO(file)
+
+
+def _content_hash(photo: Photo, descriptor: int) -> str:
+    source = photo.source
+    try:
+        length = os.fstat(descriptor).st_size if source.length < 0 else source.length
+        data = os.pread(descriptor, length, source.offset)
+    except OSError:
+        return _unreadable_hash(photo)
+    return hashlib.sha256(data).hexdigest() if len(data) == length else _unreadable_hash(photo)
+
+
+def _unreadable_hash(photo: Photo) -> str:
+    return hashlib.sha256(b"unreadable " + photo.name.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _walked(path: str) -> list[Photo]:
+    if is_glob(path):
+        matches = sorted(glob.glob(path, recursive=True))
+        return [photo for match in matches for photo in _walked(match)] or [Photo(path, Source(path))]
+    found = Files(lenient=True)
+    if os.path.isdir(path):
+        add_folder(found, path, (path.rstrip("/") or "",), ())
+    elif is_tar(path):
+        add_tar(found, path, (path,), ())
+    else:
+        return [Photo(path, Source(path))]
+    photos, _ = layouts.photos_only(found.files)
+    return [Photo(file.name, file.source) for file in sorted(photos + found.unread, key=lambda f: f.name)]
+
+
+def _refuse_other_files(path: str, file: File) -> None:
+    if file.name.lower().endswith(".csv") or file.source.offset:
+        return
+    photos, _ = layouts.photos_only([file])
+    raise sentences.single_photo(path) if photos else sentences.unknown_kind(path)

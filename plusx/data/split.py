@@ -1,0 +1,154 @@
+"""Training, validation and test: a split keyed by content, so that equal photos never lie on two sides."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from plusx import keyed
+from plusx.data.source import Listing
+from plusx.durable import write_file
+from plusx.errors import data as sentences
+
+MANY = 10_000  # from so many photos on, a twentieth each is enough to choose and to test by
+FEW_FRACTIONS, MANY_FRACTIONS = (0.8, 0.1, 0.1), (0.9, 0.05, 0.05)
+NAMES = ("train", "val", "test")
+_COLUMNS = ("path", "class", "split", "sha256")
+
+Fractions = tuple[float, float, float]
+
+
+def assign(
+    listing: Listing, hashes: Sequence[str], fractions: Fractions | None, seed: int, *, carve: bool = True
+) -> tuple[str, ...]:
+    """The split of every photo, in the order of the listing.
+
+    Folders that DATA has are kept; where `val/` or `test/` is missing, some of `train/` takes its place.
+    Without any, `fractions` of every class are taken. With `carve` false nothing goes to validation, and
+    nothing at all leaves a `train/` folder. Which photos are taken depends on their bytes and the seed
+    alone: copies stay together, and new photos leave the others where they are as far as the counts
+    allow. Raises UsageError for `fractions` of DATA that has its own splits.
+    """
+    if fractions and listing.has_splits:
+        raise sentences.split_given_twice(listing.root)
+    train, val, test = fractions or default_fractions(len(listing.photos))
+    given = [photo.split for photo in listing.photos]
+    if listing.has_splits:
+        val, test = val * (carve and "val" not in given), test * (carve and "test" not in given)
+        shares = (1 - val - test, val, test)
+        open_rows = [i for i, name in enumerate(given) if name in (None, "train")]
+    else:
+        shares = (train, val, test) if carve else (train + val, 0.0, test)
+        open_rows = list(range(len(given)))
+    splits = [name or "train" for name in given]
+    for i, name in _stratified(listing, hashes, open_rows, shares, seed):
+        splits[i] = name
+    return tuple(splits)
+
+
+def default_fractions(n: int) -> Fractions:
+    """80/10/10, from 10,000 photos on 90/5/5."""
+    return MANY_FRACTIONS if n >= MANY else FEW_FRACTIONS
+
+
+def parse_fractions(text: str) -> Fractions:
+    """'80/10/10' as fractions. Raises UsageError unless three whole percentages add up to 100."""
+    match = re.fullmatch(r"\s*(\d+)/(\d+)/(\d+)\s*", text)
+    parts = [int(part) for part in match.groups()] if match else []
+    if sum(parts) != 100 or parts[0] == 0:
+        raise sentences.bad_split(text)
+    return parts[0] / 100, parts[1] / 100, parts[2] / 100
+
+
+def halves(hashes: Iterable[str], seed: int) -> npt.NDArray[np.bool_]:
+    """Which validation photos choose (True) and which calibrate (False), shape [n]: half of the distinct ones each."""
+    hashes = list(hashes)
+    ranked = sorted(set(hashes), key=lambda h: keyed.content_key(seed, h, "halves"))
+    choosing = set(ranked[: (len(ranked) + 1) // 2])  # copies lie on one side; with one photo, it chooses
+    return np.array([h in choosing for h in hashes], dtype=bool)
+
+
+def fingerprint(hashes: Sequence[str], labels: Sequence[int]) -> str:
+    """SHA-256 over the photos and their labels, whatever their order."""
+    lines = sorted(f"{h} {label}" for h, label in zip(hashes, labels, strict=True))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of split.csv."""
+
+    path: str
+    label: str
+    split: str
+    sha256: str
+
+
+def write_split_csv(path: Path, rows: Iterable[Row]) -> None:
+    """Write split.csv; any file name survives it."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(_COLUMNS)
+    writer.writerows((row.path, row.label, row.split, row.sha256) for row in rows)
+    write_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def read_split_csv(path: Path) -> list[Row]:
+    """The rows that `write_split_csv` wrote. Raises DataError where the file is missing or damaged."""
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        header, *lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+    except OSError as error:
+        raise sentences.unreadable(path, error) from None
+    except (csv.Error, ValueError) as error:
+        raise sentences.damaged_split(path, str(error)) from None
+    if tuple(header) != _COLUMNS:
+        raise sentences.damaged_split(path, f"its first line names {', '.join(header)}")
+    for number, line in enumerate(lines, start=2):
+        if len(line) != len(_COLUMNS) or line[2] not in NAMES:
+            raise sentences.damaged_split(path, f"row {number} is no photo with its split")
+    return [Row(*line) for line in lines]
+
+
+def _stratified(
+    listing: Listing, hashes: Sequence[str], rows: Sequence[int], shares: Fractions, seed: int
+) -> Iterable[tuple[int, str]]:
+    """Rank the distinct photos of every class by content key and cut at the shares.
+
+    A photo with copies in two classes counts in the first of them, and its copies follow.
+    """
+    home: dict[str, int] = {}
+    for i in rows:
+        label = _label(listing, i)
+        home[hashes[i]] = min(label, home.get(hashes[i], label))
+    decided: dict[str, str] = {}
+    for label in range(len(listing.classes)):
+        distinct = [h for h, at in home.items() if at == label]
+        distinct.sort(key=lambda h: (keyed.content_key(seed, h, "split"), h))
+        decided.update(zip(distinct, _cut(len(distinct), shares), strict=True))
+    return ((i, decided[hashes[i]]) for i in rows)
+
+
+def _label(listing: Listing, row: int) -> int:
+    label = listing.photos[row].label
+    assert label is not None, "a listing of labelled photos has labels"
+    return label
+
+
+def _cut(n: int, shares: Fractions) -> list[str]:
+    """Split names for n photos in ranked order: test first, then validation, the rest trains.
+
+    Every share above zero gets at least one photo where there are at least three; of two, one trains.
+    """
+    least = 1 if n >= 3 else 0
+    test = min(max(least, round(n * shares[2])), n - 1 - least) if shares[2] else 0
+    val = min(max(least, round(n * shares[1])), n - 1 - test) if shares[1] else 0
+    return ["test"] * test + ["val"] * val + ["train"] * (n - test - val)

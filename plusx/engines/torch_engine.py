@@ -1,0 +1,58 @@
+"""The PyTorch engine: rebuilds the network a model file names and answers with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from plusx.errors import model_file as sentences
+from plusx.model_file import ModelFile
+from plusx.models import create_model
+from plusx.models.normalise import Normalised
+
+VIEWS = {"identity": lambda images: images, "flip": lambda images: images.flip(3)}
+
+
+class TorchEngine:
+    """A network in evaluation mode; probabilities are the mean over the model file's views."""
+
+    def __init__(self, model: ModelFile, device: torch.device, origin: Any = "the model file") -> None:
+        self.device = device
+        self.views = model.header.views
+        self.network = _network(model, origin).to(device).eval()
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Pixels [n, S, S, 3] to probabilities [n, C]."""
+        images = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+        images = images.permute(0, 3, 1, 2).contiguous()  # [n, 3, S, S]
+        answer: npt.NDArray[np.float32] = mean_probabilities(self.network, images, self.views).cpu().numpy()
+        return answer
+
+
+def mean_probabilities(network: nn.Module, images: Tensor, views: tuple[str, ...]) -> Tensor:
+    """Softmax probabilities of images [n, 3, S, S], averaged over test-time views: [n, C]."""
+    total = sum(network(VIEWS[view](images)).softmax(dim=1) for view in views)
+    return torch.as_tensor(total) / len(views)
+
+
+def build(network: Mapping[str, Any], classes: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Normalised:
+    """The network that a header describes, with fresh weights, taking pixels."""
+    return Normalised(create_model(classes=classes, **network), mean, std)
+
+
+def _network(model: ModelFile, origin: Any) -> Normalised:
+    header = model.header
+    try:
+        network = build(header.network, len(header.classes), header.preprocess.mean, header.preprocess.std)
+        tensors = {name: torch.from_numpy(value.copy()) for name, value in model.tensors.items()}
+        network.load_state_dict(tensors, strict=True)
+    except (RuntimeError, TypeError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise sentences.damaged(origin, f"its tensors do not fit its network ({first})") from None
+    return network

@@ -1,0 +1,90 @@
+"""Sentences about flags, names and config values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from plusx.errors import UsageError, did_you_mean
+
+
+def unknown_recipe(name: str, known: Iterable[str]) -> UsageError:
+    """There is no recipe of that name."""
+    known = tuple(known)
+    return UsageError(
+        f"There is no recipe {name!r}; the recipes are {', '.join(known)}.{did_you_mean(name, known)}",
+        code="unknown-recipe",
+    )
+
+
+def unknown_setting(name: str, where: str, known: Iterable[str]) -> UsageError:
+    """`where` sets a field that the configuration does not have."""
+    return UsageError(
+        f"{where} sets {name!r}, which is no setting.{did_you_mean(name, known)} "
+        "`plusx train DATA --help` and docs/cli.md list the settings.",
+        code="unknown-setting",
+    )
+
+
+def bad_setting(name: str, value: object, why: str, where: str) -> UsageError:
+    """A field has a value of the wrong kind or out of its bounds."""
+    return UsageError(f"{where} sets {name} to {value!r}: {why}.", code="bad-setting")
+
+
+def not_key_value(text: str) -> UsageError:
+    """A `--set` without an equals sign."""
+    return UsageError(f"--set expects key=value, such as --set checkpoint_every=3, and got {text!r}.", code="bad-set")
+
+
+def time_and_epochs() -> UsageError:
+    """Both budgets were given."""
+    return UsageError(
+        "--time and --epochs were both given, and only one of them can decide how long to train; leave one out.",
+        code="time-and-epochs",
+    )
+
+
+def bad_duration(text: str) -> UsageError:
+    """A `--time` that cannot be read."""
+    return UsageError(
+        f"--time expects a duration such as 90s, 10m or 2h, and got {text!r}.",
+        code="bad-duration",
+    )
+
+
+def unreadable_file(path: Path, why: str, expected: str) -> UsageError:
+    """A config or plan file that cannot be read."""
+    return UsageError(f"{path} cannot be read as {expected}: {why}.", code="bad-file")
+
+
+def changed_settings(run: Path, differences: Iterable[tuple[str, object, object]]) -> UsageError:
+    """`--resume` was given other settings than the run was started with."""
+    listed = "; ".join(f"{name} was {before!r} and is now {now!r}" for name, before, now in differences)
+    return UsageError(
+        f"{run} cannot be resumed with other settings: {listed}. "
+        "Give the same flags again (or none but --resume), or start a new run without --resume.",
+        code="changed-settings",
+    )
+
+
+def resume_without_run() -> UsageError:
+    """`--resume` needs to know which run."""
+    return UsageError(
+        "--resume needs the run folder it continues: add --out runs/NAME, as printed when the run started.",
+        code="resume-without-run",
+    )
+
+
+def too_short(seconds: float, needed: float) -> UsageError:
+    """The time budget does not hold even the smallest useful run."""
+    return UsageError(
+        f"--time {seconds:.0f}s is too short: preparing the photos and a single epoch need about "
+        f"{needed:.0f} s on this machine; give at least that, or train with --epochs 1.",
+        code="time-too-short",
+    )
+
+
+def several_formats(chosen: Iterable[str]) -> UsageError:
+    """More than one output format was asked for."""
+    listed = " and ".join(f"--{name}" for name in chosen)
+    return UsageError(f"{listed} ask for different outputs; give one of them.", code="several-formats")

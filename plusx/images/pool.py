@@ -1,0 +1,355 @@
+"""Decoding in supervised processes of our own: a photo that kills, hangs or takes over its process costs itself.
+
+Each worker is a fresh interpreter that holds a short queue of photos and answers them one by one, in
+order, so the parent always knows which photo is in hand. A worker that ends, overruns its time or
+speaks nonsense is replaced alone; the photo in hand becomes a BadPhoto and the rest of its queue is
+dealt out again. Nothing is pickled in either direction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from plusx.errors import images as errors
+from plusx.images import worker
+from plusx.images.decode import BadPhoto, Undecodable
+from plusx.images.preprocess import Pixels, Preprocess
+
+CODES = frozenset({"empty", "truncated", "not-an-image", "unreadable", "too-large"})  # what a worker may say
+QUEUE = 16  # photos dealt to a worker and not answered: enough to hide the way to the parent and back
+_HAND = 4  # photos dealt at a time, so that a short list is spread over all workers
+_MAX_HEADER = 1 << 16
+_PIPE = 1 << 20
+_MAX_FAILED_STARTS = 3
+_BOOT = "import sys; r = sys.argv[1]; r in sys.path or sys.path.insert(0, r); import plusx.images.worker as w; w.main()"
+
+Result = Pixels | BadPhoto
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a photo's bytes lie: `length` bytes of `file` from `offset`, -1: to its end.
+
+    `file` is text by os.fsdecode, so that names in any encoding survive.
+    """
+
+    file: str
+    offset: int = 0
+    length: int = -1
+
+
+Task = tuple[int, Source]
+
+
+def worker_command() -> tuple[str, ...]:
+    """The command of one worker: this interpreter and this plusx, whatever the current folder holds."""
+    return (sys.executable, "-P", "-c", _BOOT, str(Path(__file__).parents[2]))
+
+
+class DecodePool:
+    """Decodes and preprocesses many photos; a context manager that ends its processes.
+
+    `workers`: processes, None for one per CPU; 0 decodes in this process, without protection.
+    `seconds`: the most one photo may take. `command`: what to start as a worker. Processes start with
+    the first `map`, and stay for the next.
+    """
+
+    def __init__(
+        self,
+        preprocess: Preprocess,
+        workers: int | None = None,
+        seconds: float = 20.0,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        self.preprocess = preprocess
+        self.workers = (os.cpu_count() or 1) if workers is None else workers
+        self.seconds = seconds
+        self.command = tuple(command or worker_command())
+        self._crew: list[_Worker] = []
+        self._complaints: BinaryIO | None = None
+        self._failed_starts = 0
+
+    def __enter__(self) -> DecodePool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def map(self, sources: Iterable[Source]) -> Iterator[tuple[int, Result]]:
+        """(position, uint8 pixels [crop, crop, 3] or BadPhoto) for every source, in any order, one `map` at a time.
+
+        `sources` is read as work is dealt, at most QUEUE per worker ahead of what was yielded. Raises RunError
+        where workers cannot be started.
+        """
+        if self.workers == 0:
+            return _in_process(self.preprocess, sources)
+        return self._supervise(_Tasks(sources))
+
+    def close(self) -> None:
+        """End all workers; a later `map` starts new ones."""
+        for member in self._crew:
+            member.end()
+        self._crew.clear()
+        if self._complaints is not None:
+            self._complaints.close()
+            self._complaints = None
+
+    def _supervise(self, tasks: _Tasks) -> Iterator[tuple[int, Result]]:
+        self._dismiss(member for member in self._crew if member.gone())
+        try:
+            self._deal(tasks)
+            while any(member.queue for member in self._crew):
+                self._wait()
+                for member in list(self._crew):
+                    yield from self._collect(member, tasks)
+                self._deal(tasks)
+        finally:
+            # After an abandoned map, answers to it are still under way; their workers must not serve the next one.
+            self._dismiss(member for member in self._crew if member.queue)
+
+    def _collect(self, member: _Worker, tasks: _Tasks) -> Iterator[tuple[int, Result]]:
+        member.receive()
+        # Judged before the yield: however long its consumer pauses, no worker is late by that.
+        late = member.is_late(self.seconds)
+        yield from member.answers()
+        if not (late or member.ended or member.confused):
+            return
+        blamed, stopped = self._bury(member, tasks)
+        if blamed is not None:
+            reason = errors.timed_out(self.seconds) if late or stopped else errors.worker_died()
+            yield blamed[0], BadPhoto(reason.code, reason.reason)
+
+    def _bury(self, member: _Worker, tasks: _Tasks) -> tuple[Task | None, bool]:
+        """Take a worker off the crew and its queue back.
+
+        Returns the photo it had in hand, if it ever began one, and whether its own alarm had stopped it.
+        """
+        stopped = member.end() == -signal.SIGALRM
+        self._crew.remove(member)
+        blamed = member.queue.popleft() if member.ready and member.queue else None
+        tasks.give_back(member.queue)
+        self._failed_starts = 0 if member.ready else self._failed_starts + 1
+        if self._failed_starts >= _MAX_FAILED_STARTS:
+            raise errors.workers_do_not_start(self._last_complaint())
+        return blamed, stopped
+
+    def _deal(self, tasks: _Tasks) -> None:
+        """Fill the queues a hand at a time, the emptiest first; workers start as work for them is there."""
+        while (hand := tasks.take(_HAND)) and (member := self._least_busy()) is not None:
+            member.send(hand)
+        tasks.give_back(hand)
+
+    def _least_busy(self) -> _Worker | None:
+        idle = min(self._crew, key=lambda member: len(member.queue), default=None)
+        if len(self._crew) < self.workers and (idle is None or idle.queue):
+            self._crew.append(self._start())
+            return self._crew[-1]
+        return idle if idle is not None and len(idle.queue) <= QUEUE - _HAND else None
+
+    def _start(self) -> _Worker:
+        if self._complaints is None:
+            self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - close() ends it
+        setup = {"preprocess": self.preprocess.to_json(), "seconds": self.seconds, "memory": worker.MEMORY}
+        try:
+            return _Worker(self.command, setup, self.preprocess.crop, self._complaints)
+        except OSError as error:
+            raise errors.workers_do_not_start(error.strerror or str(error)) from error
+
+    def _last_complaint(self) -> str:
+        assert self._complaints is not None, "a worker was started"
+        self._complaints.seek(0)
+        lines = self._complaints.read().decode(errors="replace").strip().splitlines()
+        return lines[-1].strip() if lines else ""
+
+    def _wait(self) -> None:
+        """Until a worker has something to say, or the first of them is late."""
+        with selectors.DefaultSelector() as selector:
+            for member in self._crew:
+                selector.register(member.output, selectors.EVENT_READ)
+            late = min(member.deadline(self.seconds) for member in self._crew if member.queue)
+            pause = 0.05 if any(member.outbox for member in self._crew) else late - time.monotonic()
+            selector.select(max(pause, 0.001))
+
+    def _dismiss(self, members: Iterable[_Worker]) -> None:
+        for member in list(members):
+            member.end()
+            self._crew.remove(member)
+
+
+class _Tasks:
+    """The sources with their positions, read only as they are needed; what a dead worker left goes first."""
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        self._rest = enumerate(sources)
+        self._returned: deque[Task] = deque()
+
+    def take(self, count: int) -> list[Task]:
+        hand = [self._returned.popleft() for _ in range(min(count, len(self._returned)))]
+        while len(hand) < count and (task := next(self._rest, None)) is not None:
+            hand.append(task)
+        return hand
+
+    def give_back(self, tasks: Iterable[Task]) -> None:
+        self._returned.extend(tasks)
+
+
+class _Worker:
+    """The parent's side of one process. Nothing it says is trusted: index, code and size must be what is due."""
+
+    def __init__(self, command: Sequence[str], setup: dict[str, Any], crop: int, complaints: BinaryIO) -> None:
+        self.crop = crop
+        self.queue: deque[Task] = deque()
+        self.ready = False
+        self.confused = self.ended = self.silent = False
+        self.since = time.monotonic()  # when the photo in hand, or the start, began
+        self.outbox = bytearray(worker.message(setup))
+        self._inbox = bytearray()
+        self._process = _spawn(command, complaints)
+        assert self._process.stdin is not None, "stdin is a pipe"
+        assert self._process.stdout is not None, "stdout is a pipe"
+        self._input = self._process.stdin.fileno()
+        self.output = self._process.stdout.fileno()
+        _prepare_pipes(self._input, self.output)
+
+    def send(self, tasks: Sequence[Task]) -> None:
+        """Put `tasks` at the end of the worker's queue."""
+        if not self.queue:
+            self.since = time.monotonic()
+        self.queue.extend(tasks)
+        chunk = [(index, source.file, source.offset, source.length) for index, source in tasks]
+        self.outbox += worker.message(chunk)
+        self._flush()
+
+    def receive(self) -> None:
+        """Take in what has arrived, without waiting; sets `silent` where nothing has, `ended` at the end."""
+        self._flush()
+        self.silent = False
+        try:
+            data = os.read(self.output, _PIPE)
+        except BlockingIOError:
+            self.silent = True
+            return
+        self._inbox += data
+        self.ended = not data
+
+    def answers(self) -> Iterator[tuple[int, Result]]:
+        """Every complete answer received so far; sets `confused` at the first one that makes no sense."""
+        while not self.confused and (parts := self._next_message()) is not None:
+            try:
+                answer = self._understood(*parts)
+            except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+                self.confused = True
+                return
+            self.since = time.monotonic()
+            if answer is not None:
+                yield answer
+
+    def deadline(self, seconds: float) -> float:
+        """When the photo in hand will have taken `seconds`; starting up may take a minute."""
+        return self.since + (seconds if self.ready else max(seconds, 60.0))
+
+    def is_late(self, seconds: float) -> bool:
+        """Whether the deadline is over and, looked at just now, there is still no word of the photo in hand."""
+        return bool(self.queue) and self.silent and time.monotonic() > self.deadline(seconds)
+
+    def gone(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
+    def end(self) -> int:
+        """Kill the process unless it has ended, free what belonged to it; its exit status, negative: a signal's."""
+        self._process.kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        return self._process.wait()
+
+    def _flush(self) -> None:
+        # A dead worker's pipe is broken: receive() finds its end and that is where it is dealt with.
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            while self.outbox:
+                del self.outbox[: os.write(self._input, self.outbox)]
+
+    def _next_message(self) -> tuple[Any, bytearray] | None:
+        start = worker.LENGTHS.size
+        if len(self._inbox) < start:
+            return None
+        header, payload = worker.LENGTHS.unpack_from(self._inbox)
+        if header > _MAX_HEADER or payload > self.crop * self.crop * 3:
+            self.confused = True
+            return None
+        end = start + header + payload
+        if len(self._inbox) < end:
+            return None
+        text, pixels = bytes(self._inbox[start : start + header]), self._inbox[start + header : end]
+        del self._inbox[:end]
+        return text, pixels
+
+    def _understood(self, text: bytes, pixels: bytearray) -> tuple[int, Result] | None:
+        header = json.loads(text)
+        if not self.ready:
+            self.ready = header["ready"] is True
+            return None
+        index = self.queue[0][0]
+        if header["index"] != index:
+            raise ValueError("an answer to a question that was not asked")
+        result = _bad_photo(header) if "code" in header else self._array(pixels)
+        self.queue.popleft()
+        return index, result
+
+    def _array(self, pixels: bytearray) -> Pixels:
+        return np.frombuffer(pixels, dtype=np.uint8).reshape(self.crop, self.crop, 3)
+
+
+def _bad_photo(header: dict[str, Any]) -> BadPhoto:
+    code, reason = header["code"], header["reason"]
+    if code not in CODES or not isinstance(reason, str):
+        raise ValueError("a code that does not exist")
+    return BadPhoto(code, "".join(letter if letter.isprintable() else "?" for letter in reason))
+
+
+def _in_process(preprocess: Preprocess, sources: Iterable[Source]) -> Iterator[tuple[int, Result]]:
+    for index, source in enumerate(sources):
+        try:
+            yield index, preprocess.from_bytes(worker.read(source.file, source.offset, source.length))
+        except Undecodable as bad:
+            yield index, BadPhoto(bad.code, bad.reason)
+
+
+def _spawn(command: Sequence[str], complaints: BinaryIO) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # its threads would eat the address space, unused
+    return subprocess.Popen(
+        command,
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=complaints,
+        env=environment,
+        start_new_session=True,  # a terminal's Ctrl-C and hang-up are for the parent
+    )
+
+
+def _prepare_pipes(written: int, read: int) -> None:
+    os.set_blocking(written, False)
+    os.set_blocking(read, False)
+    if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux: room for more than a few answers
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(read, fcntl.F_SETPIPE_SZ, _PIPE)

@@ -1,0 +1,125 @@
+"""The two residual blocks of He et al. 2015 (arXiv 1512.03385) and their shortcuts.
+
+A block computes H(x) = F(x) + x: the residual branch learns F, the shortcut carries x.
+State-dict names (conv1, bn1, downsample.0 ...) are those of torchvision, the field's common file format.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution that keeps height and width at stride 1; the norm behind it holds the bias."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
+
+
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 1x1 convolution without bias."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
+
+
+class ZeroPadShortcut(nn.Module):
+    """Option A of section 3.3: every stride-th pixel, the new channels filled with zeros; no parameters."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.extra, self.stride = out_channels - in_channels, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, H, W] -> [B, out, H/stride, W/stride]."""
+        before = self.extra // 2
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.extra - before))
+
+
+def projection_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """Option B: a 1x1 convolution with batch norm, [B, in, H, W] -> [B, out, H/stride, W/stride]."""
+    return nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
+
+
+SHORTCUTS = {"projection": projection_shortcut, "identity": ZeroPadShortcut}
+
+
+class Block(nn.Module):
+    """What both blocks share: the addition. `shortcut` is "projection", "identity" or "none" (a plain block)."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut: str) -> None:
+        super().__init__()
+        self.has_shortcut = shortcut != "none"
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Module | None = None
+        if self.has_shortcut and (stride != 1 or in_channels != out_channels):
+            self.downsample = SHORTCUTS[shortcut](in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, in, H, W] -> [B, out, H/stride, W/stride]."""
+        if not self.has_shortcut:
+            plain: Tensor = self.relu(self.residual(x))
+            return plain
+        identity = x if self.downsample is None else self.downsample(x)
+        out: Tensor = self.relu(self.residual(x) + identity)  # H(x) = F(x) + x
+        return out
+
+    def residual(self, x: Tensor) -> Tensor:
+        """F(x)."""
+        raise NotImplementedError
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The norm that ends F; with its weight at zero the block starts as its shortcut."""
+        raise NotImplementedError
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions (figure 5, left)."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, shortcut: str = "projection") -> None:
+        super().__init__(in_channels, channels, stride, shortcut)
+        self.conv1 = conv3x3(in_channels, channels, stride)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """F(x): conv, norm, ReLU, conv, norm."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        branch: Tensor = self.bn2(self.conv2(out))
+        return branch
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The second norm."""
+        return self.bn2
+
+
+class Bottleneck(Block):
+    """1x1 to fewer channels, 3x3, 1x1 to four times as many (figure 5, right).
+
+    The stride lies in the 3x3 convolution, as in torchvision ("ResNet v1.5"); the paper has it in the first 1x1.
+    """
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, shortcut: str = "projection") -> None:
+        super().__init__(in_channels, channels * self.expansion, stride, shortcut)
+        self.conv1 = conv1x1(in_channels, channels)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = conv3x3(channels, channels, stride)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = conv1x1(channels, channels * self.expansion)
+        self.bn3 = nn.BatchNorm2d(channels * self.expansion)
+
+    def residual(self, x: Tensor) -> Tensor:
+        """F(x): three convolutions, each with its norm, ReLU between."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        branch: Tensor = self.bn3(self.conv3(out))
+        return branch
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The third norm."""
+        return self.bn3

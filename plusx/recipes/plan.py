@@ -1,0 +1,136 @@
+"""The plan of a run: how many steps, at which sizes. From the plan on, a run is fixed; `--plan FILE` repeats it.
+
+Two ways lead to one: epochs are counted, or a time budget is divided by the measured time of a step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from plusx.config import Config
+from plusx.errors import usage
+from plusx.training.schedule import progress
+
+SIZE_MULTIPLE = 16  # sizes at which every stage of a five-times halved network has whole pixels
+MAX_SHORTENINGS = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run's length and sizes. `sizes` holds (share of the steps, training size in px)."""
+
+    total_steps: int
+    steps_per_epoch: int
+    sizes: tuple[tuple[float, int], ...]
+    shortened: tuple[tuple[int, int], ...] = ()  # (at step, new total), recorded when they happen
+    budget_seconds: float | None = None
+    seconds_per_step: tuple[tuple[int, float], ...] = ()  # (size, measured seconds), the ground of the plan
+
+    def progress(self, step: int) -> float:
+        """Share of the run done before `step`, in [0, 1]."""
+        return progress(step, self.total_steps, self.shortened)
+
+    def size_at(self, step: int) -> int:
+        """Training size of `step`, in pixels."""
+        done, edge = self.progress(step), 0.0
+        for share, size in self.sizes:
+            edge += share
+            if done < edge - 1e-9:
+                return size
+        return self.sizes[-1][1]
+
+    @property
+    def last_step(self) -> int:
+        """Number of steps the run really has, shortenings counted."""
+        return self.shortened[-1][1] if self.shortened else self.total_steps
+
+    def seconds_from(self, step: int, pace: float = 1.0) -> float:
+        """Expected seconds of the steps from `step` to the end; `pace` is observed over planned time per step."""
+        cost = dict(self.seconds_per_step)
+        if not cost:
+            return 0.0
+        return pace * sum(cost[self.size_at(s)] for s in range(step, self.last_step))
+
+    def shortened_at(self, step: int, seconds_left: float, pace: float) -> Plan | None:
+        """A shorter plan that ends within `seconds_left`, or None where this one does or no further cut is allowed."""
+        needed = self.seconds_from(step, pace)
+        if needed <= seconds_left or len(self.shortened) >= MAX_SHORTENINGS:
+            return None
+        remaining = self.last_step - step
+        kept = max(1, math.floor(remaining * max(seconds_left, 0.0) / needed))
+        return replace(self, shortened=(*self.shortened, (step, step + kept)))
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Plan:
+        """The plan that `to_json` wrote."""
+        pairs = {name: tuple((a, b) for a, b in values[name]) for name in ("sizes", "shortened", "seconds_per_step")}
+        return cls(
+            total_steps=int(values["total_steps"]),
+            steps_per_epoch=int(values["steps_per_epoch"]),
+            budget_seconds=values["budget_seconds"],
+            **pairs,
+        )
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan from a file. Raises UsageError where it is none."""
+    try:
+        return Plan.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = str(getattr(error, "strerror", None) or f"{type(error).__name__} {error}")
+        raise usage.unreadable_file(path, why, "a plan.json of plusx") from None
+
+
+def training_sizes(config: Config) -> tuple[tuple[float, int], ...]:
+    """(share of the steps, size in px) of a recipe's growing sizes; one entry where it has none."""
+    if not config.sizes:
+        return ((1.0, config.size),)
+    return tuple((share, _whole(config.size * fraction)) for share, fraction in config.sizes)
+
+
+def counted(config: Config, steps_per_epoch: int, epochs: int) -> Plan:
+    """The plan of a run over a number of epochs."""
+    return Plan(epochs * steps_per_epoch, steps_per_epoch, training_sizes(config))
+
+
+def timed(
+    config: Config, steps_per_epoch: int, seconds_per_step: Mapping[int, float], seconds_left: float, overhead: float
+) -> Plan:
+    """The longest plan that ends within `seconds_left`, at most `max_epochs`.
+
+    `seconds_per_step` maps each training size to a measured time; `overhead` is what one epoch costs
+    besides its steps (validation). Raises UsageError where not even one epoch fits.
+    """
+    sizes = training_sizes(config)
+    mean = sum(share * seconds_per_step[size] for share, size in sizes) + overhead / steps_per_epoch
+    steps = min(math.floor(seconds_left / mean), config.max_epochs * steps_per_epoch)
+    if steps < steps_per_epoch:
+        used = (config.time or 0.0) - seconds_left
+        raise usage.too_short(config.time or 0.0, used + mean * steps_per_epoch)
+    return Plan(
+        total_steps=steps,
+        steps_per_epoch=steps_per_epoch,
+        sizes=sizes,
+        budget_seconds=config.time,
+        seconds_per_step=tuple(sorted(seconds_per_step.items())),
+    )
+
+
+def review_steps(plan: Plan) -> Sequence[int]:
+    """Where a timed run asks whether it will end in time: after half and after 85 % of its steps."""
+    if plan.budget_seconds is None:
+        return ()
+    return tuple(sorted({int(plan.total_steps * share) for share in (0.5, 0.85)} - {0}))
+
+
+def _whole(size: float) -> int:
+    return max(SIZE_MULTIPLE, round(size / SIZE_MULTIPLE) * SIZE_MULTIPLE)

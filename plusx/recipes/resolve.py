@@ -1,0 +1,120 @@
+"""The user's wishes laid over a recipe: defaults < recipe < file < environment < `--set` < flags."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from plusx.config import Config
+from plusx.errors import usage
+from plusx.recipes.recipe import recipe
+
+_PREFIX = "PLUSX_"
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+
+Layer = tuple[str, dict[str, Any]]  # where the values come from, as named in an error; the values
+
+
+def resolve(
+    flags: Mapping[str, Any],
+    *,
+    sets: Sequence[str] = (),
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Config:
+    """The complete configuration of a run. `flags` are Config fields, absent or None where not given.
+
+    Raises UsageError that names the layer and the field for anything unknown or out of bounds.
+    """
+    layers = _layers(flags, sets, file, os.environ if environment is None else environment)
+    for where, values in layers:
+        _refuse_unknown(where, values)
+    wished = {name: value for _, values in layers for name, value in values.items()}
+    base = recipe(str(wished.get("recipe") or "fast"), wished.get("model")).model_dump()
+    values = base | _one_budget(layers, wished)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise _named_error(error, layers) from None
+
+
+def seconds(text: str | float) -> float:
+    """A duration such as '90s', '10m', '2h' or a number of seconds, in seconds."""
+    if isinstance(text, int | float):
+        return float(text)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
+    if not match:
+        raise usage.bad_duration(text)
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _layers(flags: Mapping[str, Any], sets: Sequence[str], file: Path | None, env: Mapping[str, str]) -> list[Layer]:
+    given = {name: value for name, value in flags.items() if value is not None}
+    layers = [
+        (str(file), _from_file(file) if file else {}),
+        ("the environment", _from_environment(env)),
+        ("--set", dict(_key_value(text) for text in sets)),
+        ("the command line", given),
+    ]
+    for _, values in layers:
+        if "time" in values and values["time"] is not None:
+            values["time"] = seconds(values["time"])
+    return layers
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        why = str(getattr(error, "strerror", None) or str(error).splitlines()[0])
+        raise usage.unreadable_file(path, why, "a YAML file of settings") from None
+    if not isinstance(values, dict):
+        raise usage.unreadable_file(path, "it holds no `name: value` lines", "a YAML file of settings")
+    return {str(name): value for name, value in values.items()}
+
+
+def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
+    names = {_PREFIX + name.upper(): name for name in Config.model_fields}
+    return {names[key]: yaml.safe_load(value) for key, value in env.items() if key in names}
+
+
+def _key_value(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise usage.not_key_value(text)
+    try:
+        return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        return name.strip(), value
+
+
+def _refuse_unknown(where: str, values: Mapping[str, Any]) -> None:
+    for name in values:
+        if name not in Config.model_fields:
+            raise usage.unknown_setting(name, where, Config.model_fields)
+
+
+def _one_budget(layers: Sequence[Layer], wished: dict[str, Any]) -> dict[str, Any]:
+    """The highest layer that names a budget decides; naming both in one layer is refused."""
+    for _, values in reversed(layers):
+        both = [name for name in ("time", "epochs") if values.get(name) is not None]
+        if len(both) == 2:
+            raise usage.time_and_epochs()
+        if both:
+            other = "epochs" if both[0] == "time" else "time"
+            return wished | {other: None}
+    return wished
+
+
+def _named_error(error: ValidationError, layers: Sequence[Layer]) -> Exception:
+    first = error.errors()[0]
+    name = str(first["loc"][0])
+    where = next((place for place, values in reversed(layers) if name in values), "the recipe")
+    why = first["msg"][0].lower() + first["msg"][1:]
+    return usage.bad_setting(name, first["input"], why, where)

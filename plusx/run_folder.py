@@ -1,0 +1,137 @@
+"""The run folder: where everything about one training lies, under fixed names, and is never overwritten."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from plusx.durable import locked, sweep_temporary, write_file, write_json
+from plusx.errors import disk
+from plusx.errors import model_file as sentences
+
+RUNS = Path("runs")
+
+
+class RunFolder:
+    """Paths and small files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def model(self) -> Path:
+        """The finished model file."""
+        return self.path / "model.safetensors"
+
+    @property
+    def split(self) -> Path:
+        """Path, class, split and SHA-256 of every photo."""
+        return self.path / "split.csv"
+
+    @property
+    def plan(self) -> Path:
+        """Steps and sizes."""
+        return self.path / "plan.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What resuming needs."""
+        return self.path / "checkpoints"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has its model."""
+        return self.model.exists()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes out; leftovers of interrupted writes are swept. Raises DiskError where it is in use."""
+        with locked(self.path / "run.lock"):
+            sweep_temporary(self.path)
+            if self.checkpoints.exists():
+                sweep_temporary(self.checkpoints)
+            yield
+
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write one of the run's JSON files."""
+        write_json(self.path / f"{name}.json", value)
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Read one of the run's JSON files. Raises ModelError where it is missing or damaged."""
+        path = self.path / f"{name}.json"
+        try:
+            values = json.loads(path.read_bytes())
+        except OSError:
+            raise sentences.no_run(self.path) from None
+        except ValueError:
+            raise sentences.damaged(path, "it is not the JSON that was written") from None
+        return dict(values)
+
+    def write_config(self, values: Mapping[str, Any]) -> None:
+        """Write the resolved configuration as YAML."""
+        write_file(self.path / "config.yaml", yaml.safe_dump(dict(values), sort_keys=False).encode())
+
+    def read_config(self) -> dict[str, Any]:
+        """The configuration of the run. Raises ModelError where it is missing or damaged."""
+        path = self.path / "config.yaml"
+        try:
+            values = yaml.safe_load(path.read_text())
+        except OSError:
+            raise sentences.no_run(self.path) from None
+        except (yaml.YAMLError, UnicodeDecodeError):
+            values = None
+        if not isinstance(values, dict):
+            raise sentences.damaged(path, "it is not the YAML that was written")
+        return values
+
+
+def create(out: Path | None, name: str) -> RunFolder:
+    """A new, empty run folder: `out`, or runs/<name>-<n> with the first free n. Raises UsageError where `out` is taken."""
+    try:
+        if out is not None:
+            if out.exists() and (not out.is_dir() or any(out.iterdir())):
+                raise sentences.folder_taken(out)
+            out.mkdir(parents=True, exist_ok=True)
+            return RunFolder(out)
+        return RunFolder(_first_free(name))
+    except OSError as error:
+        raise disk.cannot_write(out or RUNS, error) from error
+
+
+def open_run(path: Path) -> RunFolder:
+    """An existing run folder. Raises ModelError where it is none."""
+    if not (path / "config.yaml").exists():
+        raise sentences.no_run(path) if path.exists() else sentences.missing(path)
+    return RunFolder(path)
+
+
+def model_path(run_or_model: Path) -> Path:
+    """The model file behind a run folder or a model file. Raises ModelError where there is none."""
+    if not run_or_model.is_dir():
+        if not run_or_model.exists():
+            raise sentences.missing(run_or_model)
+        return run_or_model
+    run = open_run(run_or_model)
+    if not run.finished:
+        raise sentences.unfinished(run_or_model)
+    return run.model
+
+
+def _first_free(name: str) -> Path:
+    number = 1
+    while True:
+        path = RUNS / f"{name}-{number}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return path

@@ -1,0 +1,86 @@
+"""The environment a run depends on: threads, denormals, determinism; recorded, and restored on resume."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy
+import PIL
+import torch
+
+import plusx
+
+
+def choose_device(name: str) -> torch.device:
+    """The device behind 'auto' (CUDA, else Apple's, else the CPU) or the one that was named."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def prepare(threads: int | None = None, *, fast_math: bool = False) -> None:
+    """Make equal inputs give equal bits: deterministic kernels, a fixed number of threads, denormals flushed.
+
+    Denormal numbers are slow on many CPUs and carry nothing in training; flushing them is part of the record.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
+    torch.set_flush_denormal(True)  # before the first parallel work: threads inherit it when they start
+    torch.set_num_threads(threads or available_cores())
+    torch.use_deterministic_algorithms(not fast_math)
+    torch.backends.cudnn.benchmark = fast_math
+    torch.set_float32_matmul_precision("high" if fast_math else "highest")
+
+
+def restore(recorded: Mapping[str, Any]) -> None:
+    """Prepare the environment of a `record`, so that a resumed run computes the same bits."""
+    prepare(int(recorded["threads"]), fast_math=not recorded["deterministic"])
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def record(device: torch.device, *, fast_math: bool) -> dict[str, Any]:
+    """What the numbers of a run depend on besides data, seed, settings and plan."""
+    return {
+        "plusx": plusx.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "pillow": PIL.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": available_cores(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "threads": torch.get_num_threads(),
+        "flush_denormal": _flushes_denormals(),
+        "deterministic": not fast_math,
+    }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What changed between two records, as 'torch was 2.14 and is now 2.15'."""
+    return [f"{key} was {before[key]} and is now {now[key]}" for key in before if now.get(key) != before[key]]
+
+
+def _flushes_denormals() -> bool:
+    """Measured, because not every processor can."""
+    return (torch.tensor([1e-39]) * 0.5).item() == 0.0
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

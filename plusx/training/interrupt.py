@@ -1,0 +1,101 @@
+"""Ctrl-C and SIGTERM leave a durable checkpoint within seconds, however long a step takes.
+
+The signal's number arrives through a pipe (`signal.set_wakeup_fd`), so it is seen even while the main
+thread is inside one long call. A watcher thread then gives the loop a moment to reach the end of its
+step. Where that is too far away the watcher saves the last finished step itself: between two updates
+parameters, momentum and averages stand still, and of the one thing that a forward pass moves, the
+statistics of batch norm, a copy is kept. The unfinished step is dropped, and the process ends.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+GRACE_SECONDS = 1.5
+INTERRUPTED, SECOND_INTERRUPT = 75, 130
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stop:
+    """Whether the run was asked to stop, and the lock under which its state changes."""
+
+    def __init__(self, save: Callable[[], str], grace: float = GRACE_SECONDS) -> None:
+        self.requested = threading.Event()
+        self.changing = threading.Lock()  # held while parameters, counters and logs change together
+        self._save = save
+        self._grace = grace
+        self._reached = threading.Event()
+
+    def reached(self) -> None:
+        """The loop has seen the request and saves by itself."""
+        self._reached.set()
+
+    def watch(self, signals: socket.socket) -> None:
+        """Body of the watcher thread: runs until the socket is closed."""
+        asked = 0
+        while number := signals.recv(1):
+            if number[0] not in _SIGNALS:
+                continue
+            asked += 1
+            if asked == 1:
+                self.requested.set()
+                threading.Thread(target=self._save_if_late, daemon=True).start()
+            elif number[0] == signal.SIGINT:
+                _end(SECOND_INTERRUPT, "plusx: Stopped at once; the last checkpoint is whole.")
+
+    def _save_if_late(self) -> None:
+        if self._reached.wait(self._grace):
+            return
+        with self.changing:
+            if self._reached.is_set():
+                return
+            try:
+                sentence, code = self._save(), INTERRUPTED
+            except Exception as error:
+                sentence, code = str(error), getattr(error, "exit_code", 1)
+            _end(code, f"plusx: {sentence}")
+
+
+@contextmanager
+def stopping(save: Callable[[], str], grace: float = GRACE_SECONDS) -> Iterator[Stop]:
+    """Watch for SIGINT and SIGTERM inside the block. `save` writes the last finished step and returns what to tell.
+
+    Outside the main thread, where Python allows no handlers, nothing is watched.
+    """
+    stop = Stop(save, grace)
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    ours, wakeup = socket.socketpair()
+    wakeup.setblocking(False)
+    old_wakeup = signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+    old_handlers = {number: signal.signal(number, _noticed) for number in _SIGNALS}
+    watcher = threading.Thread(target=stop.watch, args=(ours,), daemon=True)
+    watcher.start()
+    try:
+        yield stop
+    finally:
+        stop.reached()
+        for number, handler in old_handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(old_wakeup)
+        wakeup.close()
+        watcher.join()
+        ours.close()
+
+
+def _noticed(number: int, frame: FrameType | None) -> None:
+    """The pipe tells the watcher; nothing is left to do here, and no KeyboardInterrupt is raised."""
+
+
+def _end(code: int, sentence: str) -> None:
+    show_cursor = "\033[?25h" if sys.stderr.isatty() else ""  # a live display may have hidden it
+    os.write(2, f"{show_cursor}\n{sentence}\n".encode())
+    os._exit(code)

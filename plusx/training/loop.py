@@ -1,0 +1,284 @@
+"""The loop: batch, step, log, validate, checkpoint, until the plan is done."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from plusx import durable
+from plusx.errors import training as sentences
+from plusx.training import checkpoint
+from plusx.training.events import Listener, Notice, Saved, StepDone, Validated, WeightsDue
+from plusx.training.interrupt import Stop, stopping
+from plusx.training.memory import largest_that_fits, out_of_memory
+from plusx.training.settings import Settings
+from plusx.training.step import Batch, NotFiniteError, State, StepResult, apply_gradients, compute_gradients
+
+BEST_FILE = "model.safetensors"
+CHOSEN_BY = "accuracy"  # the validation figure that decides which weights are best
+
+Validate = Callable[[nn.Module], Mapping[str, float]]
+Shorten = Callable[[int], tuple[tuple[int, int], ...] | None]
+
+
+class BatchSource(Protocol):
+    """Batches as a pure function of the step."""
+
+    def batch(self, step: int) -> Batch:
+        """The batch of `step`, counted from 0."""
+
+    def name(self, index: int) -> str:
+        """The photo behind one of a batch's indices."""
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a run keeps its checkpoints, its best weights and its two logs."""
+
+    folder: Path
+    resume_command: str
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """Folder of the best weights, one folder per step that a checkpoint may refer to."""
+        return self.folder / "best"
+
+    @property
+    def logs(self) -> dict[str, durable.Log]:
+        """history: functions of the run only; timing: clock figures."""
+        return {name: durable.Log(self.folder / f"{name}.jsonl") for name in checkpoint.LOGS}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a training: which weights were kept and why it ended."""
+
+    model: nn.Module
+    steps: int
+    kept_step: int
+    stopped_early: bool
+
+
+class Training:
+    """One run in progress: its state, and where it is written."""
+
+    def __init__(self, state: State, settings: Settings, paths: Paths, listen: Listener) -> None:
+        self.state, self.settings, self.paths, self.listen = state, settings, paths, listen
+        self.logs = paths.logs
+        self.buffers = _copies(state.model)
+        self.saved_at, self.saved_step = time.monotonic(), -1
+
+    @property
+    def total(self) -> int:
+        """Steps of the run as now planned."""
+        return self.settings.shortened[-1][1] if self.settings.shortened else self.settings.total_steps
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the last finished step, from 0."""
+        return max(0, self.state.step - 1) // self.settings.steps_per_epoch
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether validation has not improved for as long as the settings allow."""
+        return self.settings.patience is not None and self.state.stale >= self.settings.patience
+
+    def resume(self) -> None:
+        """Go back to the newest valid checkpoint and cut the logs to it; to step 0 where there is none."""
+        path, skipped = checkpoint.newest_valid(self.paths.checkpoints)
+        for fault in skipped:
+            self.listen(Notice(f"Skipped a damaged checkpoint ({fault}); using the one before it."))
+        offsets = checkpoint.load(path, self.state) if path else {}
+        for name, log in self.logs.items():
+            if log.path.exists():
+                log.truncate(offsets.get(name, 0))
+        self.buffers = _copies(self.state.model)
+        self.saved_step = self.state.step if path else -1
+
+    def save(self) -> None:
+        """Write a checkpoint of the last finished step, unless it is there already."""
+        if self.saved_step == self.state.step:
+            return
+        for name, weights in self.state.model.named_parameters():
+            if not bool(torch.isfinite(weights).all()):
+                raise sentences.weights_not_finite(self.state.step, name)
+        offsets = {name: log.offset() for name, log in self.logs.items()}
+        path = checkpoint.save(self.paths.checkpoints, self.state, offsets, self.buffers)
+        self.saved_at, self.saved_step = time.monotonic(), self.state.step
+        self._prune_best()
+        self.listen(Saved(path))
+
+    def save_if_due(self) -> None:
+        """Write a checkpoint every so many steps or seconds, whichever comes first."""
+        late = time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds
+        if late or self.state.step % self.settings.checkpoint_every == 0:
+            self.save()
+
+    def record(self, result: StepResult, photos: int, seconds: float) -> None:
+        """Log a finished step."""
+        step = self.state.step
+        if step % self.settings.log_every == 0 or step in (1, self.total):
+            figures = {"loss": result.loss, "accuracy": result.accuracy, "rate": result.rate}
+            self.logs["history"].append({"step": step, "epoch": self.epoch} | figures)
+            self.logs["timing"].append({"step": step, "seconds": seconds, "images_per_second": photos / seconds})
+        self.listen(StepDone(step, self.total, self.epoch, result.loss, result.accuracy, photos, seconds))
+
+    def validation_due(self) -> bool:
+        """Whether the last finished step ends an epoch that is validated, or the run."""
+        step = self.state.step
+        every = self.settings.validate_every * self.settings.steps_per_epoch
+        return 0 < step != self.state.validated and (step % every == 0 or step == self.total)
+
+    def validated(self, metrics: Mapping[str, float]) -> None:
+        """Take note of a validation; keep the weights where they are the best so far."""
+        state = self.state
+        better = state.best is None or metrics[CHOSEN_BY] > state.best
+        state.validated = state.step
+        state.stale = 0 if better else state.stale + 1
+        if better:
+            state.best, state.best_step = metrics[CHOSEN_BY], state.step
+            if self.settings.keep == "best":
+                self._keep_best()
+        self.logs["history"].append({"step": state.step, "epoch": self.epoch, "validation": dict(metrics)})
+        self.saved_step = -1  # the same step, but more is known
+        self.listen(Validated(state.step, self.epoch, metrics, better))
+
+    def outcome(self) -> Outcome:
+        """The model to keep, with its weights in place."""
+        kept, step = self.state.kept, self.state.step
+        if self.settings.keep == "best" and self.state.best is not None:
+            step = self.state.best_step
+            kept.load_state_dict(self._best_tensors(step), strict=True)
+        return Outcome(kept.eval(), self.state.step, step, self.state.step < self.total)
+
+    def _keep_best(self) -> None:
+        tensors = {name: value.cpu().contiguous() for name, value in self.state.kept.state_dict().items()}
+        self.paths.best.mkdir(parents=True, exist_ok=True)
+        durable.write_folder(self._best_folder(self.state.step), {BEST_FILE: safetensors.torch.save(tensors)})
+
+    def _best_tensors(self, step: int) -> dict[str, Tensor]:
+        folder = self._best_folder(step)
+        fault = durable.folder_fault(folder)
+        if fault is not None:
+            raise sentences.best_damaged(folder, fault)
+        return safetensors.torch.load((folder / BEST_FILE).read_bytes())
+
+    def _best_folder(self, step: int) -> Path:
+        return self.paths.best / f"step-{step:06d}"
+
+    def _prune_best(self) -> None:
+        """Drop best weights that no checkpoint refers to any more."""
+        known = checkpoint.best_steps(self.paths.checkpoints) | {self.state.best_step}
+        for path in checkpoint.found(self.paths.best):
+            if checkpoint.step_of(path) not in known:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def fit(
+    training: Training, batches: BatchSource, validate: Validate | None = None, shorten: Shorten | None = None
+) -> Outcome:
+    """Train to the end of the plan, from wherever `training` stands.
+
+    Raises Interrupted after SIGINT or SIGTERM (with a checkpoint written), RunError on a loss that is not
+    finite or a batch that does not fit into memory.
+    """
+    with stopping(lambda: _save_and_tell(training)) as stop:
+        _validate(training, validate, stop)  # one that an interruption has cut off
+        while training.state.step < training.total and not training.out_of_patience:
+            _leave_if_asked(training, stop)
+            _review(training, shorten)
+            _step(training, batches, stop)
+            _validate(training, validate, stop)
+            with stop.changing:
+                training.save_if_due()
+        with stop.changing:
+            training.save()
+        _leave_if_asked(training, stop)  # asked during the last step: what follows can be resumed as well
+    return training.outcome()
+
+
+def _step(training: Training, batches: BatchSource, stop: Stop) -> None:
+    state, started = training.state, time.perf_counter()
+    place = divmod(state.step, training.settings.steps_per_epoch)
+    batch = batches.batch(state.step)
+    with _failures_explained(training, batch, batches, stop):
+        result = compute_gradients(state, batch, training.settings)
+        with stop.changing:
+            apply_gradients(state, training.settings)
+            training.buffers = _copies(state.model)
+            training.record(result, len(batch.images), time.perf_counter() - started)
+            every = training.settings.save_weights_every
+            if every and place[1] % every == 0:
+                training.listen(WeightsDue(*place, state.model))
+
+
+@contextmanager
+def _failures_explained(training: Training, batch: Batch, batches: BatchSource, stop: Stop) -> Iterator[None]:
+    """Turn the two ways in which a step fails into sentences."""
+    try:
+        yield
+    except NotFiniteError as error:
+        names = [batches.name(int(i)) for i in batch.indices]
+        raise sentences.loss_not_finite(training.state.step + 1, error.loss, names) from None
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        stop.reached()  # the state may be half updated: nobody is to save it now
+        traceback.clear_frames(error.__traceback__)  # they still hold the activations of the failed step
+        fits = largest_that_fits(training.state, batch, training.settings)
+        raise sentences.out_of_memory(len(batch.images), fits) from None
+
+
+def _validate(training: Training, validate: Validate | None, stop: Stop) -> None:
+    if validate is None or not training.validation_due():
+        return
+    training.state.kept.eval()
+    with torch.inference_mode():
+        metrics = validate(training.state.kept)
+    with stop.changing:
+        training.validated(metrics)
+
+
+def _review(training: Training, shorten: Shorten | None) -> None:
+    """Ask the caller, at the steps set for it, whether the plan has to be cut to keep its budget."""
+    step, settings = training.state.step, training.settings
+    if shorten is None or step not in settings.review_steps or step in dict(settings.shortened):
+        return
+    shortened = shorten(step)
+    if shortened is not None:
+        training.settings = replace(settings, shortened=shortened)
+        training.listen(Notice(f"The machine is slower than measured: the run now ends at step {training.total}."))
+
+
+def _leave_if_asked(training: Training, stop: Stop) -> None:
+    if stop.requested.is_set():
+        stop.reached()
+        with stop.changing:
+            training.save()
+        raise sentences.interrupted(training.state.step, training.paths.folder, training.paths.resume_command)
+
+
+def _save_and_tell(training: Training) -> str:
+    training.save()
+    return sentences.interrupted(training.state.step, training.paths.folder, training.paths.resume_command).message
+
+
+def _copies(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the buffers that are part of the state dict: what a forward pass may move."""
+    kept = model.state_dict().keys()
+    return {name: value.detach().clone() for name, value in model.named_buffers() if name in kept}

@@ -1,0 +1,179 @@
+"""`evaluate`: how good a model is on photos it never saw."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plusx import metrics
+from plusx.classifier import Classifier
+from plusx.data import split
+from plusx.data.source import Listing, Photo, content_hashes, scan
+from plusx.durable import sha256_file
+from plusx.errors import data as data_errors
+from plusx.errors import model_file as sentences
+from plusx.errors import use as use_errors
+from plusx.images.decode import BadPhoto
+from plusx.model_file import load
+from plusx.run_folder import model_path, open_run
+from plusx.verbs.labelled import Progress, refuse_changed, split_photos
+
+NAMED = 20  # how many left-out photos a report names
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures on test photos; `left_out` were trained on, `skipped` could not be read (name, reason)."""
+
+    figures: dict[str, Any]
+    left_out: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `evaluate --json`."""
+        seen = {"count": len(self.left_out), "names": list(self.left_out[:NAMED])}
+        skipped = [{"path": name, "reason": reason} for name, reason in self.skipped]
+        return self.figures | {"left_out": seen, "skipped": skipped}
+
+    def lines(self) -> list[str]:
+        """The result for people."""
+        figures = self.figures
+        return [*self._headline(), *_per_class(figures), *_confusion(figures), *self._others()]
+
+    def _headline(self) -> list[str]:
+        f = self.figures
+        low, high = f["accuracy_ci95"]
+        return [
+            f"accuracy {_percent(f['accuracy'])} (95 % interval {_percent(low)} to {_percent(high)}, n = {f['n']})",
+            f"log loss {f['log_loss']:.4f}, calibration error {_percent(f['ece'])}",
+            f"{f['n']} photos in {f['seconds']:.1f} s, {f['images_per_second']:.0f} images/s",
+        ]
+
+    def _others(self) -> list[str]:
+        lines = []
+        if self.left_out:
+            lines.append(f"left out {len(self.left_out)} photos the model was trained on, such as {self.left_out[0]}")
+        if self.skipped:
+            lines.append(f"skipped {len(self.skipped)} photos that cannot be read, such as {': '.join(self.skipped[0])}")
+        return lines
+
+
+@dataclass(frozen=True)
+class _Photos:
+    """Test photos with their labels in the order of the model's classes."""
+
+    photos: list[Photo]
+    labels: list[int]
+    hashes: list[str]
+
+    def at(self, rows: Sequence[int]) -> _Photos:
+        """Some of them."""
+        return _Photos(*([values[i] for i in rows] for values in vars(self).values()))
+
+
+def evaluate(
+    run_or_model: str | Path,
+    data: str | Path | Sequence[str] | None = None,
+    *,
+    device: str = "auto",
+    batch_size: int = 64,
+    workers: int | None = None,
+    on_progress: Progress | None = None,
+) -> Evaluation:
+    """Test a run on its own test split, or a model on DATA (its test/ where it has one).
+
+    Photos the run trained on are counted, named and left out. Raises DataError where none are left.
+    """
+    started, path = time.perf_counter(), Path(run_or_model)
+    found = model_path(path)
+    model = load(found)
+    classifier = Classifier.load(found, device=device)
+    chosen = _own_test(path) if data is None else _given(data, classifier.classes)
+    fresh = [i for i, h in enumerate(chosen.hashes) if not model.has_seen(h)]
+    left_out = tuple(chosen.photos[i].name for i in sorted(set(range(len(chosen.hashes))) - set(fresh)))
+    tested = chosen.at(fresh)
+    if not fresh:
+        raise use_errors.no_test_photos(str(data or path))
+    answers, skipped = _answers(classifier, tested, workers, batch_size, on_progress)
+    good = sorted(answers)
+    if not good:
+        raise use_errors.no_test_photos(str(data or path))
+    labels = np.array([tested.labels[i] for i in good])
+    figures = metrics.summary(np.stack([answers[i] for i in good]), labels, classifier.classes)
+    seconds = time.perf_counter() - started
+    figures |= {
+        "model_sha256": sha256_file(found),
+        "data_fingerprint": split.fingerprint(tested.hashes, tested.labels),
+        "seconds": seconds,
+        "images_per_second": len(fresh) / seconds,
+    }
+    return Evaluation(figures, left_out, skipped)
+
+
+def _own_test(path: Path) -> _Photos:
+    """The test split of a run, verified against what it recorded."""
+    if not path.is_dir():
+        raise sentences.needs_data(path)
+    run = open_run(path)
+    photos = split_photos(run.read("run")["data"], run.split)
+    refuse_changed(run.split, photos)
+    rows = photos.rows("test")
+    if not len(rows):
+        raise use_errors.no_test_photos(str(path))
+    return _Photos(photos.photos(rows), photos.labels(rows).tolist(), [photos.hashes[i] for i in rows])
+
+
+def _given(data: str | Path | Sequence[str], classes: Sequence[str]) -> _Photos:
+    """The test photos of DATA, or all of it; labels go by class name."""
+    listing = scan(data if isinstance(data, str | Path) else list(data), trainable=False)
+    photos = [p for p in listing.photos if p.split == "test"] or list(listing.photos)
+    labels = [_label(listing, photo, classes) for photo in photos]
+    return _Photos(photos, labels, content_hashes(photos))
+
+
+def _label(listing: Listing, photo: Photo, classes: Sequence[str]) -> int:
+    name = listing.classes[photo.label or 0]
+    if name not in classes:
+        raise data_errors.unknown_class(listing.root, photo.split or "it", name, classes)
+    return classes.index(name)
+
+
+def _answers(
+    classifier: Classifier, tested: _Photos, workers: int | None, batch_size: int, on_progress: Progress | None
+) -> tuple[dict[int, Any], tuple[tuple[str, str], ...]]:
+    """Probabilities by position, and the photos that could not be read."""
+    answers: dict[int, Any] = {}
+    skipped: list[tuple[str, str]] = []
+    sources = [photo.source for photo in tested.photos]
+    for places, pixels in classifier.decoded(sources, workers=workers, batch_size=batch_size):
+        if isinstance(pixels, BadPhoto):
+            skipped.append((tested.photos[places[0]].name, pixels.reason))
+        else:
+            answers.update(zip(places, classifier.engine.probabilities(pixels), strict=True))
+        if on_progress:
+            on_progress(len(answers) + len(skipped), len(sources))
+    return answers, tuple(sorted(skipped))
+
+
+def _per_class(figures: dict[str, Any]) -> list[str]:
+    return [
+        f"  {name}: no samples" if not c["n"] else f"  {name}: accuracy {_percent(c['accuracy'])}, n = {c['n']}"
+        for name, c in figures["per_class"].items()
+    ]
+
+
+def _confusion(figures: dict[str, Any]) -> list[str]:
+    """The confusion matrix; for many classes only its largest entries off the diagonal."""
+    classes, counts = figures["classes"], np.array(figures["confusion"])
+    wrong = [(int(counts[i, j]), i, j) for i in range(len(classes)) for j in range(len(classes)) if i != j]
+    worst = [entry for entry in sorted(wrong, reverse=True)[:10] if entry[0]]
+    return [f"  {count} of {classes[i]} taken for {classes[j]}" for count, i, j in worst]
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"

@@ -1,0 +1,79 @@
+"""The end of a training: validation figures with their intervals, and the model file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plusx import metrics, model_file
+from plusx.config import Config
+from plusx.durable import sha256_file
+from plusx.model_file import Header, ModelFile
+from plusx.run_folder import RunFolder
+from plusx.training.loop import Outcome
+from plusx.verbs.labelled import LabelledPhotos, Pixels, tested_preprocess
+from plusx.verbs.network import network_arguments
+from plusx.verbs.testing import probabilities
+from plusx.verbs.weights import as_arrays
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: its folder, its model file and the figures in metrics.json."""
+
+    run: Path
+    model: Path
+    metrics: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain values."""
+        return {"run": str(self.run), "model": str(self.model), **self.metrics}
+
+
+def finish(
+    run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outcome, validation: Pixels | None
+) -> Trained:
+    """Measure the kept weights on all of validation, write metrics.json, then the model file: the run is finished."""
+    views = views_of(config)
+    figures: dict[str, Any] = {
+        "steps": outcome.steps,
+        "kept_step": outcome.kept_step,
+        "stopped_early": outcome.stopped_early,
+        "data_fingerprint": photos.fingerprint,
+        "validation": _validation(photos, outcome, validation, views),
+    }
+    header = Header(
+        classes=photos.listing.classes,
+        preprocess=tested_preprocess(config),
+        network=network_arguments(config),
+        views=views,
+        metrics=figures,
+        data_fingerprint=photos.fingerprint,
+        config=config.model_dump(mode="json"),
+        step=outcome.kept_step,
+    )
+    seen = [h for h, name in zip(photos.hashes, photos.splits, strict=True) if name != "test"]
+    model_file.save(run.model, ModelFile(header, as_arrays(outcome.model), model_file.seen_hashes(seen)))
+    run.write("metrics", figures | {"model_sha256": sha256_file(run.model)})
+    return read_trained(run)
+
+
+def read_trained(run: RunFolder) -> Trained:
+    """What an already finished run gave."""
+    return Trained(run.path, run.model, run.read("metrics"))
+
+
+def views_of(config: Config) -> tuple[str, ...]:
+    """Test-time views of the model file."""
+    return ("identity", "flip") if config.flip_views else ("identity",)
+
+
+def _validation(
+    photos: LabelledPhotos, outcome: Outcome, validation: Pixels | None, views: tuple[str, ...]
+) -> dict[str, Any] | None:
+    if validation is None or not len(validation.rows):
+        return None
+    answers = probabilities(outcome.model, validation.store, validation.store_rows, views)
+    return metrics.summary(answers, photos.labels(validation.rows), photos.listing.classes)

@@ -1,0 +1,129 @@
+"""`predict`: one row per photo, whatever the photo is."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from plusx.classifier import Classifier, Prediction
+from plusx.data.source import Photo, walk
+from plusx.errors import use as sentences
+from plusx.images.decode import BadPhoto
+
+COLUMNS = ("path", "label", "probability", "probabilities", "answer", "error")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that starts so
+
+
+@dataclass(frozen=True)
+class Row:
+    """One photo's answer, or its error as {code, message}."""
+
+    path: str
+    label: str | None
+    probability: float | None
+    probabilities: dict[str, float] | None
+    answer: str | None
+    error: dict[str, str] | None
+
+
+@dataclass
+class Tally:
+    """Counts rows as they pass, for the exit code."""
+
+    good: int = 0
+    bad: int = 0
+
+    def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The same rows."""
+        for row in rows:
+            self.good += row.error is None
+            self.bad += row.error is not None
+            yield row
+
+    def exit_code(self, strict: bool) -> int:
+        """3 where no photo could be read, or where `strict` and one could not; else 0."""
+        return 3 if self.good == 0 or (strict and self.bad) else 0
+
+
+def predict(
+    model: str | Path,
+    paths: Sequence[str | Path],
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    batch_size: int = 64,
+) -> Iterator[Row]:
+    """Rows for photos, folders, globs and tars, in their order. A photo that cannot be read is a row with an error."""
+    if not paths:
+        raise sentences.no_paths()
+    classifier = Classifier.load(model, device=device)
+    photos = walk(paths)
+    return _rows(classifier, photos, workers, batch_size)
+
+
+def _rows(classifier: Classifier, photos: Sequence[Photo], workers: int | None, batch_size: int) -> Iterator[Row]:
+    """Answers come as they are decoded and leave in the order of the photos."""
+    waiting: dict[int, Row] = {}
+    following = 0
+    sources = [photo.source for photo in photos]
+    for place, result in classifier.predict_many(sources, workers=workers, batch_size=batch_size):
+        waiting[place] = _row(photos[place].name, result)
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1
+
+
+def _row(name: str, result: Prediction | BadPhoto) -> Row:
+    if isinstance(result, BadPhoto):
+        return Row(name, None, None, None, None, {"code": result.code, "message": result.reason})
+    return Row(name, result.label, result.probability, result.probabilities, result.answer, None)
+
+
+def to_json(rows: Iterable[Row], file: TextIO) -> None:
+    """One JSON document: {"predictions": [...]}."""
+    document = {"predictions": [asdict(row) for row in rows]}
+    file.write(json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False) + "\n")
+
+
+def to_csv(rows: Iterable[Row], file: TextIO) -> None:
+    """CSV with a header; cells that a spreadsheet would take for a formula get an apostrophe in front."""
+    writer = csv.writer(file)
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([_cell(value) for value in asdict(row).values()])
+
+
+def to_kaggle(rows: Iterable[Row], file: TextIO) -> None:
+    """`id,label` as the Kaggle competitions want it: the number in the file name, the second class's probability.
+
+    A photo that cannot be read gets 0.5. Raises UsageError unless there are two classes.
+    """
+    writer = csv.writer(file)
+    writer.writerow(("id", "label"))
+    for row in rows:
+        if row.probabilities is not None and len(row.probabilities) != 2:
+            raise sentences.kaggle_needs_two(len(row.probabilities))
+        label = 0.5 if row.probabilities is None else list(row.probabilities.values())[1]
+        writer.writerow((_kaggle_id(row.path), f"{label:.6f}"))
+
+
+def _kaggle_id(path: str) -> str:
+    stem = Path(path).name.rpartition(".")[0]
+    numbers = re.findall(r"\d+", stem)
+    return numbers[-1] if numbers else stem
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=True)
+    if isinstance(value, float):
+        return repr(value)
+    text = str(value).encode("utf-8", "backslashreplace").decode()
+    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -1,0 +1,38 @@
+"""What every test gets: fixed seeds, one thread, no cache of the user's, and real photos where they are at hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def photos() -> Path:
+    """The folder of real photos, or a skip that says how to name one."""
+    folder = Path(os.environ.get("PLUSX_PHOTOS", ROOT.parent / "shared" / "data"))
+    if not (folder / "dogs-vs-cats").is_dir():
+        pytest.skip("no real photos here: set PLUSX_PHOTOS to a folder that holds dogs-vs-cats/train-0.tar")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the cache of the person who runs it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> Iterator[None]:
+    """Global generators start equal in every test that uses torch."""
+    import sys
+
+    if "torch" in sys.modules:
+        import torch
+
+        torch.manual_seed(0)
+    yield

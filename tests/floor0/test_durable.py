@@ -1,0 +1,113 @@
+"""Files that are whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plusx import durable
+from plusx.errors import DiskError
+
+
+def test_a_file_is_replaced_whole_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    durable.write_file(tmp_path / "a", b"old")
+    durable.write_file(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def full_disk(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("operation", ["fsync", "replace"])
+def test_a_full_disk_costs_neither_the_old_file_nor_a_leftover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    durable.write_file(tmp_path / "a", b"old")
+    monkeypatch.setattr(os, operation, full_disk)
+    with pytest.raises(DiskError) as caught:
+        durable.write_file(tmp_path / "a", b"new")
+    assert caught.value.message == (
+        f"Could not write {tmp_path / 'a'}: No space left on device; "
+        "free some space or choose another folder with --out."
+    )
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_an_undamaged_folder_has_no_fault(tmp_path: Path) -> None:
+    durable.write_folder(tmp_path / "f", {"x": b"123", "y": b""})
+    assert durable.folder_fault(tmp_path / "f") is None
+
+
+def test_every_flipped_bit_and_every_truncation_shows(tmp_path: Path) -> None:
+    data = b"0123456789abcdef"
+    durable.write_folder(tmp_path / "f", {"x": data})
+    for bit in range(len(data) * 8):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "f" / "x").write_bytes(damaged)
+        assert durable.folder_fault(tmp_path / "f") == "x has other bytes than were written"
+    for length in range(len(data)):
+        (tmp_path / "f" / "x").write_bytes(data[:length])
+        assert durable.folder_fault(tmp_path / "f") == "x has another size than was written"
+
+
+def test_a_missing_file_and_a_damaged_manifest_show(tmp_path: Path) -> None:
+    durable.write_folder(tmp_path / "f", {"x": b"1"})
+    (tmp_path / "f" / "x").unlink()
+    assert durable.folder_fault(tmp_path / "f") == "x cannot be read (No such file or directory)"
+    (tmp_path / "f" / "manifest.json").write_bytes(b"{}")
+    assert durable.folder_fault(tmp_path / "f") == "manifest.json is damaged"
+
+
+def test_a_log_is_cut_back_to_a_recorded_length(tmp_path: Path) -> None:
+    log = durable.Log(tmp_path / "log")
+    log.append({"step": 1})
+    offset = log.offset()
+    log.append({"step": 2})
+    log.truncate(offset)
+    log.append({"step": 3})
+    assert [r["step"] for r in log.records()] == [1, 3]
+
+
+def test_a_line_cut_off_by_a_crash_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b'{"step": 1}\n{"ste')
+    assert list(durable.Log(tmp_path / "log").records()) == [{"step": 1}]
+
+
+HOLD = "import sys, time; from pathlib import Path; from plusx.durable import locked\nwith locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
+
+
+def test_a_lock_is_refused_while_its_holder_lives_and_free_when_it_died(tmp_path: Path) -> None:
+    lock = tmp_path / "run.lock"
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(DiskError, match="is in use by another plusx process; wait for it to end"), durable.locked(lock):
+            pass
+        holder.kill()
+        holder.wait()
+    with durable.locked(lock):
+        pass
+
+
+def test_too_little_space_names_both_figures(tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match=r"MB free and 1,000,000,000,000 MB are needed; free some space"):
+        durable.require_space(tmp_path, 10**18)
+
+
+def test_leftovers_are_swept(tmp_path: Path) -> None:
+    (tmp_path / "tmp-1").mkdir()
+    (tmp_path / "tmp-1" / "x").write_bytes(b"")
+    (tmp_path / "tmp-2").write_bytes(b"")
+    (tmp_path / "kept").write_bytes(b"")
+    durable.sweep_temporary(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]

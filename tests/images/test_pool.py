@@ -1,0 +1,355 @@
+"""The pool: every source gets its answer, whatever happens to the process that worked on it."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from plusx.errors import RunError
+from plusx.images.decode import BadPhoto, Undecodable
+from plusx.images.pool import QUEUE, DecodePool, Source, worker_command
+from plusx.images.preprocess import Preprocess
+from plusx.images.worker import LENGTHS, message, read
+
+RULE = Preprocess(24, 16)
+ROOT = str(Path(__file__).parents[2])
+
+# A worker that obeys its photos: what a hostile file could make a decoder do, done in the open.
+HOSTILE = """
+import sys; sys.path.insert(0, sys.argv[1])
+import os, signal, time
+from plusx.images import worker
+from plusx.images.preprocess import Preprocess
+real = Preprocess.from_bytes
+def obey(self, data):
+    if data.startswith(b"DIE"): os.kill(os.getpid(), signal.SIGKILL)
+    if data.startswith(b"SPIN"):
+        while True: pass
+    if data.startswith(b"SLEEP"): time.sleep(60)
+    if data.startswith(b"RAW"):
+        os.write(answers[0], data[3:])
+        time.sleep(60)
+    if data.startswith(b"EAT"): bytes(8 << 30)
+    if data.startswith(b"MODULES"):
+        from plusx.errors.images import Undecodable
+        raise Undecodable("unreadable", " ".join(sorted(sys.modules)))
+    return real(self, data)
+Preprocess.from_bytes = obey
+answers = []
+write = worker._write
+def spying(descriptor, data):
+    answers[:] = [descriptor]
+    write(descriptor, data)
+worker._write = spying
+worker.main()
+"""
+
+
+def hostile(rule: Preprocess = RULE, workers: int = 2, seconds: float = 20.0) -> DecodePool:
+    return DecodePool(rule, workers, seconds, command=(sys.executable, "-P", "-c", HOSTILE, ROOT))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        values = rng.integers(0, 256, (30 + i, 40, 3), dtype=np.uint8)
+        Image.fromarray(values).save(tmp_path / f"{i:03}.jpg")
+    return tmp_path
+
+
+def sources(folder: Path) -> list[Source]:
+    return [Source(str(path)) for path in sorted(folder.iterdir())]
+
+
+def put(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).write_bytes(content)
+
+
+def outcome(pool: DecodePool, work: list[Source]) -> dict[int, Any]:
+    found = list(pool.map(work))
+    assert sorted(index for index, _ in found) == list(range(len(work)))
+    return dict(found)
+
+
+def bad(results: dict[int, Any]) -> dict[int, str]:
+    return {index: result.code for index, result in results.items() if isinstance(result, BadPhoto)}
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_every_number_of_workers_gives_the_same_pixels(folder: Path, workers: int) -> None:
+    with DecodePool(RULE, workers) as pool:
+        results = outcome(pool, sources(folder))
+    for index, source in enumerate(sources(folder)):
+        pixels = results[index]
+        assert isinstance(pixels, np.ndarray)
+        assert np.array_equal(pixels, RULE.from_bytes(Path(source.file).read_bytes()))
+
+
+def test_a_pool_serves_one_map_after_another_with_the_same_processes(folder: Path) -> None:
+    with DecodePool(RULE, 2) as pool:
+        outcome(pool, sources(folder))
+        before = [member._process.pid for member in pool._crew]
+        outcome(pool, sources(folder))
+        assert [member._process.pid for member in pool._crew] == before
+
+
+def test_an_empty_list_starts_no_process() -> None:
+    with DecodePool(RULE, 2) as pool:
+        assert list(pool.map([])) == []
+        assert pool._crew == []
+
+
+def test_members_of_a_tar_are_read_in_place(folder: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "shard.tar"
+    with tarfile.open(archive, "w") as file:
+        file.add(folder / "007.jpg", "cat/7.jpg")
+    with tarfile.open(archive) as file:
+        member = file.getmembers()[0]
+    with DecodePool(RULE, 1) as pool:
+        ((_, pixels), (_, cut)) = sorted(
+            pool.map([Source(str(archive), member.offset_data, member.size), Source(str(archive), 0, 10**6)]),
+            key=lambda pair: pair[0],
+        )
+    assert isinstance(pixels, np.ndarray)
+    assert np.array_equal(pixels, RULE.from_bytes((folder / "007.jpg").read_bytes()))
+    assert isinstance(cut, BadPhoto)
+    assert cut.code == "truncated"
+
+
+def test_a_worker_that_dies_costs_one_photo(folder: Path) -> None:
+    put(folder, "010.jpg", b"DIE")
+    with hostile(workers=1) as pool:
+        results = outcome(pool, sources(folder))
+    assert bad(results) == {10: "worker-died"}
+    assert results[10].reason.startswith("the process that was decoding it ended suddenly")
+
+
+def test_many_deaths_cost_exactly_their_photos(folder: Path) -> None:
+    for i in (0, 1, 17, 30, 59):
+        put(folder, f"{i:03}.jpg", b"DIE")
+    with hostile(workers=2) as pool:
+        assert bad(outcome(pool, sources(folder))) == dict.fromkeys((0, 1, 17, 30, 59), "worker-died")
+
+
+@pytest.mark.parametrize("how", [b"SPIN", b"SLEEP"])
+def test_a_photo_over_its_time_is_stopped_alone(folder: Path, how: bytes) -> None:
+    put(folder, "005.jpg", how)
+    with hostile(workers=2, seconds=1.5) as pool:
+        results = outcome(pool, sources(folder))
+    assert bad(results) == {5: "timeout"}
+    assert results[5].reason == "decoding took more than 1.5 s and was stopped; remove it or save it anew"
+
+
+def test_a_consumer_that_pauses_makes_no_worker_late(folder: Path) -> None:
+    with DecodePool(RULE, 2, seconds=1.0) as pool:
+        list(pool.map(sources(folder)))
+        before = [member._process.pid for member in pool._crew]
+        found = []
+        for count, pair in enumerate(pool.map(sources(folder))):
+            found.append(pair)
+            if count in (0, 20):
+                time.sleep(1.5)
+        assert [member._process.pid for member in pool._crew] == before
+    assert bad(dict(found)) == {}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        LENGTHS.pack(2**32 - 1, 0),  # would have the parent wait for 4 GB of header
+        LENGTHS.pack(2, 2**32 - 1),  # and of pixels
+        message({"index": 999}, bytes(16 * 16 * 3)),  # a photo that is not its own
+        message({"index": 3}, b"abc"),  # too few pixels
+        message([3], bytes(16 * 16 * 3)),
+        message({"index": 3, "code": "fine", "reason": "x"}),
+        message({"index": 3, "code": "empty", "reason": 1}),
+        LENGTHS.pack(4, 0) + b"\x80\x04N.",  # a pickle
+        LENGTHS.pack(0x8000, 0) + b"[" * 0x8000,  # deeper than the parser goes
+    ],
+)
+def test_a_worker_that_speaks_nonsense_is_not_believed(folder: Path, words: bytes) -> None:
+    put(folder, "003.jpg", b"RAW" + words)
+    with hostile(workers=2, seconds=10) as pool:
+        assert bad(outcome(pool, sources(folder))) == {3: "worker-died"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the address space")
+def test_a_photo_that_eats_memory_is_refused(folder: Path) -> None:
+    put(folder, "003.jpg", b"EAT")
+    with hostile(workers=1) as pool:
+        assert bad(outcome(pool, sources(folder))) == {3: "too-large"}
+
+
+def test_a_worker_loads_no_torch_and_no_pydantic(folder: Path) -> None:
+    put(folder, "000.jpg", b"MODULES")
+    with hostile(workers=1) as pool:
+        ((_, answer),) = pool.map(sources(folder)[:1])
+    assert isinstance(answer, BadPhoto)
+    loaded = set(answer.reason.split())
+    assert {"PIL.Image", "numpy"} <= loaded
+    assert not loaded & {"torch", "torchvision", "pydantic", "scipy"}
+
+
+def test_bad_files_are_answered_without_blocking(folder: Path) -> None:
+    os.mkfifo(folder / "a-pipe.jpg")
+    (folder / "a-folder.jpg").mkdir()
+    names = ["a-pipe.jpg", "a-folder.jpg", "gone.jpg", "/dev/zero", "zero\0byte.jpg"]
+    with DecodePool(RULE, 1, seconds=5) as pool:
+        results = outcome(pool, [Source(os.path.join(folder, name)) for name in names])
+    reasons = [result.reason for _, result in sorted(results.items()) if isinstance(result, BadPhoto)]
+    assert set(bad(results).values()) == {"unreadable"}
+    assert reasons[0] == "this is a named pipe, not a regular file; name a photo, or remove it"
+    assert reasons[1] == "this is a folder, not a regular file; name a photo, or remove it"
+    missing = "the file could not be read (No such file or directory); check that it is there and may be read"
+    assert reasons[2] == missing
+    assert reasons[3].startswith("this is a device")
+
+
+def test_a_name_that_is_not_unicode_is_found(folder: Path) -> None:
+    name = os.fsencode(folder) + b"/caf\xe9.jpg"
+    try:
+        os.link(folder / "000.jpg", name)
+    except OSError:
+        pytest.skip("this file system takes only Unicode names")
+    with DecodePool(RULE, 1) as pool:
+        ((_, answer),) = pool.map([Source(os.fsdecode(name))])
+    assert isinstance(answer, np.ndarray)
+
+
+def test_sources_are_read_only_as_needed(folder: Path) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Source]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield Source(str(folder / "000.jpg"))
+
+    with DecodePool(RULE, 2) as pool:
+        results = pool.map(endless())
+        for count, _ in enumerate(itertools.islice(results, 200)):
+            assert taken <= count + 4 * QUEUE
+        results.close()  # type: ignore[attr-defined] # a generator, called an iterator
+        ((index, answer),) = pool.map([Source(str(folder / "001.jpg"))])  # an abandoned map leaves nothing behind
+    assert index == 0
+    assert np.array_equal(answer, RULE.from_bytes((folder / "001.jpg").read_bytes()))
+
+
+def test_large_answers_pass_through_small_pipes(folder: Path) -> None:
+    with DecodePool(Preprocess(900, 900), 2) as pool:
+        results = outcome(pool, sources(folder)[:12])
+    assert bad(results) == {}
+
+
+def test_processes_that_do_not_start_are_one_sentence(folder: Path) -> None:
+    with (
+        DecodePool(RULE, 2, command=(sys.executable, "-c", "raise SystemExit('no Pillow here')")) as pool,
+        pytest.raises(RunError) as caught,
+    ):
+        list(pool.map(sources(folder)))
+    assert str(caught.value) == (
+        "The processes that decode photos do not start (no Pillow here); "
+        "check this Python's installation of Pillow and NumPy, or use --workers 0."
+    )
+
+
+def test_the_current_folder_cannot_shadow_a_module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(folder, "PIL.py", b"raise SystemExit('shadowed')")
+    put(folder, "json.py", b"raise SystemExit('shadowed')")
+    monkeypatch.chdir(folder)
+    with DecodePool(RULE, 1) as pool:
+        ((_, answer),) = pool.map([Source("000.jpg")])
+    assert isinstance(answer, np.ndarray)
+
+
+def test_workers_end_when_their_parent_is_killed(folder: Path) -> None:
+    code = (
+        "import sys, os, signal; sys.path.insert(0, sys.argv[1])\n"
+        "from plusx.images.pool import DecodePool, Source; from plusx.images.preprocess import Preprocess\n"
+        "pool = DecodePool(Preprocess(8, 8), 2); list(pool.map([Source(sys.argv[2])] * 20))\n"
+        "print(*[m._process.pid for m in pool._crew], flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, ROOT, str(folder / "000.jpg")], capture_output=True, text=True)
+    pids = [int(word) for word in ran.stdout.split()]
+    assert len(pids) == 2
+    deadline = time.monotonic() + 10
+    while any(_runs(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(_runs(pid) for pid in pids)
+
+
+def test_ctrl_c_in_the_terminal_does_not_reach_a_worker(folder: Path) -> None:
+    with DecodePool(RULE, 1) as pool:
+        list(pool.map(sources(folder)[:1]))
+        pid = pool._crew[0]._process.pid
+        assert os.getsid(pid) == pid != os.getsid(0)
+        os.kill(pid, 2)
+        assert bad(outcome(pool, sources(folder))) == {}
+        assert pool._crew[0]._process.pid == pid
+
+
+def test_a_worker_killed_between_two_maps_costs_nothing(folder: Path) -> None:
+    with DecodePool(RULE, 1) as pool:
+        list(pool.map(sources(folder)[:1]))
+        process = pool._crew[0]._process
+        process.kill()
+        process.wait()
+        assert bad(outcome(pool, sources(folder))) == {}
+
+
+def test_closing_leaves_no_process(folder: Path) -> None:
+    with DecodePool(RULE, 2) as pool:
+        list(pool.map(sources(folder)))
+        processes = [member._process for member in pool._crew]
+    assert processes
+    assert all(process.poll() is not None for process in processes)
+
+
+def test_read_gives_the_named_stretch(tmp_path: Path) -> None:
+    put(tmp_path, "a", b"0123456789")
+    assert read(str(tmp_path / "a"), 2, 3) == b"234"
+    assert read(str(tmp_path / "a"), 7) == b"789"
+    with pytest.raises(Undecodable, match="20 bytes were expected and 8 are there"):
+        read(str(tmp_path / "a"), 2, 20)
+
+
+def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
+    with open(tmp_path / "a", "wb") as file:
+        file.truncate(5 << 30)
+    with pytest.raises(Undecodable, match="the file has 5,369 MB and at most 1,074 MB are read") as caught:
+        read(str(tmp_path / "a"))
+    assert caught.value.code == "too-large"
+
+
+def test_the_worker_command_is_this_interpreter() -> None:
+    assert worker_command()[0] == sys.executable
+
+
+def _runs(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        if os.path.isdir("/proc"):
+            return False
+    listed = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    return bool(listed) and not listed.startswith("Z")
+
+
+def test_a_photo_written_to_memory_needs_no_file() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (30, 30)).save(file, "PNG")
+    assert RULE.from_bytes(file.getvalue()).shape == (16, 16, 3)

@@ -1,0 +1,74 @@
+"""Plans: how many steps, at which sizes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from plusx.errors import UsageError
+from plusx.recipes import plan, recipe
+from plusx.recipes.plan import Plan
+
+COST = {48: 0.1, 64: 0.2, 80: 0.4}
+
+
+def timed(seconds: float, overhead: float = 0.0) -> Plan:
+    config = recipe("fast").model_copy(update={"time": 600.0})
+    return plan.timed(config, 100, COST, seconds, overhead)
+
+
+def test_epochs_are_counted_in_whole_steps() -> None:
+    assert plan.counted(recipe("textbook"), 25, 10) == Plan(250, 25, ((1.0, 224),))
+
+
+def test_sizes_grow_by_their_shares() -> None:
+    sizes = [plan.counted(recipe("fast"), 100, 8).size_at(step) for step in range(800)]
+    assert (sizes.count(48), sizes.count(64), sizes.count(80)) == (400, 300, 100)
+    assert sizes == sorted(sizes)
+
+
+def test_a_timed_plan_fills_its_budget_and_no_more() -> None:
+    made = timed(175.0)
+    assert 170 < made.seconds_from(0) <= 175.5
+    assert made.total_steps == 1000
+
+
+def test_validation_between_epochs_is_part_of_the_budget() -> None:
+    assert timed(175.0, overhead=17.5).total_steps == 500
+
+
+def test_no_plan_is_longer_than_the_most_epochs() -> None:
+    assert timed(1e9).total_steps == 200 * 100
+
+
+def test_a_budget_below_one_epoch_is_refused_with_what_is_needed() -> None:
+    with pytest.raises(UsageError, match=r"--time 600s is too short: .* need about 608 s on this machine; give at least"):
+        timed(10.0)
+
+
+def test_a_late_run_is_shortened_at_most_twice_and_keeps_its_end() -> None:
+    made = timed(175.0)
+    assert made.shortened_at(500, made.seconds_from(500) + 0.1, 1.0) is None
+    shorter = made.shortened_at(500, 60.0, 1.0)
+    assert shorter is not None
+    assert shorter.shortened == ((500, shorter.last_step),)
+    assert shorter.seconds_from(500) <= 61.0
+    assert (shorter.progress(500), shorter.progress(shorter.last_step)) == (0.5, 1.0)
+    again = shorter.shortened_at(600, 10.0, 1.0)
+    assert again is not None
+    assert again.shortened_at(650, 1.0, 1.0) is None
+
+
+def test_a_plan_survives_its_file(tmp_path: Path) -> None:
+    made = timed(175.0)
+    (tmp_path / "plan.json").write_text(json.dumps(made.to_json()))
+    assert plan.read_plan(tmp_path / "plan.json") == made
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"total_steps": "x"}'])
+def test_another_file_is_no_plan(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.json").write_text(text)
+    with pytest.raises(UsageError, match=r"p\.json cannot be read as a plan\.json of plusx: "):
+        plan.read_plan(tmp_path / "p.json")

@@ -1,0 +1,115 @@
+"""Recipes and the user's wishes laid over them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plusx.errors import UsageError
+from plusx.recipes import list_recipes, recipe, resolve
+from plusx.recipes.resolve import seconds
+
+
+def resolved(flags: dict[str, Any] | None = None, **others: Any) -> Any:
+    return resolve(flags or {}, **({"environment": {}} | others))
+
+
+def test_the_textbook_recipe_is_the_textbook_program() -> None:
+    config = recipe("textbook")
+    assert (config.model, config.size, round(config.size * config.resize_ratio)) == ("resnet18-3x3", 224, 256)
+    assert (config.optimizer, config.learning_rate, config.momentum, config.weight_decay) == ("sgd", 0.01, 0.0, 0.0)
+    assert (config.epochs, config.batch_size, config.drop_last, config.schedule) == (10, 8, False, "constant")
+    assert (config.flip, config.crop_scale, config.label_smoothing, config.average) == ("none", None, 0.0, "none")
+    assert (config.mean, config.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert (config.validation, config.keep, config.save_weights_every) == (False, "last", 100)
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_keeps_the_defaults_of_another_model(name: str) -> None:
+    config = recipe(name, "vgg16")
+    assert config.model == "vgg16"
+    assert (config.width, config.stem) == (1.0, "default")
+
+
+def test_precedence_is_recipe_file_environment_set_flags(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("seed: 1\nbatch_size: 11\nwarmup: 0.1\nmomentum: 0.5\n")
+    config = resolved(
+        {"seed": 4, "size": None},
+        file=file,
+        environment={"PLUSX_SEED": "2", "PLUSX_BATCH_SIZE": "12", "PLUSX_WARMUP": "0.3", "PLUSX_CACHE_GB": "1"},
+        sets=["seed=3", "batch_size=13"],
+    )
+    assert (config.seed, config.batch_size, config.warmup, config.momentum, config.size) == (4, 13, 0.3, 0.5, 80)
+
+
+def test_a_budget_given_above_replaces_the_other_kind_below() -> None:
+    assert resolved({"recipe": "textbook", "time": "10m"}).model_dump(include={"time", "epochs"}) == {
+        "time": 600.0,
+        "epochs": None,
+    }
+    assert resolved({"epochs": 3}, environment={"PLUSX_TIME": "60"}).time is None
+
+
+@pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("30", 30), (45, 45)])
+def test_durations_are_read(text: str | float, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "others", "sentence"),
+    [
+        (
+            {"recipe": "textbok"},
+            {},
+            "There is no recipe 'textbok'; the recipes are best, fast, textbook. Did you mean textbook?",
+        ),
+        (
+            {},
+            {"sets": ["batchsize=3"]},
+            "--set sets 'batchsize', which is no setting. Did you mean batch_size? "
+            "`plusx train DATA --help` and docs/cli.md list the settings.",
+        ),
+        ({}, {"sets": ["seed"]}, "--set expects key=value, such as --set checkpoint_every=3, and got 'seed'."),
+        (
+            {"batch_size": 0},
+            {},
+            "the command line sets batch_size to 0: input should be greater than or equal to 1.",
+        ),
+        (
+            {},
+            {"environment": {"PLUSX_FLIP": "sideways"}},
+            "the environment sets flip to 'sideways': input should be 'none', 'random' or 'alternating'.",
+        ),
+        (
+            {"time": "10m", "epochs": 3},
+            {},
+            "--time and --epochs were both given, and only one of them can decide how long to train; leave one out.",
+        ),
+        ({"time": "soon"}, {}, "--time expects a duration such as 90s, 10m or 2h, and got 'soon'."),
+        ({"learning_rate": float("nan")}, {}, "the command line sets learning_rate to nan: input should be a finite number."),
+    ],
+)
+def test_a_wrong_wish_is_one_sentence(flags: dict[str, Any], others: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolved(flags, **others)
+    assert caught.value.message == sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "{file} cannot be read as a YAML file of settings: No such file or directory."),
+        ("- 1", "{file} cannot be read as a YAML file of settings: it holds no `name: value` lines."),
+        ("a: [", "{file} cannot be read as a YAML file of settings: while parsing a flow node."),
+    ],
+)
+def test_a_wrong_settings_file_is_one_sentence(tmp_path: Path, text: str | None, sentence: str) -> None:
+    file = tmp_path / "c.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        resolved(file=file)
+    assert caught.value.message == sentence.format(file=file)
