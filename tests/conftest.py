@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads of one would stall the others
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -16,6 +16,7 @@ import math
 import os
 import shutil
 import uuid
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,12 +47,15 @@ Bad = dict[int, BadPhoto]
 
 
 class PixelStore:
-    """Decoded photos in a memory-mapped file, uint8 [N, S, S, 3]; rows of bad photos are zeros."""
+    """Decoded photos in a memory-mapped file, uint8 [N, S, S, 3]; rows of bad photos are zeros.
+
+    `file` comes with a shared lock, held until `close`: an entry in use is not evicted.
+    """
 
     notice: str | None = None
 
     def __init__(self, file: BinaryIO, count: int, size: int) -> None:
-        self._file = file  # open and locked (shared): an entry in use is not evicted
+        self._release = weakref.finalize(self, _unlock, os.dup(file.fileno()))
         shape = (count, size, size, 3)
         self.pixels: Pixels = np.memmap(file, np.uint8, "r", shape=shape) if count else np.zeros(shape, np.uint8)
         self.size = size
@@ -64,8 +68,8 @@ class PixelStore:
         return np.asarray(self.pixels[rows])
 
     def close(self) -> None:
-        """Let the entry be evicted; what was read stays readable."""
-        self._file.close()
+        """Let the entry be evicted; its pixels stay readable in this process."""
+        self._release()
 
 
 class StreamingStore:
@@ -81,7 +85,7 @@ class StreamingStore:
     def read(self, rows: Rows) -> Pixels:
         """The photos at `rows`, uint8 [n, S, S, 3]. Raises DataError for one that cannot be read any more."""
         pixels = np.zeros((len(rows), self.size, self.size, 3), dtype=np.uint8)
-        places = range(len(rows))
+        places = list(range(len(rows)))
         for _ in range(2):  # a worker that died or was late gets a second chance
             lost = self._fill(pixels, rows, places)
             places = list(lost)
@@ -110,7 +114,11 @@ class _Job:
     photos: Sequence[Photo]
     preprocess: Preprocess
     workers: int | None
-    progress: Progress
+    on_progress: Progress | None
+
+    def progress(self, done: int, total: int) -> None:
+        if self.on_progress is not None:
+            self.on_progress(done, total)
 
     @property
     def bytes(self) -> int:
@@ -131,7 +139,7 @@ def pixel_store(
     the disk cannot hold is streamed, and `notice` on the store says so. A photo that failed in a way that
     may pass (PASSING) is decoded again whenever its entry is opened, so such a verdict is never final.
     """
-    job = _Job(photos, preprocess, workers, on_progress or (lambda done, total: None))
+    job = _Job(photos, preprocess, workers, on_progress)
     folder = cache_folder() / _key(hashes, preprocess)
     try:
         (cache_folder() / LOCKS).mkdir(parents=True, exist_ok=True)
@@ -201,20 +209,21 @@ def _lock(key: str) -> Path:
 def _open(folder: Path, count: int, size: int) -> tuple[PixelStore, Bad] | None:
     """The entry, kept from eviction from here on; None where there is none or it is damaged."""
     try:
-        file = (folder / PIXELS).open("rb")
-    except OSError:
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        bad = _read_index(folder, count)  # after the lock: until then the entry could be evicted
-        if os.fstat(file.fileno()).st_size != count * size * size * 3:
-            raise ValueError("another length than was written")
-        with contextlib.suppress(OSError):  # a cache that may only be read
-            os.utime(folder)
-        return PixelStore(file, count, size), bad
+        with (folder / PIXELS).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            bad = _read_index(folder, count)  # after the lock: until then the entry could be evicted
+            if os.fstat(file.fileno()).st_size != count * size * size * 3:
+                return None
+            with contextlib.suppress(OSError):  # a cache that may only be read
+                os.utime(folder)
+            return PixelStore(file, count, size), bad
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        file.close()
         return None
+
+
+def _unlock(descriptor: int) -> None:
+    fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough: the mapping keeps a copy of the descriptor
+    os.close(descriptor)
 
 
 def _read_index(folder: Path, count: int) -> Bad:

@@ -73,7 +73,7 @@ def _solarize(images: Tensor, strength: Tensor) -> Tensor:
     return torch.where(images >= threshold, 255.0 - images, images)
 
 
-def _autocontrast(images: Tensor, strength: Tensor) -> Tensor:
+def _autocontrast(images: Tensor, _strength: Tensor) -> Tensor:
     low, high = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
     stretched = (images - low) * (255.0 / (high - low).clamp(min=1.0))
     return torch.where(high > low, stretched, images)
@@ -117,7 +117,7 @@ def _ones_zeros(strength: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    lambda images, strength: images,
+    lambda images, _strength: images,
     lambda images, strength: brightness(images, 1.0 + 0.99 * strength),
     lambda images, strength: contrast(images, 1.0 + 0.99 * strength),
     lambda images, strength: saturation(images, 1.0 + 0.99 * strength),

@@ -111,11 +111,20 @@ def _receive(url: str, part: Path, on_progress: Progress) -> bool:
         total = have + int(length) if length else 0
         require_space(part.parent, max(0, total - have))
         with part.open("ab" if have else "wb") as file:
-            while chunk := answer.read(_CHUNK):
+            for chunk in _chunks(answer):
                 file.write(chunk)
                 have += len(chunk)
                 on_progress(have, max(total, have))
     return have == total or not total
+
+
+def _chunks(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    """What arrives. Raises ConnectionError for all that the network does, to tell it from what the disk does."""
+    try:
+        while chunk := answer.read(_CHUNK):
+            yield chunk
+    except OSError as error:
+        raise ConnectionError(str(error)) from error
 
 
 def _continues(answer: http.client.HTTPResponse, have: int) -> bool:

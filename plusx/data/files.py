@@ -96,14 +96,14 @@ def expanded(path: str) -> list[str]:
 
 def add_folder(found: Files, root: str, shown: Parts, parts: Parts) -> None:
     """Add everything below `root`; names start with `shown`, parts with `parts`. Archives count as what is in them."""
-    stack = [(root, shown, parts, (os.path.realpath(root),))]
+    stack: list[tuple[str, Parts, Parts, Parts]] = [(root, shown, parts, (os.path.realpath(root),))]
     while stack:
         folder, shown, parts, chain = stack.pop()
         for entry in _entries(found, folder, shown):
             name, inside = (*shown, entry.name), (*parts, entry.name)
             if is_junk(entry.name) or _is_special(entry):
                 found.left_out.append("/".join(name))
-            elif not entry.is_dir():
+            elif not _is_folder(entry):
                 _add_file(found, entry.path, name, inside)
             elif (real := _real_path(entry, chain[-1])) in chain:  # a link back to a folder we are in
                 found.left_out.append("/".join(name))
@@ -148,7 +148,7 @@ def read(source: Source, at_most: int = -1) -> bytes:
 
 def _add_one_of_several(found: Files, path: str, relative: Parts) -> None:
     if os.path.isdir(path):
-        keeps_name = relative[-1].lower() in SPLITS or not _has_folders(path)  # such as photos/cat of photos/*
+        keeps_name = relative[-1].lower() in SPLITS or not _has_folders(found, path)  # such as photos/cat of photos/*
         add_folder(found, path, relative, relative[-1:] if keeps_name else ())
     elif path.lower().endswith(COMPRESSED):
         raise sentences.compressed(path)
@@ -175,20 +175,24 @@ def _entries(found: Files, folder: str, shown: Parts) -> Iterator[os.DirEntry[st
         found.unread.append(File("/".join(shown), shown, Source(folder)))
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # DirEntry.is_dir raises for a link to itself; os.path.isdir says no.
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
 def _is_special(entry: os.DirEntry[str]) -> bool:
     """Pipes, sockets and devices; a link to nothing is a photo that cannot be read, and is named as such later."""
-    if entry.is_dir() or entry.is_file():
-        return False
-    return not entry.is_symlink() or os.path.exists(entry.path)
+    if entry.is_symlink():
+        return os.path.exists(entry.path) and not (os.path.isdir(entry.path) or os.path.isfile(entry.path))
+    return not (entry.is_dir() or entry.is_file())
 
 
 def _real_path(entry: os.DirEntry[str], parent: str) -> str:
     return os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(parent, entry.name)
 
 
-def _has_folders(path: str) -> bool:
-    with os.scandir(path) as entries:
-        return any(entry.is_dir() and not is_junk(entry.name) for entry in entries)
+def _has_folders(found: Files, path: str) -> bool:
+    return any(_is_folder(entry) and not is_junk(entry.name) for entry in _entries(found, path, ()))
 
 
 def _split_path(path: str) -> Parts:

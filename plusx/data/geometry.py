@@ -37,9 +37,7 @@ def whole(mirrored: Flags) -> Window:
     return Window(zero, zero, one, one, mirrored)
 
 
-def random_windows(
-    numbers: Floats, scale: tuple[float, float], ratio: tuple[float, float], mirrored: Flags
-) -> Window:
+def random_windows(numbers: Floats, scale: tuple[float, float], ratio: tuple[float, float], mirrored: Flags) -> Window:
     """Windows of random area, aspect ratio and place (Szegedy et al. 2014, arXiv 1409.4842, section 6).
 
     `numbers` are uniform, shape [B, 4]. The area is uniform in `scale`, the aspect ratio log-uniform in
@@ -69,22 +67,28 @@ def mirrored(kind: str, seed: int, epoch: int, indices: npt.NDArray[np.int64]) -
 
 def resample(images: Tensor, window: Window, size: int) -> Tensor:
     """The windows of `images` [B, 3, h, w] scaled to `size`, float32 [B, 3, size, size] on the same scale."""
-    height, width = images.shape[2:]
-    rows = _weights(window.top, window.height, height, size, np.zeros_like(window.mirrored))
-    columns = _weights(window.left, window.width, width, size, window.mirrored)
-    rows, columns = rows.to(images.device), columns.to(images.device)  # [B, size, h], [B, size, w]
-    tall = torch.matmul(images.float(), columns.transpose(1, 2)[:, None])  # [B, 3, h, size]
-    return torch.matmul(rows[:, None], tall)
+    batch, channels, height, width = images.shape
+    upright = np.zeros_like(window.mirrored)
+    rows = _weights(window.top, window.height, upright, (size, height), images.device)  # [B, size, h]
+    columns = _weights(window.left, window.width, window.mirrored, (size, width), images.device)  # [B, size, w]
+    lines = images.float().reshape(batch, channels * height, width)
+    narrow = torch.bmm(lines, columns.transpose(1, 2)).view(batch, channels, height, size)
+    return torch.matmul(rows[:, None], narrow)
 
 
-def _weights(start: Floats, extent: Floats, pixels: int, size: int, backwards: Flags) -> Tensor:
-    """Triangle-filter weights [B, size, pixels]; every row sums to 1."""
-    scale = (extent * pixels / size)[:, None]  # input pixels per output pixel
-    places = np.arange(size)[None, :] + 0.5
-    places = np.where(backwards[:, None], size - places, places)
-    centres = start[:, None] * pixels + places * scale - 0.5  # [B, size]
-    reach = np.maximum(scale, 1.0)
-    distance = np.abs(np.arange(pixels)[None, None, :] - np.clip(centres, 0, pixels - 1)[:, :, None])
-    weights = np.maximum(0.0, 1.0 - distance / reach[:, :, None]).astype(np.float32)
-    weights /= weights.sum(axis=2, keepdims=True)
-    return torch.from_numpy(weights)
+def _weights(start: Floats, extent: Floats, backwards: Flags, shape: tuple[int, int], device: torch.device) -> Tensor:
+    """Triangle-filter weights [B, size, pixels] for `shape` = (size, pixels); every row sums to 1."""
+    size, pixels = shape
+    first, scale = (_column(values * pixels, device) for values in (start, extent / size))  # [B, 1], input pixels
+    places = torch.arange(size, dtype=torch.float32, device=device) + 0.5
+    places = torch.where(torch.from_numpy(backwards).to(device)[:, None], size - places, places)  # [B, size]
+    # A centre outside the photo is moved to its edge, or enlarging would leave the outermost pixels without weight.
+    centres = (first + places * scale - 0.5).clamp(0, pixels - 1)
+    reach = scale.clamp(min=1.0)  # wider than a pixel when shrinking: antialiased
+    distance = (torch.arange(pixels, dtype=torch.float32, device=device) - centres[:, :, None]).abs_()
+    weights = distance.div_(reach[:, :, None]).neg_().add_(1.0).clamp_(min=0.0)
+    return weights.div_(weights.sum(dim=2, keepdim=True))
+
+
+def _column(values: Floats, device: torch.device) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32)).to(device)[:, None]

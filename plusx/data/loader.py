@@ -53,7 +53,10 @@ class Order:
     def indices(self, step: int, labels: Indices) -> Indices:
         """The samples of `step`, shape [B]; the last batch of an epoch may be smaller."""
         epoch, place = divmod(step, self.steps_per_epoch(len(labels)))
-        order = _epoch_order(self.seed, epoch, self.sampling, labels.tobytes())
+        if self.sampling == "balanced":
+            order = _balanced_order(self.seed, epoch, labels.tobytes())
+        else:
+            order = _shuffled_order(self.seed, epoch, len(labels))
         return order[place * self.batch_size : (place + 1) * self.batch_size]
 
 
@@ -77,13 +80,13 @@ class Batches:
         self._augment, self._size_at, self._device = augment, size_at, device
         self.steps_per_epoch = order.steps_per_epoch(len(samples.labels))
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="plusx-batches")
-        self._next: tuple[int, Future[Pixels]] | None = None
+        self._ahead: tuple[int, Future[Pixels]] | None = None
 
     def batch(self, step: int) -> Batch:
         """The batch of `step`, augmented, on the device."""
         indices = self._order.indices(step, self._samples.labels)
-        pixels = self._pixels(step, indices)
-        self._next = (step + 1, self._reader.submit(self._read, step + 1))
+        pixels = self._pixels(step)
+        self._ahead = (step + 1, self._reader.submit(self._read, step + 1))
         images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).contiguous()  # [B, 3, S, S]
         targets = torch.from_numpy(self._samples.labels[indices]).to(self._device)
         return self._augmented(Batch(images, targets, indices), step)
@@ -103,10 +106,14 @@ class Batches:
         images, targets = augment.apply(batch.images, batch.targets, self._augment, parameters, size, classes)
         return Batch(images, targets, batch.indices)
 
-    def _pixels(self, step: int, indices: Indices) -> Pixels:
-        if self._next is not None and self._next[0] == step:
-            return self._next[1].result()
-        return self._store.read(self._samples.rows[indices])
+    def _pixels(self, step: int) -> Pixels:
+        """The pixels of `step`; read by the one thread that reads, since a streaming store has one reader."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == step:
+            return ahead[1].result()
+        if ahead is not None:
+            ahead[1].cancel()
+        return self._reader.submit(self._read, step).result()
 
     def _read(self, step: int) -> Pixels:
         return self._store.read(self._samples.rows[self._order.indices(step, self._samples.labels)])
@@ -129,11 +136,13 @@ def in_order(store: Store, rows: Indices, batch_size: int) -> Iterator[Pixels]:
 
 
 @lru_cache(maxsize=4)
-def _epoch_order(seed: int, epoch: int, sampling: str, labels: bytes) -> Indices:
-    values = np.frombuffer(labels, dtype=np.int64)
-    if sampling == "shuffle":
-        return keyed.permutation(seed, epoch, len(values))
-    return _balanced(seed, epoch, values)
+def _shuffled_order(seed: int, epoch: int, n: int) -> Indices:
+    return keyed.permutation(seed, epoch, n)
+
+
+@lru_cache(maxsize=4)
+def _balanced_order(seed: int, epoch: int, labels: bytes) -> Indices:
+    return _balanced(seed, epoch, np.frombuffer(labels, dtype=np.int64))
 
 
 def _balanced(seed: int, epoch: int, labels: Indices) -> Indices:

@@ -42,21 +42,18 @@ def apply(images: Tensor, targets: Tensor, mix: Mix, classes: int) -> tuple[Tens
     get the exact share of pixels.
     """
     soft = F.one_hot(targets, classes).float()
-    other, other_soft = images.flip(0), soft.flip(0)
-    share = mix.share
     if mix.box is None:
-        images = torch.lerp(other, images, share)
+        images, share = torch.lerp(images.flip(0), images, mix.share), mix.share
     else:
-        inside = _box(images, mix.box)
-        images = torch.where(inside, other, images)
-        share = 1.0 - float(inside.float().mean())
-    return images, share * soft + (1.0 - share) * other_soft
+        images, share = _pasted(images, mix.box)
+    return images, share * soft + (1.0 - share) * soft.flip(0)
 
 
-def _box(images: Tensor, box: tuple[float, float, float, float]) -> Tensor:
+def _pasted(images: Tensor, box: tuple[float, float, float, float]) -> tuple[Tensor, float]:
+    """Each photo with the box of its partner, and the share of its own pixels that stays."""
     height, width = images.shape[2:]
     top, left = round(box[0] * height), round(box[1] * width)
     bottom, right = round((box[0] + box[2]) * height), round((box[1] + box[3]) * width)
-    inside = torch.zeros(1, 1, height, width, dtype=torch.bool, device=images.device)
-    inside[:, :, top:bottom, left:right] = True
-    return inside
+    pasted = images.clone()
+    pasted[:, :, top:bottom, left:right] = images.flip(0)[:, :, top:bottom, left:right]
+    return pasted, 1.0 - (bottom - top) * (right - left) / (height * width)

@@ -149,6 +149,7 @@ def _cut(n: int, shares: Fractions) -> list[str]:
     Every share above zero gets at least one photo where there are at least three; of two, one trains.
     """
     least = 1 if n >= 3 else 0
-    test = min(max(least, round(n * shares[2])), n - 1 - least) if shares[2] else 0
-    val = min(max(least, round(n * shares[1])), n - 1 - test) if shares[1] else 0
+    spare = max(0, n - 1)  # the one that is left trains
+    test = min(max(least, round(n * shares[2])), spare - least) if shares[2] and spare else 0
+    val = min(max(least, round(n * shares[1])), spare - test) if shares[1] else 0
     return ["test"] * test + ["val"] * val + ["train"] * (n - test - val)

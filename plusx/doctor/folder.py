@@ -157,7 +157,7 @@ def _unreadable(photos: Sequence[Photo], workers: int | None, on_progress: Progr
 def _equal_photos(
     listing: Listing, hashes: Sequence[str], good: Sequence[int]
 ) -> tuple[tuple[tuple[str, ...], ...], ...]:
-    """Groups of photos with equal bytes: with different labels, across splits, and the rest; the first two can overlap."""
+    """Groups of equal photos: with different labels, across splits, and the rest; the first two can overlap."""
     groups: dict[str, list[Photo]] = defaultdict(list)
     for i in good:
         groups[hashes[i]].append(listing.photos[i])

@@ -23,7 +23,7 @@ def larger_than_cache(needed: int, limit: int) -> str:
 def cache_in_use(needed: int, limit: int) -> str:
     """What would have to make room is open in running commands; bytes."""
     return (
-        f"The decoded photos need {_gb(needed)} and other runs are using the rest of the cache's {_gb(limit)}, {_ANEW}; "
+        f"The decoded photos need {_gb(needed)} and other runs use the rest of the cache's {_gb(limit)}, {_ANEW}; "
         "wait for them to end or set PLUSX_CACHE_GB to more."
     )
 
@@ -39,14 +39,16 @@ def disk_too_full(folder: Path, needed: int, free: int) -> str:
 def cannot_cache(folder: Path, why: str) -> str:
     """Reading or writing the cache failed below us."""
     return (
-        f"The decoded photos cannot be kept in {folder} ({why}), {_ANEW}; set XDG_CACHE_HOME to a folder that can be written."
+        f"The decoded photos cannot be kept in {folder} ({why}), {_ANEW}; "
+        "set XDG_CACHE_HOME to a folder that can be written."
     )
 
 
 def bad_limit(text: str) -> UsageError:
     """PLUSX_CACHE_GB holds something else than a size."""
     return UsageError(
-        f"PLUSX_CACHE_GB is {text!r}, and a number of gigabytes such as 20 or 0.5 was expected; correct it or unset it.",
+        f"PLUSX_CACHE_GB is {text!r}, and a number of gigabytes such as 20 or 0.5 was expected; "
+        "correct it or unset it.",
         code="bad-cache-limit",
     )
 

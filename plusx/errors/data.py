@@ -18,7 +18,7 @@ SHOWN = 20  # bad photos a sentence lists; `check` lists them all
 def missing(data: str) -> DataError:
     """Nothing lies at `data`."""
     parent = os.path.dirname(data.rstrip("/")) or "."
-    beside = os.listdir(parent) if os.path.isdir(parent) else []
+    beside = os.listdir(parent)[:1000] if os.access(parent, os.R_OK | os.X_OK) and os.path.isdir(parent) else []
     near = did_you_mean(os.path.basename(data.rstrip("/")), beside)
     return DataError(f"{data} does not exist: DATA must be {LAYOUTS}.{near}", code="missing")
 
@@ -209,7 +209,7 @@ def damaged_split(path: object, why: str) -> DataError:
 def bad_photos(data: str, bad: Sequence[tuple[str, str]], total: int, command: str) -> DataError:
     """`bad` (name, reason) of `total` photos cannot be read; `command` goes on without them."""
     count = f"{len(bad):,} of {total:,} photos" if len(bad) != 1 else f"1 of {total:,} photos"
-    lines = [f"  {name}: {reason}" for name, reason in bad[:SHOWN]]
+    lines = [f"  {_one_line(name)}: {reason}" for name, reason in bad[:SHOWN]]
     if len(bad) > SHOWN:
         lines.append(f"  and {len(bad) - SHOWN:,} more: plusx check lists them all")
     listed = "\n".join(lines)
@@ -265,6 +265,10 @@ def bad_zip(path: str, why: str) -> DataError:
 def occupied(folder: str) -> DiskError:
     """The target folder holds something else."""
     return DiskError(f"{folder} exists and is not empty: name a new folder.", code="occupied")
+
+
+def _one_line(name: str) -> str:
+    return name.replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _some(names: Iterable[str], shown: int = 5) -> str:

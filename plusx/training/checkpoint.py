@@ -137,6 +137,9 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _restore_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """`strict` alone would pass over a missing `num_batches_tracked`, for the sake of files from before 2018."""
+    for name in model.state_dict().keys() - tensors.keys():
+        raise KeyError(name)
     model.load_state_dict(dict(tensors), strict=True)
 
 

@@ -1,6 +1,6 @@
 """A small network, batches that are a pure function of the step, and a training on them: what these tests train.
 
-Run as a program, it is one training in a process of its own: `toy.py FOLDER [total=12] [hold=4:sleep] ...`.
+Run as a program, it is one training in a process of its own: `toy_training.py FOLDER [total=12] [hold=4:sleep] ...`.
 """
 
 from __future__ import annotations
@@ -104,11 +104,12 @@ def settings(total: int = 12, **others: Any) -> Settings:
     return Settings(**({"total_steps": total, "steps_per_epoch": 4} | EVERYTHING | others))
 
 
-def training(folder: Path, how: Settings, listen: Any = lambda event: None) -> Training:
+def training(folder: Path, how: Settings, listen: Any = lambda _: None) -> Training:
+    folder.mkdir(parents=True, exist_ok=True)
     return Training(State.fresh(network(), how), how, Paths(folder, "plusx train --resume"), listen)
 
 
-def run(folder: Path, how: Settings, *, resume: bool = False, listen: Any = lambda event: None) -> Digest:
+def run(folder: Path, how: Settings, *, resume: bool = False, listen: Any = lambda _: None) -> Digest:
     """One training from its start, or from its last checkpoint, to its end."""
     photos, one = Photos(), training(folder, how, listen)
     if resume:
@@ -147,7 +148,7 @@ def _sha(data: bytes) -> str:
 class Held(Photos):
     """Photos among which one step, or the validation after it, takes very long.
 
-    `how`: "sleep" or "multiply" inside the network, "validate" or "deaf" (a call that never lets Python run).
+    `how`: "sleep" or "multiply" (one long call of PyTorch) inside the network, or "validate".
     """
 
     def __init__(self, step: int, how: str) -> None:
@@ -158,15 +159,14 @@ class Held(Photos):
         self.at = step
         return super().batch(step)
 
-    def hold(self, module: nn.Module, arguments: Any) -> None:
+    def hold(self, module: nn.Module, *_: Any) -> None:
         if self.at != self.step or not module.training or self.how == "validate":
             return
         print("holding", flush=True)
         if self.how == "sleep":
             time.sleep(20)
         else:
-            matrix = torch.ones(1500, 1500)
-            torch.linalg.multi_dot([matrix] * 2000)
+            torch.linalg.multi_dot([torch.ones(2500, 2500)] * 300)  # minutes on one core
 
     def validate(self, model: nn.Module) -> Mapping[str, float]:
         if self.how == "validate" and self.at == self.step:
@@ -189,7 +189,7 @@ def main(folder: str, *words: str) -> int:
         time.sleep(nap if isinstance(event, StepDone) else 0)
 
     one = training(Path(folder), settings(**{name: int(value) for name, value in options.items()}), listen)
-    one.state.model.bn1.register_forward_hook(lambda module, given, result: photos.hold(module, given))
+    one.state.model.bn1.register_forward_hook(photos.hold)
     one.resume()
     try:
         fit(one, photos, photos.validate)

@@ -1,0 +1,326 @@
+"""DATA in every layout, and what is said where it is none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from plusx.data.source import Listing, content_hashes, scan, walk
+from plusx.errors import DataError, UsageError
+
+CLASSES = ("cat", "dog")
+
+
+def put(root: Path, *names: str) -> Path:
+    """Files of distinct bytes; a name that ends in / is an empty folder. The scan never looks into photos."""
+    for name in names:
+        path = root / name
+        if name.endswith("/"):
+            path.mkdir(parents=True)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"bytes of " + os.fsencode(name))
+    return root
+
+
+def photos_of(prefix: str, *, classes: tuple[str, ...] = CLASSES, count: int = 2) -> list[str]:
+    return [f"{prefix}{c}/{i}.jpg" for c in classes for i in range(count)]
+
+
+def seen(listing: Listing) -> set[tuple[str, str, str | None]]:
+    return {(p.name, listing.classes[p.label or 0], p.split) for p in listing.photos}
+
+
+def message(data: object) -> str:
+    with pytest.raises(DataError) as caught:
+        scan(data)  # type: ignore[arg-type]
+    assert caught.value.exit_code == 3
+    assert "\n" not in caught.value.message
+    return caught.value.message
+
+
+def test_class_folders_alone_have_no_splits(tmp_path: Path) -> None:
+    listing = scan(put(tmp_path, *photos_of("")))
+    assert listing.classes == CLASSES
+    assert not listing.has_splits
+    assert [(p.name, p.label) for p in listing.photos] == [
+        ("cat/0.jpg", 0),
+        ("cat/1.jpg", 0),
+        ("dog/0.jpg", 1),
+        ("dog/1.jpg", 1),
+    ]
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation", "Val"])
+def test_split_folders_are_recognised_by_each_of_their_names(tmp_path: Path, val: str) -> None:
+    listing = scan(put(tmp_path, *photos_of("train/"), f"{val}/cat/9.jpg", "test/dog/9.jpg"))
+    assert listing.has_splits
+    assert {p.split for p in listing.photos} == {"train", "val", "test"}
+    assert (f"{val}/cat/9.jpg", "cat", "val") in seen(listing)
+
+
+def test_a_train_folder_alone_is_looked_through(tmp_path: Path) -> None:
+    listing = scan(put(tmp_path, *photos_of("train/")))
+    assert not listing.has_splits
+    assert listing.classes == CLASSES
+
+
+def test_classes_may_be_called_like_splits(tmp_path: Path) -> None:
+    listing = scan(put(tmp_path, *photos_of("", classes=("bus", "train"))))
+    assert listing.classes == ("bus", "train")
+    assert not listing.has_splits
+
+
+def test_flat_kaggle_names_hold_the_class_before_the_first_dot(tmp_path: Path) -> None:
+    names = ["cat.0.jpg", "cat.1.jpg", "dog.0.jpg", "dog.12.jpg"]
+    for root in (put(tmp_path / "flat", *names), put(tmp_path / "wrapped", *(f"train/{n}" for n in names))):
+        listing = scan(root)
+        assert listing.classes == CLASSES
+        assert [p.label for p in listing.photos] == [0, 0, 1, 1]
+
+
+def test_a_folder_beside_many_flat_names_is_left_out(tmp_path: Path) -> None:
+    listing = scan(put(tmp_path, "cat.0.jpg", "cat.1.jpg", "dog.0.jpg", "dog.1.jpg", "extra/1.jpg", "empty/"))
+    assert listing.classes == CLASSES
+    assert listing.junk == ("extra/1.jpg",)
+
+
+def test_a_photo_beside_class_folders_is_left_out(tmp_path: Path) -> None:
+    assert scan(put(tmp_path, *photos_of(""), "stray.jpg")).junk == ("stray.jpg",)
+
+
+def test_folders_that_hold_everything_are_looked_through(tmp_path: Path) -> None:
+    listing = scan(put(tmp_path, *photos_of("download/PetImages/"), "readme[1].txt"))
+    assert listing.classes == CLASSES
+    assert listing.junk == ("readme[1].txt",)
+
+
+def test_deeper_folders_belong_to_their_class(tmp_path: Path) -> None:
+    listing = scan(put(tmp_path, *photos_of(""), "cat/tabby/1.jpg"))
+    assert ("cat/tabby/1.jpg", "cat", None) in seen(listing)
+
+
+def test_junk_is_left_out_and_listed(tmp_path: Path) -> None:
+    junk = ["Thumbs.db", "cat/.DS_Store", "cat/notes.txt", "cat/._0.jpg", "dog/desktop.ini", "labels.json"]
+    folders = ["__MACOSX/cat/0.jpg", ".ipynb_checkpoints/a.jpg", "dog/.hidden/b.jpg"]
+    listing = scan(put(tmp_path, *photos_of(""), *junk, *folders))
+    assert len(listing.photos) == 4
+    assert set(listing.junk) == {*junk, "__MACOSX", ".ipynb_checkpoints", "dog/.hidden"}
+
+
+def test_endings_count_in_any_case_and_bad_content_is_no_junk(tmp_path: Path) -> None:
+    put(tmp_path, *photos_of(""), "cat/a.JPG", "cat/b.jfif", "cat/c.jpe", "cat/d.HEIC")
+    (tmp_path / "cat" / "empty.png").write_bytes(b"")
+    listing = scan(tmp_path)
+    assert len(listing.photos) == 4 + 5
+    assert listing.junk == ()
+
+
+def test_a_file_without_ending_counts_if_it_looks_like_a_photo(tmp_path: Path) -> None:
+    put(tmp_path, *photos_of(""), "cat/README")
+    (tmp_path / "cat" / "photo").write_bytes(b"\xff\xd8\xff\xe0 the start of a JPEG")
+    listing = scan(tmp_path)
+    assert "cat/photo" in {p.name for p in listing.photos}
+    assert listing.junk == ("cat/README",)
+
+
+@pytest.mark.parametrize(
+    "name", ["with space.jpg", 'it\'s "so".jpg', "new\nline.jpg", "😺.jpg", "-rf.jpg", "a,b;c.jpg"]
+)
+def test_any_file_name_works(tmp_path: Path, name: str) -> None:
+    listing = scan(put(tmp_path, *photos_of(""), f"cat/{name}"))
+    assert f"cat/{name}" in {p.name for p in listing.photos}
+
+
+def test_names_that_are_no_utf8_work(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    try:
+        put(tmp_path, *photos_of(""), f"cat/{name}")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    listing = scan(tmp_path)
+    photo = next(p for p in listing.photos if p.name.endswith(name))
+    assert content_hashes([photo]) != content_hashes([listing.photos[0]])
+
+
+def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+    outside = put(tmp_path / "outside", "0.jpg", "1.jpg")
+    root = put(tmp_path / "data", *photos_of(""))
+    (root / "bird").symlink_to(outside)
+    (root / "cat" / "again").symlink_to(root)
+    (root / "dog" / "gone.jpg").symlink_to("nowhere.jpg")
+    (root / "dog" / "itself.jpg").symlink_to("itself.jpg")
+    listing = scan(root)
+    assert listing.classes == ("bird", "cat", "dog")
+    assert listing.junk == ("cat/again",)
+    assert {"dog/gone.jpg", "dog/itself.jpg"} <= {p.name for p in listing.photos}
+    assert len(set(content_hashes(listing.photos))) == len(listing.photos)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, *photos_of(""))
+    scandir = os.scandir
+
+    def refusing(path: str) -> Iterator[os.DirEntry[str]]:
+        if str(path).endswith("dog"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert message(tmp_path) == (
+        f"{tmp_path}/dog cannot be read (Permission denied): check its permissions and the disk."
+    )
+    assert [p.name for p in walk([tmp_path])] == [str(tmp_path / n) for n in ("cat/0.jpg", "cat/1.jpg", "dog")]
+
+
+def test_a_link_beside_the_folder_it_points_to_hides_neither(tmp_path: Path) -> None:
+    root = put(tmp_path, *photos_of(""))
+    (root / "all-cats").symlink_to(root / "cat")
+    assert scan(root).classes == ("all-cats", "cat", "dog")
+
+
+def test_a_pipe_is_never_waited_for(tmp_path: Path) -> None:
+    put(tmp_path, *photos_of(""))
+    os.mkfifo(tmp_path / "cat" / "pipe.jpg")
+    assert scan(tmp_path).junk == ("cat/pipe.jpg",)
+    (photo,) = walk([tmp_path / "cat" / "pipe.jpg"])
+    assert len(content_hashes([photo])[0]) == 64
+
+
+def test_a_csv_lists_photos_relative_to_itself(tmp_path: Path) -> None:
+    put(tmp_path, *(f"pics/{i}.jpg" for i in range(5)))
+    rows = (
+        "pics/0.jpg,cat,train\npics/1.jpg,cat,train\npics/2.jpg,dog,train\npics/3.jpg,dog,train\npics/4.jpg,dog,valid\n"
+    )
+    (tmp_path / "labels.csv").write_text("\ufeffPath,Label,split\r\n" + rows)
+    listing = scan(tmp_path / "labels.csv")
+    assert ("pics/4.jpg", "dog", "val") in seen(listing)
+    assert Path(listing.photos[0].source.file).is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("file,label\na.jpg,cat\n", "its first line names file, label"),
+        ("path,label\n", "it lists no photo"),
+        ("path,label\n0.jpg,cat\n1.jpg,\n", "line 3 lacks a path, a label or a split"),
+        (
+            "path,label\n0.jpg,cat\nx.jpg,dog\ny.jpg,dog\n",
+            "line 3: x.jpg does not exist (nor do those of 1 more lines)",
+        ),
+        ("path,label,split\n0.jpg,cat,tran\n", "tran is no split; expected train, val or test. Did you mean train?"),
+        ('path,label\n"0.jpg,cat\n', "cannot be used ("),
+    ],
+)
+def test_a_csv_that_cannot_be_used_is_named_with_the_reason(tmp_path: Path, text: str, expected: str) -> None:
+    put(tmp_path, "0.jpg", "1.jpg")
+    (tmp_path / "labels.csv").write_text(text)
+    assert expected in message(tmp_path / "labels.csv")
+
+
+def test_a_missing_folder_is_named_with_its_nearest_neighbour(tmp_path: Path) -> None:
+    put(tmp_path, *photos_of("pets/"))
+    assert f"{tmp_path}/pet does not exist" in message(tmp_path / "pet")
+    assert message(tmp_path / "pet").endswith("Did you mean pets?")
+
+
+def test_a_pattern_that_matches_nothing_is_named(tmp_path: Path) -> None:
+    assert "No file matches" in message(f"{tmp_path}/*.tar")
+
+
+def test_no_photos_is_a_sentence(tmp_path: Path) -> None:
+    assert "holds no photos" in message(put(tmp_path, "cat/notes.txt", "dog/"))
+
+
+def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
+    put(tmp_path, *photos_of(""), "bird/Thumbs.db")
+    assert message(tmp_path).startswith(f"The folder bird in {tmp_path} holds no photos: put at least two there")
+
+
+def test_an_empty_class_beside_one_class_is_not_looked_through(tmp_path: Path) -> None:
+    assert "The folder dog in" in message(put(tmp_path, "cat/0.jpg", "cat/1.jpg", "dog/"))
+
+
+def test_one_class_only_is_a_sentence(tmp_path: Path) -> None:
+    put(tmp_path, "cat/0.jpg", "cat/1.jpg")
+    assert "holds one class only (cat)" in message(tmp_path)
+    assert scan(tmp_path, trainable=False).classes == ("cat",)
+
+
+def test_a_class_with_one_photo_is_named(tmp_path: Path) -> None:
+    assert "Class dog has one photo to learn from" in message(put(tmp_path, "cat/0.jpg", "cat/1.jpg", "dog/0.jpg"))
+
+
+def test_a_class_that_train_lacks_is_named_with_the_nearest(tmp_path: Path) -> None:
+    put(tmp_path, *photos_of("train/"), "test/cat/0.jpg", "test/dogs/0.jpg")
+    text = message(tmp_path)
+    assert f"The test photos of {tmp_path} have the class dogs, which train lacks (cat, dog)" in text
+    assert text.endswith("Did you mean dog?")
+
+
+def test_a_test_folder_may_lack_a_class(tmp_path: Path) -> None:
+    assert len(scan(put(tmp_path, *photos_of("train/"), "test/cat/0.jpg", "test/dog/")).photos) == 5
+
+
+def test_folders_beside_splits_are_refused(tmp_path: Path) -> None:
+    put(tmp_path, *photos_of("train/"), "test/cat/1.jpg", "test1/1.jpg")
+    assert "split folders test, train and beside them test1, which is no split" in message(tmp_path)
+
+
+def test_photos_without_labels_are_a_sentence(tmp_path: Path) -> None:
+    assert "says which class a photo belongs to (1.jpg, for example)" in message(put(tmp_path, "1.jpg", "2.jpg"))
+
+
+def test_a_single_photo_leads_to_predict(tmp_path: Path) -> None:
+    put(tmp_path, "my cat.jpg", "notes.txt")
+    assert f"type plusx predict MODEL '{tmp_path}/my cat.jpg'" in message(tmp_path / "my cat.jpg")
+    assert "is neither a folder, a .tar nor a .csv" in message(tmp_path / "notes.txt")
+
+
+def test_no_data_at_all_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="DATA is missing"):
+        scan([])
+
+
+def test_several_folders_are_classes_as_a_shell_expands_them(tmp_path: Path) -> None:
+    put(tmp_path, *photos_of(""))
+    expected = scan(tmp_path)
+    for data in ([tmp_path / "cat", tmp_path / "dog"], f"{tmp_path}/*", sorted(tmp_path.glob("*/*.jpg"))):
+        assert seen(scan(data)) == seen(expected)
+
+
+def test_several_split_folders_stay_splits(tmp_path: Path) -> None:
+    put(tmp_path, *photos_of("train/"), *photos_of("test/"))
+    assert seen(scan(f"{tmp_path}/*")) == seen(scan(tmp_path))
+
+
+def test_walk_takes_named_files_as_they_are_and_skips_junk_in_folders(tmp_path: Path) -> None:
+    put(tmp_path, "b.jpg", "a/2.png", "a/1.jpg", "a/notes.txt", "a/.hidden.jpg", "odd.xyz")
+    names = [p.name for p in walk([tmp_path / "odd.xyz", tmp_path, tmp_path / "gone.jpg"])]
+    expected = ["odd.xyz", "a/1.jpg", "a/2.png", "b.jpg", "gone.jpg"]
+    assert names == [str(tmp_path / n) for n in expected]
+    assert all(p.label is None for p in walk([tmp_path]))
+
+
+def test_walk_gives_a_row_for_all_that_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "cut.tar").write_bytes(b"no tar")
+    given = [f"{tmp_path}/*.webp", tmp_path / "gone", tmp_path / "cut.tar", tmp_path]
+    names = [p.name for p in walk(given)]
+    assert names == [f"{tmp_path}/*.webp", f"{tmp_path}/gone", f"{tmp_path}/cut.tar", f"{tmp_path}/cut.tar"]
+
+
+def test_walk_of_a_relative_folder_keeps_the_path_as_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "c/cat.jpg")
+    monkeypatch.chdir(tmp_path)
+    assert [p.name for p in walk(["c/", "."])] == ["c/cat.jpg", "./c/cat.jpg"]
+
+
+def test_hashes_are_of_the_bytes_and_unreadable_photos_equal_nothing(tmp_path: Path) -> None:
+    put(tmp_path, "a.jpg")
+    (tmp_path / "copy.jpg").write_bytes((tmp_path / "a.jpg").read_bytes())
+    a, copy, gone, lost = content_hashes(walk([tmp_path / n for n in ("a.jpg", "copy.jpg", "gone.jpg", "lost.jpg")]))
+    assert a == copy
+    assert len({a, gone, lost}) == 3

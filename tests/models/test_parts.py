@@ -1,0 +1,88 @@
+"""Shortcuts, stems and first weights."""
+
+from __future__ import annotations
+
+import torch
+
+from plusx.models import create_model
+from plusx.models.blocks import BasicBlock, Bottleneck, ZeroPadShortcut
+from plusx.models.initialise import needs_whitening, whiten_
+
+
+def test_a_block_with_a_zeroed_branch_is_the_identity_for_positive_inputs() -> None:
+    for block in (BasicBlock(8, 8), Bottleneck(8, 2)):
+        torch.nn.init.zeros_(block.last_norm.weight)
+        x = torch.rand(2, 8, 5, 5)
+        assert torch.equal(block(x), x)
+
+
+def test_a_plain_block_is_the_residual_one_without_the_addition() -> None:
+    residual, plain = BasicBlock(4, 4), BasicBlock(4, 4, shortcut="none")
+    plain.load_state_dict(residual.state_dict())
+    x = torch.randn(2, 4, 6, 6)
+    residual.eval()
+    plain.eval()
+    assert torch.equal(plain(x), torch.relu(residual.residual(x)))
+    assert torch.equal(residual(x), torch.relu(residual.residual(x) + x))
+
+
+def test_the_zero_padded_shortcut_keeps_every_second_pixel_and_adds_empty_channels() -> None:
+    x = torch.arange(2 * 4 * 4.0).reshape(1, 2, 4, 4)
+    out = ZeroPadShortcut(2, 6, 2)(x)
+    assert torch.equal(out[:, 2:4], x[:, :, ::2, ::2])
+    assert out[:, :2].abs().sum() == 0
+    assert out[:, 4:].abs().sum() == 0
+
+
+def test_plain_and_residual_twins_have_equal_parameters() -> None:
+    for plain, residual in (("plain20", "resnet20"), ("plain56", "resnet56")):
+        shapes = [{n: p.shape for n, p in create_model(m, 10).named_parameters()} for m in (plain, residual)]
+        assert shapes[0] == shapes[1]
+
+
+def test_zero_init_residual_zeroes_the_last_norm_of_every_block() -> None:
+    model = create_model("resnet18", 2, width=0.25, zero_init_residual=True)
+    blocks = [m for m in model.modules() if isinstance(m, BasicBlock)]
+    assert len(blocks) == 8
+    assert all(b.bn2.weight.abs().sum() == 0 and b.bn1.weight.abs().sum() > 0 for b in blocks)
+
+
+def test_the_textbook_network_has_pytorchs_own_first_weights() -> None:
+    torch.manual_seed(3)
+    model = create_model("resnet18-3x3", 2)
+    torch.manual_seed(3)
+    assert torch.equal(model.get_parameter("conv1.weight"), torch.nn.Conv2d(3, 64, 3, bias=False).weight)
+
+
+def test_no_convolution_of_a_resnet_has_a_bias() -> None:
+    for name in ("resnet18-3x3", "resnet50", "plain20"):
+        model = create_model(name, 2, width=0.25)
+        assert all(m.bias is None for m in model.modules() if isinstance(m, torch.nn.Conv2d))
+
+
+def test_whitened_patches_are_uncorrelated_with_unit_variance_and_come_with_both_signs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.nn.functional.avg_pool2d(torch.randn(200, 3, 34, 34, generator=generator), 3, stride=1)
+    model = create_model("resnet18", 2, width=0.25, stem="whitened")
+    assert needs_whitening(model)
+    whiten_(model, images)
+    weight = model.get_parameter("patches.weight")
+    assert torch.equal(weight[:24], -weight[24:])
+    patches = torch.nn.functional.unfold(images, 4, stride=2).transpose(1, 2).flatten(0, 1)
+    projected = (patches - patches.mean(dim=0)) @ weight[:24].flatten(1).T
+    covariance = projected.T @ projected / len(projected)
+    off_diagonal = covariance - torch.diag(covariance.diag())
+    assert off_diagonal.abs().max() < 1e-3
+    assert covariance.diag()[0] > 0.95
+    assert not weight.requires_grad
+
+
+def test_whitening_depends_on_the_photos_only() -> None:
+    images = torch.randn(20, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    weights = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model = create_model("resnet18", 2, width=0.25, stem="whitened")
+        whiten_(model, images)
+        weights.append(model.get_parameter("patches.weight").clone())
+    assert torch.equal(weights[0], weights[1])

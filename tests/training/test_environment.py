@@ -1,0 +1,58 @@
+"""The environment of a run is set, recorded, restored and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from plusx.training import environment
+
+
+@pytest.fixture(autouse=True)
+def put_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_flush_denormal(False)
+
+
+def test_a_prepared_environment_is_deterministic_and_says_so() -> None:
+    environment.prepare(1)
+    record = environment.record(torch.device("cpu"), fast_math=False)
+    assert torch.are_deterministic_algorithms_enabled()
+    assert (record["threads"], record["deterministic"], record["device"]) == (1, True, "cpu")
+    assert record["torch"] == torch.__version__
+    assert {"python", "numpy", "pillow", "processor", "cores", "system", "plusx"} <= set(record)
+    assert not environment.differences(record, record)
+
+
+def test_flushing_denormals_is_measured_and_not_assumed() -> None:
+    torch.set_flush_denormal(False)
+    assert environment.record(torch.device("cpu"), fast_math=False)["flush_denormal"] is False
+    if torch.set_flush_denormal(True):
+        assert environment.record(torch.device("cpu"), fast_math=False)["flush_denormal"] is True
+
+
+def test_a_record_is_restored() -> None:
+    environment.prepare(2, fast_math=True)
+    before = environment.record(torch.device("cpu"), fast_math=True)
+    environment.prepare(1)
+    environment.restore(before)
+    assert torch.get_num_threads() == 2
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.get_float32_matmul_precision() == "high"
+    environment.prepare(1)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_differences_are_told_in_words() -> None:
+    assert environment.differences({"torch": "2.14", "cores": 2}, {"torch": "2.15", "cores": 2}) == [
+        "torch was 2.14 and is now 2.15"
+    ]
+
+
+def test_the_named_device_is_taken_and_auto_finds_one() -> None:
+    assert environment.choose_device("cpu") == torch.device("cpu")
+    assert environment.choose_device("auto").type in ("cpu", "cuda", "mps")

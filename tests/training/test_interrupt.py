@@ -1,0 +1,119 @@
+"""Processes that are asked to stop, or killed, in the middle of a step: real signals, real processes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from toy_training import Digest, run, settings
+
+from plusx.training.interrupt import stopping
+
+PROGRAM = Path(__file__).with_name("toy_training.py")
+SECONDS_TO_STOP = 5.0
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Digest:
+    import torch
+
+    torch.set_num_threads(1)
+    return run(tmp_path_factory.mktemp("whole"), settings())
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(PROGRAM.parents[2]), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
+    return subprocess.Popen([sys.executable, "-W", "error", str(PROGRAM), str(folder), *words], **pipes)
+
+
+def wait_for(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdout is not None
+    for said in process.stdout:
+        if said.startswith(line):
+            return
+    assert process.stderr is not None
+    pytest.fail(f"the process ended without saying {line!r}: {process.stderr.read()}")
+
+
+@pytest.mark.parametrize("hold", ["5:sleep", "5:multiply", "7:validate"])
+def test_a_signal_in_a_long_call_leaves_a_checkpoint_in_time_and_resumes_exactly(
+    hold: str, whole: Digest, tmp_path: Path
+) -> None:
+    process = start(tmp_path, f"hold={hold}")
+    wait_for(process, "holding")
+    asked = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=30)
+    assert time.monotonic() - asked < SECONDS_TO_STOP
+    assert process.returncode == 75
+    done = 8 if "validate" in hold else 5  # the unfinished step is dropped, a finished one is not
+    assert told.strip().endswith(
+        f"Stopped after step {done}; everything is in {tmp_path}. Continue with: plusx train --resume"
+    )
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == [f"step-{done:06d}"]
+    assert run(tmp_path, settings(), resume=True) == whole
+
+
+def test_a_second_ctrl_c_ends_the_process_at_once(tmp_path: Path) -> None:
+    process = start(tmp_path, "hold=2:sleep", "checkpoint_every=1")
+    wait_for(process, "holding")
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    asked = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert time.monotonic() - asked < 1.0
+    assert process.returncode == 130
+    assert told == "\nplusx: Stopped at once; the last checkpoint is whole.\n"
+
+
+def test_a_signal_between_short_steps_is_answered_at_the_end_of_the_step(whole: Digest, tmp_path: Path) -> None:
+    process = start(tmp_path, "nap=0.3")
+    wait_for(process, "StepDone 3")
+    asked = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert time.monotonic() - asked < SECONDS_TO_STOP
+    assert process.returncode == 75
+    assert told.startswith("Stopped after step ")  # the loop's own sentence: the watcher's starts with the program
+    assert run(tmp_path, settings(), resume=True) == whole
+
+
+def test_a_run_killed_at_three_random_moments_ends_with_equal_bits(whole: Digest, tmp_path: Path) -> None:
+    chance = random.Random(5)
+    for first in (1, 4, 8):
+        process = start(tmp_path, "nap=0.05", "checkpoint_every=1")
+        wait_for(process, f"StepDone {first}")
+        time.sleep(chance.uniform(0.0, 0.15))
+        process.kill()
+        process.communicate(timeout=30)
+        assert process.returncode == -signal.SIGKILL
+    assert run(tmp_path, settings(), resume=True) == whole
+
+
+def test_handlers_are_put_back_after_the_run() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with stopping(lambda: "") as stop:
+        assert signal.getsignal(signal.SIGINT) is not before[0]
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.requested.wait(5)
+        stop.reached()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert signal.set_wakeup_fd(-1) == -1
+    assert not [thread for thread in threading.enumerate() if "watch" in thread.name]
+
+
+def test_outside_the_main_thread_nothing_is_watched_and_training_works(whole: Digest, tmp_path: Path) -> None:
+    results: list[Digest] = []
+    thread = threading.Thread(target=lambda: results.append(run(tmp_path, settings())))
+    thread.start()
+    thread.join()
+    assert results == [whole]
