@@ -1,3 +1,63 @@
-"""plusx: H(x) = F(x) + x, from a folder of labelled photos to a residual network."""
+"""plusx: H(x) = F(x) + x, from a folder of labelled photos to a residual network.
+
+    model = plusx.load("runs/pets-fast-1")
+    model.predict("photo.jpg").answer
+
+The public names are imported when they are first used, so that `import plusx` loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from plusx import recipes
+    from plusx.classifier import load_classifier as load
+    from plusx.errors import Error
+    from plusx.models import create_model, list_models
+    from plusx.verbs.api import train
+    from plusx.verbs.check import check
+    from plusx.verbs.evaluate import evaluate
+    from plusx.verbs.predict import predict
+
+_PUBLIC = {
+    "Error": ("plusx.errors", "Error"),
+    "check": ("plusx.verbs.check", "check"),
+    "create_model": ("plusx.models", "create_model"),
+    "evaluate": ("plusx.verbs.evaluate", "evaluate"),
+    "list_models": ("plusx.models", "list_models"),
+    "load": ("plusx.classifier", "load_classifier"),
+    "predict": ("plusx.verbs.predict", "predict"),
+    "recipes": ("plusx.recipes", None),
+    "train": ("plusx.verbs.api", "train"),
+}
+
+__all__ = [
+    "Error",
+    "check",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "load",
+    "predict",
+    "recipes",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, each imported on first use (PEP 562)."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'plusx' has no attribute {name!r}")
+    module, attribute = _PUBLIC[name]
+    found = importlib.import_module(module)
+    value = found if attribute is None else getattr(found, attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -6,6 +6,7 @@ number) and a manifest with their sizes and hashes; `plusx.durable` writes it wh
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -108,9 +109,12 @@ def step_of(path: Path) -> int:
 
 
 def best_steps(folder: Path) -> set[int]:
-    """The steps of the best weights that the checkpoints in `folder` refer to; damaged ones refer to none."""
-    whole = [path for path in found(folder) if durable.folder_fault(path) is None]
-    return {int(json.loads((path / "state.json").read_bytes())["best_step"]) for path in whole}
+    """The steps of the best weights that the checkpoints in `folder` refer to; unreadable ones refer to none."""
+    steps: set[int] = set()
+    for path in found(folder):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            steps.add(int(json.loads((path / "state.json").read_bytes())["best_step"]))
+    return steps
 
 
 def _prune(folder: Path, step: int) -> None:
