@@ -23,7 +23,7 @@ def accuracy(probabilities: Probabilities, labels: Labels) -> float:
 
 def interval95(right: int, n: int) -> tuple[float, float]:
     """Exact two-sided 95 % interval of a share (Clopper and Pearson 1934)."""
-    from scipy.stats import beta  # noqa: PLC0415 - loads slowly, and few verbs need it
+    from scipy.stats import beta
 
     low = float(beta.ppf(0.025, right, n - right + 1)) if right > 0 else 0.0
     high = float(beta.ppf(0.975, right + 1, n - right)) if right < n else 1.0

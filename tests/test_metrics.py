@@ -31,7 +31,9 @@ def test_the_summary_has_recall_and_precision_of_every_class() -> None:
     assert summary["n"] == 500
 
 
-@pytest.mark.parametrize(("right", "n", "low", "high"), [(0, 10, 0.0, 0.3085), (10, 10, 0.6915, 1.0), (97, 100, 0.9148, 0.9938)])
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"), [(0, 10, 0.0, 0.3085), (10, 10, 0.6915, 1.0), (97, 100, 0.9148, 0.9938)]
+)
 def test_the_interval_is_clopper_and_pearsons(right: int, n: int, low: float, high: float) -> None:
     assert metrics.interval95(right, n) == pytest.approx((low, high), abs=1e-4)
 
@@ -50,7 +52,13 @@ def test_calibration_error_is_the_gap_of_probability_and_accuracy() -> None:
 def test_risk_falls_as_the_unsure_are_left_out() -> None:
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4], [0.55, 0.45]])
     rows = metrics.risk_coverage(probabilities, np.array([0, 0, 0, 0, 1]))
-    assert [(row["coverage"], row["error"]) for row in rows] == [(1.0, 0.2), (0.95, 0.2), (0.9, 0.0), (0.85, 0.0), (0.8, 0.0)]
+    assert [(row["coverage"], row["error"]) for row in rows] == [
+        (1.0, 0.2),
+        (0.95, 0.2),
+        (0.9, 0.0),
+        (0.85, 0.0),
+        (0.8, 0.0),
+    ]
 
 
 def test_a_class_without_photos_has_no_accuracy() -> None:

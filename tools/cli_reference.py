@@ -1,7 +1,7 @@
 """Write docs/cli.md from the help of every verb, or check that it is up to date.
 
-    python tools/cli_reference.py docs/cli.md
-    python tools/cli_reference.py --check docs/cli.md
+python tools/cli_reference.py docs/cli.md
+python tools/cli_reference.py --check docs/cli.md
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Print how long the functions of a package are, docstrings excluded; fail where one is over the ceiling.
 
-    python tools/function_lengths.py plusx
+python tools/function_lengths.py plusx
 """
 
 from __future__ import annotations

@@ -76,9 +76,13 @@ class Live:
         self._end_bars()
         counts = ", ".join(f"{n:,} {name}" for name, n in event.counts.items())
         classes = ", ".join(event.listing.classes[:8]) + (", ..." if len(event.listing.classes) > 8 else "")
-        self.out.print(f"{len(event.listing.photos):,} photos of {len(event.listing.classes)} classes ({classes}): {counts}")
+        self.out.print(
+            f"{len(event.listing.photos):,} photos of {len(event.listing.classes)} classes ({classes}): {counts}"
+        )
         if event.listing.junk:
-            self.out.print(f"left out {len(event.listing.junk)} files that are no photos, such as {event.listing.junk[0]}")
+            self.out.print(
+                f"left out {len(event.listing.junk)} files that are no photos, such as {event.listing.junk[0]}"
+            )
         parameters = sum(p.numel() for p in event.network.parameters())
         self.out.print(f"{event.config.model}, {parameters:,} parameters; run folder {event.run}")
         if self.verbose or self._every_step:
@@ -93,13 +97,17 @@ class Live:
         plan = event.plan
         sizes = ", ".join(f"{percent(share, 0)} at {size} px" for share, size in plan.sizes)
         epochs = plan.last_step / plan.steps_per_epoch
-        self.out.print(f"plan: {plan.last_step:,} steps of {event.config.batch_size} photos ({epochs:.1f} epochs), {sizes}")
+        self.out.print(
+            f"plan: {plan.last_step:,} steps of {event.config.batch_size} photos ({epochs:.1f} epochs), {sizes}"
+        )
 
     def _step(self, event: StepDone) -> None:
         self._mean("loss", event.loss)
         self._mean("accuracy", event.accuracy)
         self._mean("seconds", event.seconds)
-        loss, accuracy = (event.loss, event.accuracy) if self._every_step else (self._means["loss"], self._means["accuracy"])
+        loss, accuracy = (
+            (event.loss, event.accuracy) if self._every_step else (self._means["loss"], self._means["accuracy"])
+        )
         state = f"step {event.step:,}/{event.total:,}, loss {loss:.4f}, accuracy {percent(accuracy, 1)}"
         rate = event.photos / self._means["seconds"]
         left = (event.total - event.step) * self._means["seconds"]

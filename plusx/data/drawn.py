@@ -8,7 +8,6 @@ Picture (seed, index, label) is a pure function of these three: the same bytes e
 from __future__ import annotations
 
 import colorsys
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from plusx import keyed
 from plusx.data.drawn_faces import CAT, DOG, Coat, Colour, Pen, Points, draw_face, ellipse
+from plusx.errors import disk
 
 CLASSES = ("cat", "dog")  # the label is the position
 PER_CLASS: Mapping[str, int] = {"train": 1000, "test": 200}
@@ -52,6 +52,7 @@ def write_set(
     """Write `folder`/SPLIT/CLASS/0000.jpg ..., `per_class[SPLIT]` pictures a class; a folder that is there stays.
 
     It appears whole or not at all: the pictures are drawn beside it and the folder is renamed last.
+    Raises DiskError where it cannot be written.
     """
     if folder.exists():
         return
@@ -63,7 +64,9 @@ def write_set(
             draw(seed, index, label, size).save(path, quality=92)
             if on_progress is not None:
                 on_progress(done, total)
-        os.replace(temporary, folder)
+        temporary.replace(folder)
+    except OSError as error:
+        raise disk.cannot_write(folder, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -124,7 +124,7 @@ def _cat_muzzle(pen: Pen, coat: Coat, rng: np.random.Generator) -> None:
     for side in (-1, 1):
         pen.fill(ellipse(side * big * 0.8, y + 0.15, big, big * 0.8), coat.light)
     pen.fill(np.array([[-0.13, y - 0.08], [0.13, y - 0.08], [0.0, y + 0.08]]), coat.dark)
-    pen.line(np.array([[-0.2, y + 0.27], [0.0, y + 0.2], [0.2, y + 0.27]]), coat.dark, 0.035)
+    pen.line(np.array([[-0.2, y + 0.2], [0.0, y + 0.28], [0.2, y + 0.2]]), coat.dark, 0.035)
     for side in (-1, 1):
         for rise in (-0.14, 0.02, 0.18):
             pen.line(np.array([[side * 0.35, y + 0.14], [side * 1.1, y + 0.14 + rise]]), coat.light, 0.025)

@@ -49,12 +49,14 @@ class Plan:
         """Number of steps the run really has, shortenings counted."""
         return self.shortened[-1][1] if self.shortened else self.total_steps
 
+    def seconds_between(self, start: int, end: int) -> float:
+        """Seconds that the steps from `start` up to `end` were expected to take."""
+        cost = dict(self.seconds_per_step)
+        return sum(cost.get(self.size_at(step), 0.0) for step in range(start, end))
+
     def seconds_from(self, step: int, pace: float = 1.0) -> float:
         """Expected seconds of the steps from `step` to the end; `pace` is observed over planned time per step."""
-        cost = dict(self.seconds_per_step)
-        if not cost:
-            return 0.0
-        return pace * sum(cost[self.size_at(s)] for s in range(step, self.last_step))
+        return pace * self.seconds_between(step, self.last_step)
 
     def shortened_at(self, step: int, seconds_left: float, pace: float) -> Plan | None:
         """A shorter plan that ends within `seconds_left`, or None where this one does or no further cut is allowed."""

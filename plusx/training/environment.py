@@ -31,7 +31,7 @@ def prepare(threads: int | None = None, *, fast_math: bool = False) -> None:
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
     torch.set_flush_denormal(True)  # before the first parallel work: threads inherit it when they start
-    torch.set_num_threads(threads or available_cores())
+    torch.set_num_threads(threads or _asked_threads() or available_cores())
     torch.use_deterministic_algorithms(not fast_math)
     torch.backends.cudnn.benchmark = fast_math
     torch.set_float32_matmul_precision("high" if fast_math else "highest")
@@ -40,6 +40,12 @@ def prepare(threads: int | None = None, *, fast_math: bool = False) -> None:
 def restore(recorded: Mapping[str, Any]) -> None:
     """Prepare the environment of a `record`, so that a resumed run computes the same bits."""
     prepare(int(recorded["threads"]), fast_math=not recorded["deterministic"])
+
+
+def _asked_threads() -> int | None:
+    """OMP_NUM_THREADS, where it is set to a number."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) else None
 
 
 def available_cores() -> int:

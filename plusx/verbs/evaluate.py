@@ -59,7 +59,9 @@ class Evaluation:
         if self.left_out:
             lines.append(f"left out {len(self.left_out)} photos the model was trained on, such as {self.left_out[0]}")
         if self.skipped:
-            lines.append(f"skipped {len(self.skipped)} photos that cannot be read, such as {': '.join(self.skipped[0])}")
+            lines.append(
+                f"skipped {len(self.skipped)} photos that cannot be read, such as {': '.join(self.skipped[0])}"
+            )
         return lines
 
 

@@ -1,4 +1,4 @@
-"""How long a step takes on this machine, measured before a timed run is planned."""
+"""Keeping a time budget: how long a step takes here, measured before a run is planned, and what to do when it was wrong."""
 
 from __future__ import annotations
 
@@ -11,11 +11,42 @@ import torch
 
 from plusx.config import Config
 from plusx.models.normalise import Normalised
-from plusx.recipes.plan import training_sizes
+from plusx.recipes.plan import Plan, training_sizes
+from plusx.run_folder import RunFolder
 from plusx.training.settings import Settings
 from plusx.training.step import State, train_step
 
 WARM_UP, MEASURED = 2, 5
+RESERVE = 4.0  # seconds of a budget for the last checkpoint, the model file and the end of the process
+
+
+class Pacer:
+    """The plan of a run in progress; cuts it where its budget would be overrun, written down before it takes effect."""
+
+    def __init__(self, run: RunFolder, plan: Plan, started: float) -> None:
+        self.plan = plan
+        self._run, self._started, self._begun = run, started, time.monotonic()
+        # the clock of a resumed run says nothing about its first part, so its plan stands
+        self._cuts = plan.budget_seconds is not None and not run.checkpoints.exists()
+
+    def size_at(self, step: int) -> int:
+        """Training size of `step` in the plan as it is now."""
+        return self.plan.size_at(step)
+
+    def shorten(self, step: int) -> tuple[tuple[int, int], ...] | None:
+        """The shortenings of a plan that ends in time, or None where the present one does."""
+        if not self._cuts or self.plan.budget_seconds is None:
+            return None
+        now = time.monotonic()
+        expected = self.plan.seconds_between(0, step)
+        pace = (now - self._begun) / expected if expected else 1.0
+        left = self._started + self.plan.budget_seconds - now - RESERVE
+        shorter = self.plan.shortened_at(step, left, pace)
+        if shorter is None:
+            return None
+        self._run.write("plan", shorter.to_json())
+        self.plan = shorter
+        return shorter.shortened
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,12 @@ from plusx.verbs import labelled
 from plusx.verbs.finish import Trained, finish, read_trained
 from plusx.verbs.labelled import LabelledPhotos, Pixels
 from plusx.verbs.network import build_network, whiten, with_default_rate
-from plusx.verbs.pace import seconds_per_photo_tested, seconds_per_step
+from plusx.verbs.pace import RESERVE, Pacer, seconds_per_photo_tested, seconds_per_step
 from plusx.verbs.reports import Built, Decoding, Planned, TrainEvent
 from plusx.verbs.testing import validator
 from plusx.verbs.weights import save_weights
 
 CPU_BUDGET, GPU_BUDGET = 600.0, 120.0
-RESERVE = 4.0  # seconds of a budget for the last checkpoint, the model file and the end of the process
-
-Shorten = Callable[[int], tuple[tuple[int, int], ...] | None]
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,11 @@ class Session:
 
 
 def train(
-    data: Sequence[str], wish: Wish, *, on_event: Callable[[TrainEvent], None] | None = None, started: float | None = None
+    data: Sequence[str],
+    wish: Wish,
+    *,
+    on_event: Callable[[TrainEvent], None] | None = None,
+    started: float | None = None,
 ) -> Trained:
     """Train on DATA as `wish` asks; returns what was trained. `started` (monotonic) is when a time budget began.
 
@@ -90,9 +91,10 @@ def _train(session: Session, wish: Wish) -> Trained:
     listen(Built(config, photos.listing, _counts(photos), network, session.run.path))
     plan = _plan(session, wish, network, training, validation)
     listen(Planned(plan, config))
-    batches = _batches(session, photos, training, plan)
+    pacer = Pacer(session.run, plan, session.started)
+    batches = _batches(session, photos, training, pacer)
     try:
-        outcome = _fit(session, network, batches, plan, _validator(session, photos, validation))
+        outcome = _fit(session, network, batches, pacer, _validator(session, photos, validation))
     finally:
         batches.close()
     return finish(session.run, config, photos, outcome, validation)
@@ -122,11 +124,11 @@ def _resumed(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Tr
     if data and labelled.absolute(data) != kept:
         raise usage.changed_settings(run.path, [("DATA", " ".join(kept), " ".join(data))])
     device = _device(config, run.read("environment").get("threads"))
-    changes = environment.differences(
-        run.read("environment"), environment.record(device, fast_math=config.fast_math)
-    )
+    changes = environment.differences(run.read("environment"), environment.record(device, fast_math=config.fast_math))
     if changes:
-        listen(Notice(f"The environment has changed ({'; '.join(changes)}), so the result may differ in its last bits."))
+        listen(
+            Notice(f"The environment has changed ({'; '.join(changes)}), so the result may differ in its last bits.")
+        )
     return Session(run, kept, config, device, begun, listen)
 
 
@@ -191,9 +193,7 @@ def _decoded(session: Session, photos: LabelledPhotos, name: str, how: Any) -> P
     return pixels
 
 
-def _plan(
-    session: Session, wish: Wish, network: Normalised, training: Pixels, validation: Pixels | None
-) -> Plan:
+def _plan(session: Session, wish: Wish, network: Normalised, training: Pixels, validation: Pixels | None) -> Plan:
     """The plan of the run: its own when resumed, a given one, or a new one; written before the first step."""
     config, run = session.config, session.run
     if run.plan.exists():
@@ -220,11 +220,11 @@ def _timed_plan(session: Session, network: Normalised, steps: int, validation: P
     return planning.timed(config, steps, cost, left, overhead=photos / 2 * tested)
 
 
-def _batches(session: Session, photos: LabelledPhotos, pixels: Pixels, plan: Plan) -> Batches:
+def _batches(session: Session, photos: LabelledPhotos, pixels: Pixels, pacer: Pacer) -> Batches:
     names = [photo.name for photo in photos.photos(pixels.rows)]
     samples = Samples(photos.labels(pixels.rows), pixels.store_rows, names, len(photos.listing.classes))
     augment = Augment.of(session.config.model_dump())
-    return Batches(pixels.store, samples, _order(session.config), augment, plan.size_at, session.device)
+    return Batches(pixels.store, samples, _order(session.config), augment, pacer.size_at, session.device)
 
 
 def _order(config: Config) -> Order:
@@ -238,17 +238,14 @@ def _validator(session: Session, photos: LabelledPhotos, validation: Pixels | No
     return validator(validation, photos.labels(validation.rows), chooses)
 
 
-def _fit(
-    session: Session, network: Normalised, batches: Batches, plan: Plan, validate: Validate | None
-) -> Outcome:
-    settings = _settings(session.config, plan)
+def _fit(session: Session, network: Normalised, batches: Batches, pacer: Pacer, validate: Validate | None) -> Outcome:
+    settings = _settings(session.config, pacer.plan)
     paths = Paths(session.run.path, f"plusx train --resume --out {session.run}")
+    if not session.run.checkpoints.exists():  # else the checkpoint holds the filters
+        whiten(network, batches)
     training = Training(State.fresh(network, settings), settings, paths, _with_weights(session))
     training.resume()
-    if training.state.step == 0:
-        whiten(network, batches)
-        training = Training(State.fresh(network, settings), settings, paths, _with_weights(session))
-    return fit(training, batches, validate, _shortener(session, plan))
+    return fit(training, batches, validate, pacer.shorten)
 
 
 def _settings(config: Config, plan: Plan) -> Settings:
@@ -259,30 +256,6 @@ def _settings(config: Config, plan: Plan) -> Settings:
         shortened=plan.shortened,
         review_steps=tuple(planning.review_steps(plan)),
     )
-
-
-def _shortener(session: Session, plan: Plan) -> Shorten | None:
-    """Cuts the plan where the budget would be overrun, and writes that down before it takes effect."""
-    if plan.budget_seconds is None:
-        return None
-    budget, begun, current = plan.budget_seconds, time.monotonic(), plan
-    first = session.run.checkpoints.exists()
-
-    def shorten(step: int) -> tuple[tuple[int, int], ...] | None:
-        nonlocal current
-        if first:  # a resumed run keeps its plan: its clock says nothing about the first part
-            return None
-        now = time.monotonic()
-        expected = plan.seconds_from(0) - plan.seconds_from(step)
-        pace = (now - begun) / expected if expected else 1.0
-        shorter = current.shortened_at(step, session.started + budget - now - RESERVE, pace)
-        if shorter is None:
-            return None
-        current = shorter
-        session.run.write("plan", shorter.to_json())
-        return shorter.shortened
-
-    return shorten
 
 
 def _with_weights(session: Session) -> Listener:

@@ -91,7 +91,10 @@ def test_a_lock_is_refused_while_its_holder_lives_and_free_when_it_died(tmp_path
     with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(DiskError, match="is in use by another plusx process; wait for it to end"), durable.locked(lock):
+        with (
+            pytest.raises(DiskError, match="is in use by another plusx process; wait for it to end"),
+            durable.locked(lock),
+        ):
             pass
         holder.kill()
         holder.wait()

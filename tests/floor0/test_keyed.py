@@ -59,4 +59,8 @@ def test_generators_and_global_seeds_are_functions_of_their_key() -> None:
     assert keyed.generator(1, 2, 3, "mixup").random() != keyed.generator(1, 2, 4, "mixup").random()
     assert keyed.global_seed(0, 5) == keyed.global_seed(0, 5) != keyed.global_seed(0, 6)
     assert keyed.global_seed(0, 5, rank=1) != keyed.global_seed(0, 5)
-    assert keyed.content_key(0, "ab", "split") == keyed.content_key(0, "ab", "split") != keyed.content_key(1, "ab", "split")
+    assert (
+        keyed.content_key(0, "ab", "split")
+        == keyed.content_key(0, "ab", "split")
+        != keyed.content_key(1, "ab", "split")
+    )

@@ -41,6 +41,8 @@ def test_parameter_counts_are_the_published_ones(name: str, classes: int, expect
     assert parameters(create_model(name, classes)) == expected
 
 
-@pytest.mark.parametrize(("name", "millions"), [("resnet20", 0.27), ("resnet32", 0.46), ("resnet56", 0.85), ("resnet110", 1.7)])
+@pytest.mark.parametrize(
+    ("name", "millions"), [("resnet20", 0.27), ("resnet32", 0.46), ("resnet56", 0.85), ("resnet110", 1.7)]
+)
 def test_the_cifar_family_has_the_sizes_of_the_paper(name: str, millions: float) -> None:
     assert round(parameters(create_model(name, 10)) / 1e6, 2 if millions < 1 else 1) == millions

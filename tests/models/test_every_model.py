@@ -101,7 +101,9 @@ def learns(name: str, steps: int) -> tuple[float, float]:
     return losses[0], min(losses)
 
 
-SHALLOW = [n for n in NAMES if n.startswith(("vgg11", "vgg16-bn", "alexnet")) or n.endswith(("18", "20", "18-3x3", "whitened"))]
+SHALLOW = [
+    n for n in NAMES if n.startswith(("vgg11", "vgg16-bn", "alexnet")) or n.endswith(("18", "20", "18-3x3", "whitened"))
+]
 
 
 @pytest.mark.parametrize("name", SHALLOW)
@@ -138,11 +140,11 @@ def test_timm_networks_are_taken_by_name() -> None:
 
 
 def test_normalisation_is_torchvisions_to_the_bit() -> None:
-    from torchvision.transforms.v2 import functional as oracle
+    from torchvision.transforms import functional as oracle
 
-    pixels = torch.arange(256, dtype=torch.uint8).repeat(3).reshape(1, 3, 16, 16)
+    grey = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    ours = Normalised(torch.nn.Identity(), mean, std)(pixels)
-    theirs = oracle.normalize(oracle.to_dtype(pixels, torch.float32, scale=True), list(mean), list(std))
-    assert torch.equal(ours, theirs)
+    theirs = oracle.normalize(oracle.to_tensor(grey), list(mean), list(std))[None]
+    pixels = torch.from_numpy(grey).permute(2, 0, 1)[None]
+    assert torch.equal(Normalised(torch.nn.Identity(), mean, std)(pixels), theirs)
     assert torch.equal(Normalised(torch.nn.Identity(), mean, std)(pixels.float()), theirs)

@@ -44,7 +44,9 @@ def test_no_plan_is_longer_than_the_most_epochs() -> None:
 
 
 def test_a_budget_below_one_epoch_is_refused_with_what_is_needed() -> None:
-    with pytest.raises(UsageError, match=r"--time 600s is too short: .* need about 608 s on this machine; give at least"):
+    with pytest.raises(
+        UsageError, match=r"--time 600s is too short: .* need about 608 s on this machine; give at least"
+    ):
         timed(10.0)
 
 

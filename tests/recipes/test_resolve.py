@@ -89,7 +89,11 @@ def test_durations_are_read(text: str | float, expected: float) -> None:
             "--time and --epochs were both given, and only one of them can decide how long to train; leave one out.",
         ),
         ({"time": "soon"}, {}, "--time expects a duration such as 90s, 10m or 2h, and got 'soon'."),
-        ({"learning_rate": float("nan")}, {}, "the command line sets learning_rate to nan: input should be a finite number."),
+        (
+            {"learning_rate": float("nan")},
+            {},
+            "the command line sets learning_rate to nan: input should be a finite number.",
+        ),
     ],
 )
 def test_a_wrong_wish_is_one_sentence(flags: dict[str, Any], others: dict[str, Any], sentence: str) -> None:

@@ -23,11 +23,11 @@ def draw(label: int, number: int, size: tuple[int, int] = (40, 36)) -> Image.Ima
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def fill(folder: Path, counts: dict[str, int]) -> Path:
-    """Class folders of JPEGs."""
+def fill(folder: Path, counts: dict[str, int], first: int = 0) -> Path:
+    """Class folders of JPEGs, numbered from `first`."""
     for label, (name, count) in enumerate(sorted(counts.items())):
         (folder / name).mkdir(parents=True)
-        for number in range(count):
+        for number in range(first, first + count):
             draw(label, number).save(folder / name / f"{number}.jpg", quality=90)
     return folder
 

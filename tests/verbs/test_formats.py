@@ -42,7 +42,7 @@ def test_csv_survives_any_name_and_holds_no_formula() -> None:
         "probabilities": '{"cat": 0.25, "dog": 0.75}',
     }
     assert rows[1]["path"] == "'=1+1.jpg"
-    assert rows[2]["path"] == "'-a \"b\"\n\\udcff.jpg"
+    assert rows[2]["path"] == '\'-a "b"\n\\udcff.jpg'
 
 
 def test_a_kaggle_submission_has_the_second_class_and_half_for_what_cannot_be_read() -> None:
@@ -78,6 +78,7 @@ def test_a_model_file_comes_back_as_it_was(tmp_path: Path) -> None:
     assert not found.has_seen("cd" * 32)
 
 
+ZIP = "{path} is a zip archive, perhaps a PyTorch .pt file; plusx never loads pickles; "
 EXPECTED = "expected a model.safetensors of plusx, or the run folder that holds it."
 
 
@@ -85,7 +86,10 @@ EXPECTED = "expected a model.safetensors of plusx, or the run folder that holds 
     ("data", "sentence"),
     [
         (b"", "{path} is an empty file; " + EXPECTED),
-        (b"PK\x03\x04rest", "{path} is a zip archive, perhaps a PyTorch .pt file; plusx never loads pickles; " + EXPECTED),
+        (
+            b"PK\x03\x04rest",
+            "{path} is a zip archive, perhaps a PyTorch .pt file; plusx never loads pickles; " + EXPECTED,
+        ),
         (b"\x80\x04\x95rest", "{path} is a Python pickle, which plusx never loads; " + EXPECTED),
         (b"hello, this is text", "{path} is not a safetensors file, or a part of one; " + EXPECTED),
         (struct.pack("<Q", 2**60), "{path} is not a safetensors file, or a part of one; " + EXPECTED),

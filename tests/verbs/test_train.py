@@ -19,7 +19,6 @@ from PIL import Image
 
 import plusx
 from plusx.errors import DataError, ModelError, UsageError
-from plusx.images.decode import BadPhoto
 from plusx.recipes.plan import Plan
 from plusx.training.events import Notice, StepDone
 from plusx.verbs.evaluate import evaluate
@@ -70,25 +69,24 @@ CHILD = """
 import sys
 from plusx.cli.run import main
 from tests.verbs.conftest import QUICK, SETS
-flags = [f"--{k.replace('_', '-')}={v}" for k, v in QUICK.items()]
+flags = [f"--{k.replace('_', '-')}={v}" for k, v in QUICK.items() if f"--{k}" not in sys.argv]
 sets = [x for s in SETS for x in ("--set", s)]
 if __name__ == "__main__":
-    main(["train", *sys.argv[1:], *([] if "--resume" in sys.argv else flags + sets)])
+    main(["train", *([] if "--resume" in sys.argv else flags + sets), *sys.argv[1:]])
 """
 
 
-def child(arguments: list[str], tmp_path: Path) -> subprocess.Popen[bytes]:
+def child(arguments: list[str], heard: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
     root = Path(plusx.__file__).parents[1]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    command = [sys.executable, "-c", CHILD, *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=heard)
 
 
 def test_a_run_killed_three_times_and_resumed_ends_with_the_same_bytes(data: Path, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert child([str(data), "--out", str(whole)], tmp_path).wait() == 0
-    process = child([str(data), "--out", str(cut)], tmp_path)
+    assert child([str(data), "--out", str(whole)]).wait() == 0
+    process = child([str(data), "--out", str(cut)])
     kills, chance = 0, random.Random(0)
     while kills < 3:
         time.sleep(0.02)
@@ -99,7 +97,7 @@ def test_a_run_killed_three_times_and_resumed_ends_with_the_same_bytes(data: Pat
             process.kill()
             process.wait()
             kills += 1
-            process = child(["--resume", "--out", str(cut)], tmp_path)
+            process = child(["--resume", "--out", str(cut)])
     assert process.wait() == 0
     assert sha256(whole / "model.safetensors") == sha256(cut / "model.safetensors")
     assert (whole / "history.jsonl").read_bytes() == (cut / "history.jsonl").read_bytes()
@@ -107,7 +105,7 @@ def test_a_run_killed_three_times_and_resumed_ends_with_the_same_bytes(data: Pat
 
 def test_sigterm_exits_with_75_and_the_sentence_that_continues(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = child([str(data), "--out", str(out), "--set", "epochs=2000"], tmp_path)
+    process = child([str(data), "--out", str(out), "--epochs", "2000"], subprocess.PIPE)
     while not list((out / "checkpoints").glob("step-*")):
         time.sleep(0.05)
         assert process.poll() is None
@@ -172,11 +170,11 @@ def test_a_plan_repeats_a_run(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_time_budget_becomes_a_plan_that_is_kept(data: Path, tmp_path: Path) -> None:
-    started = time.monotonic()
-    trained = run(data, tmp_path / "run", epochs=None, time="12s", sets=("max_epochs=30",))
+    trained = run(data, tmp_path / "run", epochs=None, time="300s", sets=("max_epochs=2",))
     plan = Plan.from_json(json.loads((trained.run / "plan.json").read_text()))
-    assert plan.budget_seconds == 12
-    assert plan.total_steps % plan.steps_per_epoch == 0 or time.monotonic() - started > 4
+    assert plan.budget_seconds == 300
+    assert plan.total_steps == 2 * plan.steps_per_epoch
+    assert [size for size, seconds in plan.seconds_per_step if seconds > 0] == [32]
     assert trained.metrics["steps"] == plan.last_step
 
 
@@ -195,7 +193,7 @@ def test_training_stops_early_when_validation_stalls(data: Path, tmp_path: Path)
 
 def test_the_textbook_recipe_saves_weights_and_carves_nothing(data: Path, tmp_path: Path) -> None:
     source = fill(tmp_path / "set" / "train", {"lying": 9, "standing": 8})
-    fill(tmp_path / "set" / "test", {"lying": 2, "standing": 2})
+    fill(tmp_path / "set" / "test", {"lying": 2, "standing": 2}, first=100)
     flags = {"recipe": "textbook", "epochs": 1, "size": 32, "device": "cpu"}
     wish = Wish(flags=flags, sets=("width=0.1", "save_weights_every=2", "workers=0"), out=tmp_path / "run")
     trained = train([str(source.parent)], wish)
@@ -238,4 +236,3 @@ def test_predicting_streams_in_order_and_errors_are_rows(data: Path, tmp_path: P
     rows = list(predict(trained.model, [mixed, tmp_path / "missing.jpg"]))
     assert [Path(row.path).name for row in rows] == ["a.jpg", "b.jpg", "c.jpg", "missing.jpg"]
     assert [row.error and row.error["code"] for row in rows] == [None, "truncated", "empty", "unreadable"]
-    assert isinstance(BadPhoto("x", "y"), BadPhoto)
