@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from plusx.version import __version__
 
 if TYPE_CHECKING:
     from plusx import recipes
@@ -37,6 +37,7 @@ _PUBLIC = {
 
 __all__ = [
     "Error",
+    "__version__",
     "check",
     "create_model",
     "evaluate",
@@ -60,4 +61,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted(__all__)

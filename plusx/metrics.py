@@ -37,7 +37,7 @@ def log_loss(probabilities: Probabilities, labels: Labels) -> float:
 
 
 def expected_calibration_error(probabilities: Probabilities, labels: Labels, bins: int = CALIBRATION_BINS) -> float:
-    """Mean distance of probability and accuracy over equal-width bins (Guo et al. 2017, arXiv 1706.04599, equation 3)."""
+    """Mean distance of probability and accuracy over equal-width bins (Guo et al. 2017, equation 3)."""
     top = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
     place = np.clip(np.ceil(top * bins).astype(int) - 1, 0, bins - 1)

@@ -18,10 +18,10 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from plusx import __version__
 from plusx.durable import write_file
 from plusx.errors import model_file as sentences
 from plusx.images.preprocess import Preprocess
+from plusx.version import __version__
 
 FORMAT = 1
 KEY = "plusx"

@@ -94,16 +94,21 @@ class RunFolder:
 
 
 def create(out: Path | None, name: str) -> RunFolder:
-    """A new, empty run folder: `out`, or runs/<name>-<n> with the first free n. Raises UsageError where `out` is taken."""
+    """A new, empty run folder: `out`, or runs/<name>-<n>, n the first free one. Raises UsageError for a taken `out`."""
+    refuse_taken(out)
     try:
         if out is not None:
-            if out.exists() and (not out.is_dir() or any(out.iterdir())):
-                raise sentences.folder_taken(out)
             out.mkdir(parents=True, exist_ok=True)
             return RunFolder(out)
         return RunFolder(_first_free(name))
     except OSError as error:
         raise disk.cannot_write(out or RUNS, error) from error
+
+
+def refuse_taken(out: Path | None) -> None:
+    """Raise UsageError where `out` is a file or a folder with something in it."""
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise sentences.folder_taken(out)
 
 
 def open_run(path: Path) -> RunFolder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def fixed_seeds() -> Iterator[None]:
+def fixed_seeds() -> None:
     """Global generators start equal in every test that uses torch."""
     import sys
 
@@ -37,4 +36,3 @@ def fixed_seeds() -> Iterator[None]:
         import torch
 
         torch.manual_seed(0)
-    yield

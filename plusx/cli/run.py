@@ -7,12 +7,11 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from typing import Any
 
 from cyclopts import App, CycloptsError
 
-from plusx import __version__
 from plusx.errors import Error
+from plusx.version import __version__
 
 STARTED = time.monotonic()  # budgets count from here: what Python needed before is milliseconds
 
@@ -97,8 +96,3 @@ def _flush() -> None:
             stream.flush()
         except (BrokenPipeError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def arguments_of(tokens: Sequence[str]) -> Any:
-    """What the verb of a command line would be called with; for tests of the surface."""
-    return build().parse_args(list(tokens), exit_on_error=False, print_error=False)

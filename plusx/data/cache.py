@@ -25,7 +25,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from plusx import __version__
 from plusx.data.source import Photo
 from plusx.durable import TEMPORARY, locked, write_json
 from plusx.errors import DiskError
@@ -33,6 +32,7 @@ from plusx.errors import cache as sentences
 from plusx.images.decode import BadPhoto
 from plusx.images.pool import DecodePool
 from plusx.images.preprocess import Preprocess
+from plusx.version import __version__
 
 DEFAULT_GB = 20.0
 FORMAT = 1

@@ -11,7 +11,7 @@ from plusx.errors import DataError, ModelError, RunError, UsageError
 READABLE = "JPEG, PNG, WebP, BMP, GIF, TIFF and, with the extra plusx[heif], HEIC"
 
 
-class Undecodable(DataError):  # noqa: N818 - it says what the bytes are, as Interrupted does
+class Undecodable(DataError):
     """These bytes are no photo that can be used. `code` is stable, `reason` is for people.
 
     Codes: empty, truncated, not-an-image, unreadable, too-large, worker-died, timeout.

@@ -110,7 +110,7 @@ def _read_open(descriptor: int, offset: int, length: int) -> bytes:
     return data
 
 
-def _receive(requests: BinaryIO) -> Any:  # noqa: ANN401 - JSON
+def _receive(requests: BinaryIO) -> Any:
     lengths = requests.read(LENGTHS.size)
     if len(lengths) < LENGTHS.size:
         return None  # the parent is gone, or done

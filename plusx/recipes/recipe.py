@@ -1,4 +1,4 @@
-"""The recipes. Each is a function of the model that was asked for (None: the recipe's own) and returns a complete Config."""
+"""The recipes: functions of the model that was asked for (None: their own) that return a complete Config."""
 
 from __future__ import annotations
 

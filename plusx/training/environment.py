@@ -12,7 +12,7 @@ import numpy
 import PIL
 import torch
 
-import plusx
+from plusx.version import __version__
 
 
 def choose_device(name: str) -> torch.device:
@@ -58,7 +58,7 @@ def available_cores() -> int:
 def record(device: torch.device, *, fast_math: bool) -> dict[str, Any]:
     """What the numbers of a run depend on besides data, seed, settings and plan."""
     return {
-        "plusx": plusx.__version__,
+        "plusx": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,

@@ -42,7 +42,7 @@ class Settings:
     review_steps: tuple[int, ...] = field(default=())  # where a timed run asks whether it will end in time
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], **others: Any) -> Settings:  # noqa: ANN401 - fields of any type
+    def of(cls, config: Mapping[str, Any], **others: Any) -> Settings:
         """Settings from the fields of a configuration that bear the same names, and `others`."""
         names = {f.name for f in fields(cls)}
         return cls(**({name: value for name, value in config.items() if name in names} | others))

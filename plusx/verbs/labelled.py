@@ -17,7 +17,6 @@ import numpy.typing as npt
 from plusx.config import Config
 from plusx.data import split
 from plusx.data.cache import PixelStore, StreamingStore, pixel_store
-from plusx.data.files import is_glob
 from plusx.data.source import Listing, Photo, content_hashes, scan
 from plusx.durable import write_file
 from plusx.errors import data as sentences
@@ -60,15 +59,6 @@ class LabelledPhotos:
     @cached_property
     def _labels(self) -> Indices:
         return np.array([-1 if p.label is None else p.label for p in self.listing.photos], dtype=np.int64)
-
-
-def look_at_paths(data: Sequence[str]) -> None:
-    """Raise DataError where DATA is missing altogether; cheap, for before anything is written."""
-    if not data:
-        raise sentences.no_data()
-    for path in data:
-        if not os.path.lexists(path) and not is_glob(path):
-            raise sentences.missing(path)
 
 
 def look(data: Sequence[str], config: Config) -> LabelledPhotos:

@@ -58,7 +58,7 @@ def layers_of(network: nn.Module, size: int) -> Layers:
     found: list[Layer] = []
 
     def note(name: str, layer: nn.Module) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
             parameters = sum(p.numel() for p in layer.parameters())
             found.append(Layer(name, type(layer).__name__, tuple(output.shape[1:]), parameters))
 

@@ -1,4 +1,4 @@
-"""Keeping a time budget: how long a step takes here, measured before a run is planned, and what to do when it was wrong."""
+"""Keeping a time budget: how long a step takes, measured before a run is planned, and what to do if it was wrong."""
 
 from __future__ import annotations
 

@@ -17,11 +17,12 @@ from plusx.data.augment import Augment
 from plusx.data.loader import Batches, Order, Samples
 from plusx.errors import data as data_errors
 from plusx.errors import usage
+from plusx.images.decode import BadPhoto
 from plusx.models.normalise import Normalised
 from plusx.recipes import plan as planning
 from plusx.recipes.plan import Plan
 from plusx.recipes.resolve import resolve
-from plusx.run_folder import RunFolder, create, open_run
+from plusx.run_folder import RunFolder, create, open_run, refuse_taken
 from plusx.training import environment
 from plusx.training.events import Event, Listener, Notice
 from plusx.training.loop import Outcome, Paths, Training, Validate, fit
@@ -53,14 +54,22 @@ class Wish:
 
 @dataclass(frozen=True)
 class Session:
-    """A run folder, what is trained in it, how, on what, and since when."""
+    """What is trained, how, on what, since when, and who watches."""
 
-    run: RunFolder
     data: tuple[str, ...]
     config: Config
     device: torch.device
     started: float
     listen: Callable[[TrainEvent], None]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The pixels of a run: training and validation, and the photos left out because they cannot be read."""
+
+    training: Pixels
+    validation: Pixels | None
+    bad: tuple[tuple[str, BadPhoto], ...]
 
 
 def train(
@@ -73,48 +82,36 @@ def train(
     """Train on DATA as `wish` asks; returns what was trained. `started` (monotonic) is when a time budget began.
 
     Raises UsageError, DataError, ModelError, DiskError, RunError, and Interrupted after a stop on request.
+    Nothing is written before DATA has been found fit to train on.
     """
     begun = time.monotonic() if started is None else started
-    session = (_resumed if wish.resume else _new)(data, wish, begun, on_event or _silent)
-    if wish.resume and session.run.finished:
-        return read_trained(session.run)
-    with session.run.lock():
-        return _train(session, wish)
+    listen = on_event or _silent
+    return _resume(data, wish, begun, listen) if wish.resume else _start(data, wish, begun, listen)
 
 
-def _train(session: Session, wish: Wish) -> Trained:
-    """Look, decode, build, plan, fit, finish."""
-    config, listen = session.config, session.listen
-    photos = _photos(session)
-    training, validation = _pixels(session, photos)
-    network = build_network(config, len(photos.listing.classes), session.device)
-    listen(Built(config, photos.listing, _counts(photos), network, session.run.path))
-    plan = _plan(session, wish, network, training, validation)
-    listen(Planned(plan, config))
-    pacer = Pacer(session.run, plan, session.started)
-    batches = _batches(session, photos, training, pacer)
-    try:
-        outcome = _fit(session, network, batches, pacer, _validator(session, photos, validation))
-    finally:
-        batches.close()
-    return finish(session.run, config, photos, outcome, validation)
-
-
-def _new(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[TrainEvent], None]) -> Session:
+def _start(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[TrainEvent], None]) -> Trained:
+    """A new run: look and decode, then make its folder, then train."""
     config = resolve(wish.flags, sets=wish.sets, file=wish.file)
+    refuse_taken(wish.out)
     device = _device(config)
     if config.time is None and config.epochs is None:
         config = config.model_copy(update={"time": CPU_BUDGET if device.type == "cpu" else GPU_BUDGET})
-    config = with_default_rate(config)
-    labelled.look_at_paths(data)  # before a folder is made for the run
+    session = Session(tuple(data), with_default_rate(config), device, begun, listen)
+    photos = labelled.look(session.data, session.config)
+    decoded = _decode(session, photos)
     run = create(wish.out, _run_name(data, config))
-    run.write("run", {"data": list(labelled.absolute(data))})
-    run.write("environment", environment.record(device, fast_math=config.fast_math))
-    run.write_config(config.model_dump(mode="json"))
-    return Session(run, tuple(data), config, device, begun, listen)
+    with run.lock():
+        run.write("run", {"data": list(labelled.absolute(data))})
+        run.write("environment", environment.record(device, fast_math=config.fast_math))
+        run.write_config(session.config.model_dump(mode="json"))
+        split.write_split_csv(run.split, labelled.split_rows(photos))
+        if decoded.bad:
+            labelled.write_skipped(run.path / "skipped.csv", decoded.bad)
+        return _train(session, run, photos, decoded, wish.plan)
 
 
-def _resumed(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[TrainEvent], None]) -> Session:
+def _resume(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[TrainEvent], None]) -> Trained:
+    """An existing run, with the settings, photos and threads it was started with; a finished one stays as it is."""
     if wish.out is None:
         raise usage.resume_without_run()
     run = open_run(wish.out)
@@ -123,13 +120,43 @@ def _resumed(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Tr
     kept = tuple(run.read("run")["data"])
     if data and labelled.absolute(data) != kept:
         raise usage.changed_settings(run.path, [("DATA", " ".join(kept), " ".join(data))])
-    device = _device(config, run.read("environment").get("threads"))
-    changes = environment.differences(run.read("environment"), environment.record(device, fast_math=config.fast_math))
+    if run.finished:
+        return read_trained(run)
+    with run.lock():
+        session = Session(kept, config, _recorded_device(run, config, listen), begun, listen)
+        photos = labelled.look(kept, config)
+        labelled.refuse_changed(run.split, photos)
+        return _train(session, run, photos, _decode(session, photos), None)
+
+
+def _train(
+    session: Session, run: RunFolder, photos: LabelledPhotos, decoded: Decoded, given_plan: Path | None
+) -> Trained:
+    """Build, plan, fit, finish."""
+    config, listen = session.config, session.listen
+    network = build_network(config, len(photos.listing.classes), session.device)
+    listen(Built(config, photos.listing, _counts(photos), network, run.path))
+    plan = _plan(session, run, given_plan, network, decoded)
+    listen(Planned(plan, config))
+    pacer = Pacer(run, plan, session.started)
+    batches = _batches(session, photos, decoded.training, pacer)
+    try:
+        outcome = _fit(session, run, network, batches, pacer, _validator(session, photos, decoded.validation))
+    finally:
+        batches.close()
+    return finish(run, config, photos, outcome, decoded.validation)
+
+
+def _recorded_device(run: RunFolder, config: Config, listen: Callable[[TrainEvent], None]) -> torch.device:
+    """The device of a resumed run, with its thread count; whatever else has changed is told."""
+    recorded = run.read("environment")
+    device = _device(config, recorded.get("threads"))
+    changes = environment.differences(recorded, environment.record(device, fast_math=config.fast_math))
     if changes:
         listen(
             Notice(f"The environment has changed ({'; '.join(changes)}), so the result may differ in its last bits.")
         )
-    return Session(run, kept, config, device, begun, listen)
+    return device
 
 
 def _refuse_changes(run: RunFolder, config: Config, wish: Wish) -> None:
@@ -151,32 +178,21 @@ def _device(config: Config, threads: int | None = None) -> torch.device:
     return environment.choose_device(config.device)
 
 
-def _photos(session: Session) -> LabelledPhotos:
-    """The photos of DATA and their split, which a resumed run must find as they were."""
-    photos = labelled.look(session.data, session.config)
-    if session.run.split.exists():
-        labelled.refuse_changed(session.run.split, photos)
-    else:
-        split.write_split_csv(session.run.split, labelled.split_rows(photos))
-    return photos
-
-
-def _pixels(session: Session, photos: LabelledPhotos) -> tuple[Pixels, Pixels | None]:
+def _decode(session: Session, photos: LabelledPhotos) -> Decoded:
     """Decoded training and validation photos. Raises DataError that lists every unreadable one."""
     config = session.config
     largest = max(size for _, size in planning.training_sizes(config))
     wanted = {"train": labelled.training_preprocess(config, largest), "val": labelled.tested_preprocess(config)}
     decoded = {name: _decoded(session, photos, name, how) for name, how in wanted.items()}
-    bad = [entry for pixels in decoded.values() if pixels for entry in pixels.bad]
+    bad = tuple(entry for pixels in decoded.values() if pixels for entry in pixels.bad)
     if bad and not config.skip_bad:
         labelled.refuse_bad(session.data, len(photos.hashes), bad)
     if bad:
         session.listen(Notice(f"Training without {len(bad)} photos that cannot be read; skipped.csv names them."))
-        labelled.write_skipped(session.run.path / "skipped.csv", bad)
     training = decoded["train"]
     if training is None or len(np.unique(photos.labels(training.rows))) < len(photos.listing.classes):
         raise data_errors.no_training_photos(" ".join(session.data))
-    return training, decoded["val"]
+    return Decoded(training, decoded["val"], bad)
 
 
 def _decoded(session: Session, photos: LabelledPhotos, name: str, how: Any) -> Pixels | None:
@@ -193,19 +209,18 @@ def _decoded(session: Session, photos: LabelledPhotos, name: str, how: Any) -> P
     return pixels
 
 
-def _plan(session: Session, wish: Wish, network: Normalised, training: Pixels, validation: Pixels | None) -> Plan:
+def _plan(session: Session, run: RunFolder, given: Path | None, network: Normalised, decoded: Decoded) -> Plan:
     """The plan of the run: its own when resumed, a given one, or a new one; written before the first step."""
-    config, run = session.config, session.run
+    config = session.config
     if run.plan.exists():
         return planning.read_plan(run.plan)
-    order = _order(config)
-    steps = order.steps_per_epoch(len(training.rows))
-    if wish.plan is not None:
-        plan = planning.read_plan(wish.plan)
+    steps = _order(config).steps_per_epoch(len(decoded.training.rows))
+    if given is not None:
+        plan = planning.read_plan(given)
     elif config.epochs is not None:
         plan = planning.counted(config, steps, config.epochs)
     else:
-        plan = _timed_plan(session, network, steps, validation)
+        plan = _timed_plan(session, network, steps, decoded.validation)
     run.write("plan", plan.to_json())
     return plan
 
@@ -238,12 +253,14 @@ def _validator(session: Session, photos: LabelledPhotos, validation: Pixels | No
     return validator(validation, photos.labels(validation.rows), chooses)
 
 
-def _fit(session: Session, network: Normalised, batches: Batches, pacer: Pacer, validate: Validate | None) -> Outcome:
+def _fit(
+    session: Session, run: RunFolder, network: Normalised, batches: Batches, pacer: Pacer, validate: Validate | None
+) -> Outcome:
     settings = _settings(session.config, pacer.plan)
-    paths = Paths(session.run.path, f"plusx train --resume --out {session.run}")
-    if not session.run.checkpoints.exists():  # else the checkpoint holds the filters
+    paths = Paths(run.path, f"plusx train --resume --out {run}")
+    if not run.checkpoints.exists():  # else the checkpoint holds the filters
         whiten(network, batches)
-    training = Training(State.fresh(network, settings), settings, paths, _with_weights(session))
+    training = Training(State.fresh(network, settings), settings, paths, _with_weights(session, run))
     training.resume()
     return fit(training, batches, validate, pacer.shorten)
 
@@ -258,11 +275,11 @@ def _settings(config: Config, plan: Plan) -> Settings:
     )
 
 
-def _with_weights(session: Session) -> Listener:
+def _with_weights(session: Session, run: RunFolder) -> Listener:
     """Events go to whoever watches; weights that are due are saved on the way."""
 
     def listen(event: Event) -> None:
-        save_weights(session.run.path, event)
+        save_weights(run.path, event)
         session.listen(event)
 
     return listen

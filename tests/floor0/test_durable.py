@@ -83,7 +83,14 @@ def test_a_line_cut_off_by_a_crash_is_passed_over(tmp_path: Path) -> None:
     assert list(durable.Log(tmp_path / "log").records()) == [{"step": 1}]
 
 
-HOLD = "import sys, time; from pathlib import Path; from plusx.durable import locked\nwith locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
+HOLD = """
+import sys, time
+from pathlib import Path
+from plusx.durable import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def test_a_lock_is_refused_while_its_holder_lives_and_free_when_it_died(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""The command line: flags, sentences and exit codes."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+
+import pytest
+
+from plusx.cli.run import VERBS, run
+from plusx.cli.train import train
+from tests.verbs.conftest import SETS, fill
+
+FLAGS = [
+    *("data", "recipe", "model", "time", "epochs", "size", "batch_size", "split", "skip_bad", "seed", "device"),
+    *("out", "resume", "plan", "config", "set_", "json", "quiet", "verbose"),
+]
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    captured = capsys.readouterr()
+    return captured.out, captured.err
+
+
+def test_the_flags_of_train_are_few_and_frozen() -> None:
+    assert list(inspect.signature(train).parameters) == FLAGS
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_that_explains_every_flag(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([verb, "--help"]) == 0
+    out, _ = lines(capsys)
+    assert out.startswith(f"Usage: plusx {verb}")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "code", "sentence"),
+    [
+        (["trian", "x"], 2, "Did you mean"),
+        (["train", "x", "--epoch", "3"], 2, "Did you mean --epochs? `plusx train --help` lists what it takes."),
+        (["train", "x", "--epochs", "many"], 2, 'unable to convert "many" into int'),
+        (["train", "/nowhere/at/all"], 3, "/nowhere/at/all does not exist"),
+        (["train", "."], 3, "."),
+        (["train", "--resume"], 2, "--resume needs the run folder it continues: add --out runs/NAME"),
+        (["train", ".", "--recipe", "slow"], 2, "There is no recipe 'slow'; the recipes are best, fast, textbook."),
+        (["evaluate", "/nowhere"], 4, "There is no /nowhere; expected a model.safetensors of plusx"),
+        (["predict", "/nowhere", "x.jpg"], 4, "There is no /nowhere; expected a model.safetensors of plusx"),
+        (["models", "resnet81"], 2, "There is no model 'resnet81'; `plusx models` lists them. Did you mean resnet18?"),
+        (["models", "alexnet", "--size", "32"], 2, "alexnet needs photos of at least 63 px and --size is 32"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_its_exit_code(
+    tokens: list[str],
+    code: int,
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(tokens) == code
+    out, err = lines(capsys)
+    assert out == ""
+    assert err.startswith("plusx: ")
+    assert sentence in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_layer_table_of_the_textbook_network_ends_with_its_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "resnet18-3x3", "--size", "32"]) == 0
+    out, _ = lines(capsys)
+    assert out.splitlines()[-1].split() == ["total", "11,169,858"]
+    assert out.splitlines()[1].split() == ["conv1", "Conv2d", "64", "x", "32", "x", "32", "1,728"]
+
+
+def test_the_whole_path_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = fill(tmp_path / "stripes", {"lying": 20, "standing": 20})
+    assert run(["check", str(data)]) == 0
+    lines(capsys)
+    sets = [token for text in SETS for token in ("--set", text)]
+    flags = ["--model", "resnet20", "--size", "32", "--batch-size", "16", "--epochs", "2", "--device", "cpu"]
+    assert run(["train", str(data), *flags, *sets, "--json"]) == 0
+    out, _ = lines(capsys)
+    trained = json.loads(out)
+    assert trained["run"] == "runs/stripes-fast-1"
+    assert run(["evaluate", trained["run"], "--json"]) == 0
+    evaluation = json.loads(lines(capsys)[0])
+    assert set(evaluation) == {
+        *("n", "accuracy", "accuracy_ci95", "log_loss", "ece", "per_class", "confusion", "classes", "coverage"),
+        *("risk_coverage", "model_sha256", "data_fingerprint", "seconds", "images_per_second", "left_out", "skipped"),
+    }
+    assert run(["evaluate", trained["run"]]) == 0
+    assert lines(capsys)[0].startswith("accuracy ")
+    assert run(["predict", trained["model"], str(data / "lying"), "--csv", "--out", "answers.csv"]) == 0
+    assert len((tmp_path / "answers.csv").read_text().splitlines()) == 21
+    assert run(["predict", trained["model"], "--json", "--csv", "x.jpg"]) == 2
+    assert "--json and --csv ask for different outputs; give one of them." in lines(capsys)[1]
+    assert run(["predict", trained["model"], "missing.jpg"]) == 3
+    assert "missing.jpg" in lines(capsys)[0]
+    assert run(["cache", "--clear"]) == 0
+    assert "0 decoded sets, 0.0 MB" in lines(capsys)[0]
