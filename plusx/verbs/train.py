@@ -29,6 +29,7 @@ from plusx.training.loop import Outcome, Paths, Training, Validate, fit
 from plusx.training.settings import Settings
 from plusx.training.step import State
 from plusx.verbs import labelled
+from plusx.verbs.board import Board, require_tensorboard
 from plusx.verbs.finish import Trained, finish, read_trained
 from plusx.verbs.labelled import LabelledPhotos, Pixels
 from plusx.verbs.network import build_network, whiten, with_default_rate
@@ -93,6 +94,8 @@ def _start(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Trai
     """A new run: look and decode, then make its folder, then train."""
     config = resolve(wish.flags, sets=wish.sets, file=wish.file)
     refuse_taken(wish.out)
+    if config.tensorboard:
+        require_tensorboard()
     device = _device(config)
     if config.time is None and config.epochs is None:
         config = config.model_copy(update={"time": CPU_BUDGET if device.type == "cpu" else GPU_BUDGET})
@@ -256,13 +259,15 @@ def _validator(session: Session, photos: LabelledPhotos, validation: Pixels | No
 def _fit(
     session: Session, run: RunFolder, network: Normalised, batches: Batches, pacer: Pacer, validate: Validate | None
 ) -> Outcome:
+    board = Board(run.path, wanted=session.config.tensorboard)
     settings = _settings(session.config, pacer.plan)
     paths = Paths(run.path, f"plusx train --resume --out {run}")
     if not run.checkpoints.exists():  # else the checkpoint holds the filters
         whiten(network, batches)
-    training = Training(State.fresh(network, settings), settings, paths, _with_weights(session, run))
+    training = Training(State.fresh(network, settings), settings, paths, _listener(session, run, board))
     training.resume()
-    return fit(training, batches, validate, pacer.shorten)
+    with board:
+        return fit(training, batches, validate, pacer.shorten)
 
 
 def _settings(config: Config, plan: Plan) -> Settings:
@@ -275,11 +280,12 @@ def _settings(config: Config, plan: Plan) -> Settings:
     )
 
 
-def _with_weights(session: Session, run: RunFolder) -> Listener:
-    """Events go to whoever watches; weights that are due are saved on the way."""
+def _listener(session: Session, run: RunFolder, board: Board) -> Listener:
+    """Events go to whoever watches and to the board; weights that are due are saved on the way."""
 
     def listen(event: Event) -> None:
         save_weights(run.path, event)
+        board.listen(event)
         session.listen(event)
 
     return listen

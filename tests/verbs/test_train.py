@@ -236,3 +236,17 @@ def test_predicting_streams_in_order_and_errors_are_rows(data: Path, tmp_path: P
     rows = list(predict(trained.model, [mixed, tmp_path / "missing.jpg"]))
     assert [Path(row.path).name for row in rows] == ["a.jpg", "b.jpg", "c.jpg", "missing.jpg"]
     assert [row.error and row.error["code"] for row in rows] == [None, "truncated", "empty", "unreadable"]
+
+
+def test_tensorboard_gets_the_same_figures(data: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    trained = run(data, tmp_path / "run", sets=("tensorboard=true",))
+    board = accumulator.EventAccumulator(str(trained.run / "tensorboard"))
+    board.Reload()
+    history = [json.loads(line) for line in (trained.run / "history.jsonl").read_text().splitlines()]
+    losses = {event.step: event.value for event in board.Scalars("train/loss")}
+    assert len(losses) == trained.metrics["steps"]
+    for record in history:
+        if "loss" in record:
+            assert losses[record["step"]] == pytest.approx(record["loss"])
+    assert [event.step for event in board.Scalars("validation/accuracy")] == [3, 6, 9]
