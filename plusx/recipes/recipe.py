@@ -63,6 +63,7 @@ def fast(model: str | None = None) -> Config:
         label_smoothing=0.1,
         flip="alternating",
         crop_scale=(0.8, 1.0),
+        patience=20,
         **network,
     )
 

@@ -23,6 +23,7 @@ from plusx.model_file import load
 from plusx.run_folder import model_path, open_run
 from plusx.verbs.labelled import Progress, refuse_changed, split_photos
 
+SHOWN_CLASSES = 8  # up to here the whole confusion matrix is printed
 NAMED = 20  # how many left-out photos a report names
 
 
@@ -172,6 +173,13 @@ def _per_class(figures: dict[str, Any]) -> list[str]:
 def _confusion(figures: dict[str, Any]) -> list[str]:
     """The confusion matrix; for many classes only its largest entries off the diagonal."""
     classes, counts = figures["classes"], np.array(figures["confusion"])
+    if len(classes) <= SHOWN_CLASSES:
+        width = max(8, *(len(name) for name in classes))
+        head = "  " + " " * width + "".join(f"  {name:>{width}}" for name in classes) + "   <- answered"
+        body = [
+            f"  {n:>{width}}" + "".join(f"  {c:>{width},}" for c in row) for n, row in zip(classes, counts, strict=True)
+        ]
+        return [head, *body]
     wrong = [(int(counts[i, j]), i, j) for i in range(len(classes)) for j in range(len(classes)) if i != j]
     worst = [entry for entry in sorted(wrong, reverse=True)[:10] if entry[0]]
     return [f"  {count} of {classes[i]} taken for {classes[j]}" for count, i, j in worst]
