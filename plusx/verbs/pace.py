@@ -13,6 +13,7 @@ from plusx.config import Config
 from plusx.models.normalise import Normalised
 from plusx.recipes.plan import Plan, training_sizes
 from plusx.run_folder import RunFolder
+from plusx.training.checkpoint import found
 from plusx.training.settings import Settings
 from plusx.training.step import State, train_step
 
@@ -27,7 +28,7 @@ class Pacer:
         self.plan = plan
         self._run, self._started, self._begun = run, started, time.monotonic()
         # the clock of a resumed run says nothing about its first part, so its plan stands
-        self._cuts = plan.budget_seconds is not None and not run.checkpoints.exists()
+        self._cuts = plan.budget_seconds is not None and not found(run.checkpoints)
 
     def size_at(self, step: int) -> int:
         """Training size of `step` in the plan as it is now."""

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from plusx import metrics
+from plusx.data import geometry
 from plusx.data.loader import in_order
 from plusx.engines.torch_engine import mean_probabilities
 from plusx.verbs.labelled import Indices, Pixels, Store
@@ -21,28 +22,40 @@ Validate = Callable[[nn.Module], Mapping[str, float]]
 
 @torch.inference_mode()
 def probabilities(
-    network: nn.Module, store: Store, rows: Indices, views: tuple[str, ...], batch_size: int = BATCH
+    network: nn.Module, store: Store, rows: Indices, views: tuple[str, ...], *, size: int | None = None
 ) -> Probabilities:
-    """Probabilities [n, C] for the store's photos at `rows`."""
+    """Probabilities [n, C] for the store's photos at `rows`, scaled to `size` where it is given."""
     device = next(network.parameters()).device
     answers = []
-    for pixels in in_order(store, rows, batch_size):
+    for pixels in in_order(store, rows, BATCH):
         images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).contiguous()  # [b, 3, S, S]
-        answers.append(mean_probabilities(network, images, views).cpu().numpy())
+        answers.append(mean_probabilities(network, _scaled(images, size), views).cpu().numpy())
     return np.concatenate(answers)
 
 
-def validator(pixels: Pixels, labels: Indices, chooses: npt.NDArray[np.bool_]) -> Validate | None:
+def validator(
+    pixels: Pixels, labels: Indices, chooses: npt.NDArray[np.bool_], share: Callable[[], float]
+) -> Validate | None:
     """What is measured between epochs: accuracy and log loss on the half of validation that chooses, one view.
 
-    None where there are no such photos.
+    While training sizes grow, a network knows things at the size it has seen so far: `share` tells how
+    large that is, as a share of the final size, and the photos are scaled to the same share. None where
+    there are no photos to choose by.
     """
     rows, right = pixels.store_rows[chooses], labels[chooses]
     if not len(rows):
         return None
 
     def validate(network: nn.Module) -> dict[str, float]:
-        answers = probabilities(network, pixels.store, rows, ("identity",))
+        size = round(pixels.store.size * share())
+        answers = probabilities(network, pixels.store, rows, ("identity",), size=size)
         return {"accuracy": metrics.accuracy(answers, right), "log_loss": metrics.log_loss(answers, right)}
 
     return validate
+
+
+def _scaled(images: Tensor, size: int | None) -> Tensor:
+    """Images [b, 3, S, S] at `size`, the very same where that is their size."""
+    if size is None or size == images.shape[-1]:
+        return images
+    return geometry.resample(images, geometry.whole(np.zeros(len(images), dtype=bool)), size)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from plusx.recipes import plan as planning
 from plusx.recipes.plan import Plan
 from plusx.recipes.resolve import resolve
 from plusx.run_folder import RunFolder, create, open_run, refuse_taken
-from plusx.training import environment
+from plusx.training import checkpoint, environment
 from plusx.training.events import Event, Listener, Notice
 from plusx.training.loop import Outcome, Paths, Training, Validate, fit
 from plusx.training.settings import Settings
@@ -141,12 +144,7 @@ def _train(
     listen(Built(config, photos.listing, _counts(photos), network, run.path))
     plan = _plan(session, run, given_plan, network, decoded)
     listen(Planned(plan, config))
-    pacer = Pacer(run, plan, session.started)
-    batches = _batches(session, photos, decoded.training, pacer)
-    try:
-        outcome = _fit(session, run, network, batches, pacer, _validator(session, photos, decoded.validation))
-    finally:
-        batches.close()
+    outcome = _fit(session, run, photos, decoded, network, plan)
     return finish(run, config, photos, outcome, decoded.validation)
 
 
@@ -249,25 +247,37 @@ def _order(config: Config) -> Order:
     return Order(config.seed, config.batch_size, config.drop_last, config.sampling)
 
 
-def _validator(session: Session, photos: LabelledPhotos, validation: Pixels | None) -> Validate | None:
+def _fit(
+    session: Session, run: RunFolder, photos: LabelledPhotos, decoded: Decoded, network: Normalised, plan: Plan
+) -> Outcome:
+    """Train the network to the end of the plan, from its newest checkpoint where there is one."""
+    pacer = Pacer(run, plan, session.started)
+    settings = _settings(session.config, plan)
+    paths = Paths(run.path, f"plusx train --resume --out {shlex.quote(str(run))}")
+    with (
+        closing(_batches(session, photos, decoded.training, pacer)) as batches,
+        Board(run.path, wanted=session.config.tensorboard) as board,
+    ):
+        if not checkpoint.found(run.checkpoints):  # else the checkpoint holds the filters
+            whiten(network, batches)
+        training = Training(State.fresh(network, settings), settings, paths, _listener(session, run, board))
+        training.resume()
+        share = partial(_size_share, training, pacer)
+        return fit(training, batches, _validator(session, photos, decoded.validation, share), pacer.shorten)
+
+
+def _size_share(training: Training, pacer: Pacer) -> float:
+    """Size of the last finished step as a share of the largest."""
+    return pacer.size_at(max(0, training.state.step - 1)) / max(size for _, size in pacer.plan.sizes)
+
+
+def _validator(
+    session: Session, photos: LabelledPhotos, validation: Pixels | None, share: Callable[[], float]
+) -> Validate | None:
     if validation is None:
         return None
     chooses = split.halves([photos.hashes[i] for i in validation.rows], session.config.seed)
-    return validator(validation, photos.labels(validation.rows), chooses)
-
-
-def _fit(
-    session: Session, run: RunFolder, network: Normalised, batches: Batches, pacer: Pacer, validate: Validate | None
-) -> Outcome:
-    board = Board(run.path, wanted=session.config.tensorboard)
-    settings = _settings(session.config, pacer.plan)
-    paths = Paths(run.path, f"plusx train --resume --out {run}")
-    if not run.checkpoints.exists():  # else the checkpoint holds the filters
-        whiten(network, batches)
-    training = Training(State.fresh(network, settings), settings, paths, _listener(session, run, board))
-    training.resume()
-    with board:
-        return fit(training, batches, validate, pacer.shorten)
+    return validator(validation, photos.labels(validation.rows), chooses, share)
 
 
 def _settings(config: Config, plan: Plan) -> Settings:
