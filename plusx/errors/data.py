@@ -183,7 +183,7 @@ def webdataset_label(name: str) -> DataError:
 def bad_split(text: str) -> UsageError:
     """--split cannot be understood."""
     return UsageError(
-        f"--split {text} is not understood: expected three numbers for train/val/test that sum to 100, "
+        f"--split {text} is not understood: expected three whole percentages for train/val/test that sum to 100, "
         "train above 0, such as 80/10/10.",
         code="bad-split",
     )

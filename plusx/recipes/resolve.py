@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from plusx.config import Config
+from plusx.data.split import parse_fractions
 from plusx.errors import usage
 from plusx.recipes.recipe import recipe
 
@@ -39,9 +40,12 @@ def resolve(
     base = recipe(str(wished.get("recipe") or "fast"), wished.get("model")).model_dump()
     values = base | _one_budget(layers, wished)
     try:
-        return Config.model_validate(values)
+        config = Config.model_validate(values)
     except ValidationError as error:
         raise _named_error(error, layers) from None
+    if config.split:
+        parse_fractions(config.split)  # a split that makes no sense is told before a photo is read
+    return config
 
 
 def seconds(text: str | float) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import statistics
 import time
-from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from plusx.config import Config
+from plusx.data.loader import Batch
 from plusx.models.normalise import Normalised
 from plusx.recipes.plan import Plan, training_sizes
 from plusx.run_folder import RunFolder
@@ -17,7 +17,7 @@ from plusx.training.checkpoint import found
 from plusx.training.settings import Settings
 from plusx.training.step import State, train_step
 
-WARM_UP, MEASURED = 2, 5
+WARM_UP, MEASURED = 2, 6  # rounds over the sizes
 RESERVE = 4.0  # seconds of a budget for the last checkpoint, the model file and the end of the process
 
 
@@ -50,21 +50,20 @@ class Pacer:
         return shorter.shortened
 
 
-@dataclass
-class Noise:
-    """A batch of random pixels: as much work as photos."""
-
-    images: torch.Tensor
-    targets: torch.Tensor
-    indices: object = None
-
-
 def seconds_per_step(network: Normalised, config: Config, device: torch.device) -> dict[int, float]:
-    """Median seconds of a training step at every size of the recipe, on a copy of the network."""
+    """Seconds of an undisturbed training step at every size of the recipe, on a copy of the network.
+
+    The sizes take turns, and the second fastest step of each counts: other work on the machine only
+    adds time, a plan too long is cut at half time, and one too short wastes its budget.
+    """
     settings = Settings.of(config.model_dump(), total_steps=10_000, steps_per_epoch=100)
     state = State.fresh(copy.deepcopy(network), settings)
-    sizes = sorted({size for _, size in training_sizes(config)})
-    return {size: _median_step(state, settings, _noise(config.batch_size, size, device)) for size in sizes}
+    batches = {size: _noise(config.batch_size, size, device) for _, size in training_sizes(config)}
+    taken: dict[int, list[float]] = {size: [] for size in sorted(batches)}
+    for _ in range(WARM_UP + MEASURED):
+        for size, seconds in taken.items():
+            seconds.append(_step_seconds(state, settings, batches[size]))
+    return {size: sorted(seconds[WARM_UP:])[1] for size, seconds in taken.items()}
 
 
 def seconds_per_photo_tested(network: Normalised, size: int, device: torch.device) -> float:
@@ -78,16 +77,13 @@ def seconds_per_photo_tested(network: Normalised, size: int, device: torch.devic
     return (time.perf_counter() - started) / len(images)
 
 
-def _median_step(state: State, settings: Settings, batch: Noise) -> float:
-    taken = []
-    for _ in range(WARM_UP + MEASURED):
-        started = time.perf_counter()
-        train_step(state, batch, settings)  # type: ignore[arg-type]
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken[WARM_UP:])
+def _step_seconds(state: State, settings: Settings, batch: Batch) -> float:
+    started = time.perf_counter()
+    train_step(state, batch, settings)
+    return time.perf_counter() - started
 
 
-def _noise(count: int, size: int, device: torch.device) -> Noise:
+def _noise(count: int, size: int, device: torch.device) -> Batch:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
-    return Noise(images.to(device), (torch.arange(count) % 2).to(device))
+    return Batch(images.to(device), (torch.arange(count) % 2).to(device), np.arange(count))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import plusx
 from plusx.cli.run import VERBS, run
 from plusx.cli.train import train
 from tests.verbs.conftest import SETS, fill
@@ -66,6 +69,11 @@ def test_a_mistake_is_one_sentence_and_its_exit_code(
     assert sentence in err
     assert "Traceback" not in err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_package_runs_as_a_module() -> None:
+    told = subprocess.run([sys.executable, "-m", "plusx", "--version"], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == plusx.__version__
 
 
 def test_the_layer_table_of_the_textbook_network_ends_with_its_parameters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,7 +131,9 @@ def test_fractions_are_read_as_percentages() -> None:
 
 @pytest.mark.parametrize("text", ["80/10", "80/10/20", "0/50/50", "a/b/c", "", "80-10-10", "110/-5/-5"])
 def test_other_fractions_are_a_sentence(text: str) -> None:
-    with pytest.raises(UsageError, match="expected three numbers for train/val/test that sum to 100") as caught:
+    with pytest.raises(
+        UsageError, match="expected three whole percentages for train/val/test that sum to 100"
+    ) as caught:
         parse_fractions(text)
     assert caught.value.exit_code == 2
 

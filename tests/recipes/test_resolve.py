@@ -90,6 +90,12 @@ def test_durations_are_read(text: str | float, expected: float) -> None:
         ),
         ({"time": "soon"}, {}, "--time expects a duration such as 90s, 10m or 2h, and got 'soon'."),
         (
+            {"split": "90/20/10"},
+            {},
+            "--split 90/20/10 is not understood: expected three whole percentages for train/val/test that sum to 100, "
+            "train above 0, such as 80/10/10.",
+        ),
+        (
             {"learning_rate": float("nan")},
             {},
             "the command line sets learning_rate to nan: input should be a finite number.",
