@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
-from plusx.cli.flags import Json
+from plusx.cli.flags import Json, Switch
 
 
-def cache(*, clear: Annotated[bool, Parameter(negative="")] = False, json: Json = False) -> int:
+def cache(*, clear: Switch = False, json: Json = False) -> int:
     """Show the cache of decoded photos, or clear it.
 
     Parameters

@@ -15,14 +15,17 @@ def check(*data: str, json: Json = False, quiet: Quiet = False) -> int:
     data
         Photos: a folder with one folder per class (or train/, val/, test/ of them), tar archives, a glob, or a CSV.
     """
-    from plusx.cli.terminal import console, counting, document, result
+    from plusx.cli.terminal import console, counting, document, result, suggest
     from plusx.verbs.check import check
 
-    with counting(console(quiet or json), "reading photos") as progress:
+    err = console(quiet or json)
+    with counting(err, "reading photos") as progress:
         report = check(data, on_progress=progress)
     if json:
         document(report.to_json())
     else:
         for line in report.lines():
             result(line)
+    if not report.problems:
+        suggest(err, "plusx", "train", *data)
     return report.exit_code

@@ -22,7 +22,7 @@ def demo(
         Draws other pictures and trains another network.
     """
     from plusx.cli.live import Live
-    from plusx.cli.terminal import console, counting, percent, result, table
+    from plusx.cli.terminal import console, counting, percent, result, suggest, table
     from plusx.verbs.demo import demo_run, demo_set
 
     err = console(quiet)
@@ -34,7 +34,7 @@ def demo(
         result(line)
     for line in shown.evaluation.lines():
         result(line)
-    result(f"Next, with your own photos: plusx train FOLDER, then plusx predict {shown.model} PHOTO")
+    suggest(err, "plusx", "train", "FOLDER")
     return 0
 
 

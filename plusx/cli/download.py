@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from plusx.cli.flags import Quiet
 
 
-def download(name: str, folder: Path, *, quiet: Quiet = False) -> int:
+def download(
+    name: Annotated[str, Parameter(name="NAME")],
+    folder: Annotated[Path, Parameter(name="DIR")],
+    /,
+    *,
+    quiet: Quiet = False,
+) -> int:
     """Fetch a public data set; the only verb that uses the network. Broken downloads continue where they stopped.
 
     Parameters
@@ -18,10 +26,12 @@ def download(name: str, folder: Path, *, quiet: Quiet = False) -> int:
     folder
         Where to put it.
     """
-    from plusx.cli.terminal import console, counting, result
+    from plusx.cli.terminal import console, counting, result, suggest
     from plusx.verbs.download import download
 
-    with counting(console(quiet), "bytes") as progress:
+    err = console(quiet)
+    with counting(err, "bytes") as progress:
         data = download(name, folder, on_progress=progress)
-    result(f"{name} is in {data}. Next: plusx check {shlex.quote(str(data))}")
+    result(f"{name} is in {data}")
+    suggest(err, "plusx", "check", data)
     return 0

@@ -33,14 +33,16 @@ def evaluate(
     batch_size
         Photos computed at once; changes nothing but speed and memory.
     """
-    from plusx.cli.terminal import console, counting, document, result
+    from plusx.cli.terminal import console, counting, document, result, suggest
     from plusx.verbs.evaluate import evaluate
 
-    with counting(console(quiet or json), "testing") as progress:
+    err = console(quiet or json)
+    with counting(err, "testing") as progress:
         evaluation = evaluate(run_or_model, data or None, device=device, batch_size=batch_size, on_progress=progress)
     if json:
         document(evaluation.to_json())
     else:
         for line in evaluation.lines():
             result(line)
+    suggest(err, "plusx", "predict", run_or_model, "PHOTO")
     return 0

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-Json = Annotated[bool, Parameter(name="--json", negative="", help="One JSON document on stdout, nothing else.")]
+Switch = Annotated[bool, Parameter(negative="", show_default=False)]  # a flag that is off unless given
+Json = Annotated[Switch, Parameter(name="--json", help="One JSON document on stdout, nothing else.")]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], Parameter(name="--device", help="Where to compute.")]
-Quiet = Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", help="Print results only.")]
-Verbose = Annotated[bool, Parameter(name=["--verbose", "-v"], negative="", help="Print more, stack traces included.")]
+Quiet = Annotated[Switch, Parameter(name=["--quiet", "-q"], help="Print results only.")]
+Verbose = Annotated[Switch, Parameter(name=["--verbose", "-v"], help="Print more: every setting and every layer.")]

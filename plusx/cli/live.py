@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from types import TracebackType
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from plusx.cli.terminal import PLAIN_SECONDS, percent, result, table
+from plusx.cli.terminal import PLAIN_SECONDS, percent, result, suggest, table
+from plusx.config import Config
 from plusx.training.events import Notice, StepDone, Validated
 from plusx.verbs.finish import Trained
 from plusx.verbs.models import layers_of
@@ -65,11 +67,11 @@ class Live:
             low, high = validation["accuracy_ci95"]
             result(
                 f"validation accuracy {percent(validation['accuracy'])} "
-                f"(95 % interval {percent(low)} to {percent(high)}, n = {validation['n']}), "
+                f"(95 % interval {percent(low)} to {percent(high)}, n = {validation['n']:,}), "
                 f"log loss {validation['log_loss']:.4f}"
             )
-        result(f"{trained.metrics['steps']} steps; the model is {trained.model}")
-        result(f"Next: plusx evaluate {trained.run}")
+        result(f"{trained.metrics['steps']:,} steps; the model is {trained.model}")
+        suggest(self.out, "plusx", "evaluate", trained.run)
 
     def _built(self, event: Built) -> None:
         self._every_step, self._log_every = event.config.show_every_step, event.config.log_every
@@ -89,9 +91,7 @@ class Live:
             layers = layers_of(event.network, event.config.size)
             for line in table(layers.rows(), layers.header):
                 self.out.print(line)
-        if self.verbose:
-            for name, value in event.config.model_dump(mode="json").items():
-                self.out.print(f"  {name}: {value}")
+        self.out.print(f"settings: {_settings(event.config, every=self.verbose)}")
 
     def _planned(self, event: Planned) -> None:
         plan = event.plan
@@ -141,6 +141,12 @@ class Live:
         for task in self._tasks.values():
             self._bars.remove_task(task)
         self._tasks.clear()
+
+
+def _settings(config: Config, *, every: bool) -> str:
+    """The settings as `--set` takes them: every one, or those that differ from the defaults."""
+    values = config.model_dump(mode="json", exclude_defaults=not every)
+    return ", ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
 
 
 def _duration(seconds: float) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from plusx.cli.flags import Json
+
+NETWORKS = ("network", "parameters", "smallest px")
 
 
 def models(
@@ -28,20 +31,26 @@ def models(
     size
         Height and width of the input, in pixels.
     """
-    from plusx.cli.terminal import document, result, table
-    from plusx.verbs.models import describe, list_models
+    from plusx.cli.terminal import document
+    from plusx.verbs.models import describe, networks
 
     if name is None:
-        names = list_models()
+        found = networks(classes)
         if json:
-            document({"models": list(names)})
+            document({"models": [vars(network) for network in found]})
         else:
-            result("\n".join(names))
+            _print([[n.name, f"{n.parameters:,}", str(n.smallest)] for n in found], NETWORKS)
         return 0
     layers = describe(name, classes=classes, size=size)
     if json:
         document(layers.to_json())
     else:
-        for line in table(layers.rows(), layers.header):
-            result(line)
+        _print(layers.rows(), layers.header)
     return 0
+
+
+def _print(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
+    from plusx.cli.terminal import result, table
+
+    for line in table(rows, header):
+        result(line)

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from plusx.cli.flags import Device
+from plusx.cli.flags import Device, Switch
 
 if TYPE_CHECKING:
     from plusx.verbs.predict import Row
-
-Switch = Annotated[bool, Parameter(negative="")]
 
 
 def predict(

@@ -15,6 +15,8 @@ from plusx.version import __version__
 
 STARTED = time.monotonic()  # budgets count from here: what Python needed before is milliseconds
 
+TRACE = "PLUSX_TRACE"  # environment variable: print the stack trace of a fault of plusx itself
+
 VERBS = {
     "check": "Look at a folder of photos: what is in it, and what is wrong with it.",
     "train": "Train a residual network on a folder of labelled photos.",
@@ -65,7 +67,7 @@ def run(tokens: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return _unexpected(error, tokens)
+        return _unexpected(error)
 
 
 def _verb(tokens: Sequence[str]) -> str:
@@ -82,12 +84,12 @@ def _tell(sentence: str, code: int) -> int:
     return code
 
 
-def _unexpected(error: Exception, tokens: Sequence[str]) -> int:
-    """A fault of plusx itself: one sentence; the trace only for those who ask with -v."""
-    if any(token in ("-v", "--verbose") for token in tokens):
+def _unexpected(error: Exception) -> int:
+    """A fault of plusx itself: one sentence; the trace only for those who ask."""
+    if os.environ.get(TRACE):
         traceback.print_exc()
     what = " ".join(f"{type(error).__name__}: {error}".split())
-    return _tell(f"met a fault of its own ({what}); run it again with -v and report what it prints.", 1)
+    return _tell(f"met a fault of its own ({what}); run it again with {TRACE}=1 set and report what it prints.", 1)
 
 
 def _flush() -> None:

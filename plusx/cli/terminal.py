@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json as json_module
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -41,6 +43,11 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> list[str]:
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
     return ["  ".join(_fit(c, w, n) for c, w, n in zip(row, widths, numeric, strict=True)).rstrip() for row in cells]
+
+
+def suggest(out: Console, *words: str | Path) -> None:
+    """The next command to type, its words quoted for a shell."""
+    out.print(f"Next: {shlex.join(map(str, words))}")
 
 
 @contextmanager

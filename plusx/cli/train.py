@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from plusx.cli.flags import Json, Quiet, Verbose
+from plusx.cli.flags import Json, Quiet, Switch, Verbose
 
 
 def train(
@@ -23,7 +23,7 @@ def train(
     seed: int | None = None,
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None,
     out: Path | None = None,
-    resume: Annotated[bool, Parameter(negative="")] = False,
+    resume: Switch = False,
     plan: Path | None = None,
     config: Path | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,

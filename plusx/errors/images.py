@@ -155,6 +155,6 @@ def workers_do_not_start(detail: str) -> RunError:
     """The decoding processes end before their first word; `detail` is the end of what they printed."""
     return RunError(
         f"The processes that decode photos do not start ({detail or 'they printed nothing'}); "
-        "check this Python's installation of Pillow and NumPy, or use --workers 0.",
+        "check this Python's installation of Pillow and NumPy, or use --set workers=0.",
         code="workers-do-not-start",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from plusx.errors import ModelError, UsageError
@@ -46,7 +47,8 @@ def no_run(path: Path) -> ModelError:
 def unfinished(path: Path) -> ModelError:
     """A run without a model yet."""
     return ModelError(
-        f"The run in {path} has no model yet; finish it with: plusx train --resume --out {path}", code="unfinished"
+        f"The run in {path} has no model yet; finish it with: plusx train --resume --out {shlex.quote(str(path))}",
+        code="unfinished",
     )
 
 

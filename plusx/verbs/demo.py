@@ -13,6 +13,7 @@ from plusx.verbs.predict import Row, predict
 from plusx.verbs.reports import TrainEvent
 from plusx.verbs.train import Wish, train
 
+SIZE = 48  # pixels throughout: the drawings hold no finer detail, and a busy machine still gets enough steps
 SHOWN = 3  # pictures of each class that are predicted for everybody to see
 
 
@@ -39,7 +40,7 @@ def demo_run(
     number = 1
     while (run := out / f"run-{number}").exists():
         number += 1
-    wish = Wish(flags={"time": time, "seed": seed}, out=run)
+    wish = Wish(flags={"time": time, "seed": seed, "size": SIZE}, sets=("sizes=[]",), out=run)
     trained = train([str(data)], wish, on_event=on_event)
     folders = sorted((data / "test").iterdir())
     pictures = [picture for folder in folders for picture in sorted(folder.iterdir())[:SHOWN]]

@@ -29,8 +29,9 @@ NAMED = 20  # how many left-out photos a report names
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures on test photos; `left_out` were trained on, `skipped` could not be read (name, reason)."""
+    """Figures on `tested`; photos `left_out` were trained on, `skipped` could not be read (name, reason)."""
 
+    tested: str
     figures: dict[str, Any]
     left_out: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
@@ -49,10 +50,11 @@ class Evaluation:
     def _headline(self) -> list[str]:
         f = self.figures
         low, high = f["accuracy_ci95"]
+        speed = f"{f['seconds']:.1f} s, {f['images_per_second']:.0f} images/s"
         return [
-            f"accuracy {_percent(f['accuracy'])} (95 % interval {_percent(low)} to {_percent(high)}, n = {f['n']})",
+            f"{f['n']:,} photos of {self.tested} in {speed}",
+            f"accuracy {_percent(f['accuracy'])} (95 % interval {_percent(low)} to {_percent(high)})",
             f"log loss {f['log_loss']:.4f}, calibration error {_percent(f['ece'])}",
-            f"{f['n']} photos in {f['seconds']:.1f} s, {f['images_per_second']:.0f} images/s",
         ]
 
     def _others(self) -> list[str]:
@@ -115,7 +117,13 @@ def evaluate(
         "seconds": seconds,
         "images_per_second": len(fresh) / seconds,
     }
-    return Evaluation(figures, left_out, skipped)
+    return Evaluation(_named(path, data), figures, left_out, skipped)
+
+
+def _named(path: Path, data: str | Path | Sequence[str] | None) -> str:
+    if data is None:
+        return f"the test split of {path}"
+    return str(data) if isinstance(data, str | Path) else " ".join(map(str, data))
 
 
 def _own_test(path: Path) -> _Photos:
@@ -165,7 +173,7 @@ def _answers(
 
 def _per_class(figures: dict[str, Any]) -> list[str]:
     return [
-        f"  {name}: no samples" if not c["n"] else f"  {name}: accuracy {_percent(c['accuracy'])}, n = {c['n']}"
+        f"  {name}: no samples" if not c["n"] else f"  {name}: accuracy {_percent(c['accuracy'])}, n = {c['n']:,}"
         for name, c in figures["per_class"].items()
     ]
 

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from plusx.errors import models as sentences
 from plusx.models import create_model, list_models, minimum_size
 
-__all__ = ["Layer", "Layers", "describe", "layers_of", "list_models"]
-
 
 @dataclass(frozen=True)
 class Layer:
@@ -42,6 +40,22 @@ class Layers:
         return {"parameters": self.parameters, "layers": [vars(n) | {"shape": list(n.shape)} for n in self.layers]}
 
 
+@dataclass(frozen=True)
+class Network:
+    """One name of the list: its parameters for a number of classes, and the smallest input in pixels."""
+
+    name: str
+    parameters: int
+    smallest: int
+
+
+def networks(classes: int = 2) -> tuple[Network, ...]:
+    """Every network of plusx itself, in the order of families; built without memory for their weights."""
+    with torch.device("meta"):
+        counts = {name: _parameters(create_model(name, classes)) for name in list_models()}
+    return tuple(Network(name, count, minimum_size(name)) for name, count in counts.items())
+
+
 def describe(name: str, *, classes: int = 2, size: int = 224) -> Layers:
     """The layers of network `name` for photos of `size` pixels.
 
@@ -59,8 +73,7 @@ def layers_of(network: nn.Module, size: int) -> Layers:
 
     def note(name: str, layer: nn.Module) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            parameters = sum(p.numel() for p in layer.parameters())
-            found.append(Layer(name, type(layer).__name__, tuple(output.shape[1:]), parameters))
+            found.append(Layer(name, type(layer).__name__, tuple(output.shape[1:]), _parameters(layer)))
 
         return layer.register_forward_hook(hook)
 
@@ -72,4 +85,8 @@ def layers_of(network: nn.Module, size: int) -> Layers:
     network.train(training)
     for hook in hooks:
         hook.remove()
-    return Layers(tuple(found), sum(p.numel() for p in network.parameters()))
+    return Layers(tuple(found), _parameters(network))
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

@@ -83,6 +83,32 @@ def test_the_layer_table_of_the_textbook_network_ends_with_its_parameters(capsys
     assert out.splitlines()[1].split() == ["conv1", "Conv2d", "64", "x", "32", "x", "32", "1,728"]
 
 
+def test_the_networks_are_listed_with_their_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["models", "--classes", "1000"]) == 0
+    rows = [line.split() for line in lines(capsys)[0].splitlines()]
+    assert rows[0] == ["network", "parameters", "smallest", "px"]
+    assert rows[1] == ["resnet18", "11,689,512", "32"]
+    assert ["alexnet", "61,100,840", "63"] in rows
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_fault_of_plusx_itself_is_one_sentence_and_its_trace_is_for_those_who_ask(
+    traced: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(**_: bool) -> None:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("plusx.verbs.cache.cache", broken)
+    monkeypatch.setenv("PLUSX_TRACE", "1" if traced else "")
+    assert run(["cache"]) == 1
+    err = lines(capsys)[1]
+    assert ("Traceback" in err) == traced
+    assert err.endswith(
+        "plusx: met a fault of its own (RuntimeError: two lines); "
+        "run it again with PLUSX_TRACE=1 set and report what it prints.\n"
+    )
+
+
 def test_the_whole_path_from_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +129,10 @@ def test_the_whole_path_from_the_command_line(
         *("risk_coverage", "model_sha256", "data_fingerprint", "seconds", "images_per_second", "left_out", "skipped"),
     }
     assert run(["evaluate", trained["run"]]) == 0
-    assert lines(capsys)[0].startswith("accuracy ")
+    out, err = lines(capsys)
+    assert out.startswith("4 photos of the test split of runs/stripes-fast-1 in ")
+    assert "\naccuracy " in out
+    assert "Next: plusx predict runs/stripes-fast-1 PHOTO" in err
     assert run(["predict", trained["model"], str(data / "lying"), "--csv", "--out", "answers.csv"]) == 0
     assert len((tmp_path / "answers.csv").read_text().splitlines()) == 21
     assert run(["predict", trained["model"], "--json", "--csv", "x.jpg"]) == 2

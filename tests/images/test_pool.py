@@ -262,7 +262,7 @@ def test_processes_that_do_not_start_are_one_sentence(folder: Path) -> None:
         list(pool.map(sources(folder)))
     assert str(caught.value) == (
         "The processes that decode photos do not start (no Pillow here); "
-        "check this Python's installation of Pillow and NumPy, or use --workers 0."
+        "check this Python's installation of Pillow and NumPy, or use --set workers=0."
     )
 
 
