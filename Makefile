@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: demo test check lint types contract lengths docs lock clean
+.PHONY: demo test check lint types contract lengths docs docs-check lock clean
 
 demo: .venv/ready
 	$(BIN)/plusx demo

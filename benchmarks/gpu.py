@@ -10,6 +10,7 @@ A line that fails is recorded with its error, and the next one runs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import time
@@ -20,18 +21,26 @@ from typing import Any
 import torch
 
 import plusx
+from plusx.models import minimum_size
+from plusx.training.checkpoint import found
 from plusx.training.environment import choose_device, record
-from plusx.verbs.train import Wish
+from plusx.training.events import StepDone
 from plusx.verbs.train import train as train_as_wished
+from plusx.verbs.wish import Wish
 
-TINY = ("sizes=[]", "width=0.25", "stem=3x3")
+TINY = ("sizes=[]", "width=0.25")
+BOTH = ("twice-1", "resumed")
 
 
-def run(data: str, out: Path, tiny: bool, sets: tuple[str, ...] = (), **flags: Any) -> dict[str, Any]:
+def run(
+    data: str, out: Path, tiny: bool, sets: tuple[str, ...] = (), on_event: Any = None, **flags: Any
+) -> dict[str, Any]:
     """Train and test; returns accuracy, its interval, n, steps and seconds."""
     started = time.perf_counter()
-    small = {"size": 32, "batch_size": 32, "time": None, "epochs": 1} if tiny else {}
-    trained = train_as_wished([data], Wish(flags=flags | small, sets=sets + (TINY if tiny else ()), out=out))
+    least = minimum_size(flags.get("model", "resnet18"))
+    small = {"size": least, "batch_size": 32, "time": None, "epochs": 1} if tiny else {}
+    wish = Wish(flags=flags | small, sets=(TINY if tiny else ()) + sets, out=out)
+    trained = train_as_wished([data], wish, on_event=on_event)
     figures = plusx.evaluate(trained.run).figures
     kept = {name: figures[name] for name in ("accuracy", "accuracy_ci95", "n", "log_loss")}
     return kept | {"steps": trained.metrics["steps"], "seconds": time.perf_counter() - started}
@@ -47,6 +56,26 @@ def exact_twice(data: str, out: Path, tiny: bool) -> dict[str, Any]:
     return {"equal": digests[0] == digests[1], "sha256": digests}
 
 
+def exact_resume(data: str, out: Path, tiny: bool) -> dict[str, Any]:
+    """Whether a run that fails in the middle of its hundred steps, and is resumed, ends like `two runs equal`."""
+    folder = out / "resumed"
+
+    def fail(event: Any) -> None:
+        if isinstance(event, StepDone) and event.step == event.total // 2:
+            raise MemoryError("meant")
+
+    with contextlib.suppress(MemoryError):
+        run(data, folder, tiny, ("validation=false", "checkpoint_every=7"), on_event=fail, epochs=1, split="10/0/90")
+    train_as_wished([], Wish(out=folder, resume=True))
+    digests = [hashlib.sha256((out / n / "checkpoints" / last(out / n)).read_bytes()).hexdigest() for n in BOTH]
+    return {"equal": digests[0] == digests[1], "sha256": digests}
+
+
+def last(folder: Path) -> str:
+    """The newest checkpoint's file of tensors, below checkpoints/."""
+    return f"{found(folder / 'checkpoints')[0].name}/state.safetensors"
+
+
 def textbook(data: str, out: Path, tiny: bool, seconds: float) -> dict[str, Any]:
     """The textbook recipe for as many steps as `seconds` hold; the rate tells how long all ten epochs take."""
     return run(data, out, tiny, recipe="textbook", time=seconds)
@@ -58,7 +87,9 @@ def lines(data: str, out: Path, tiny: bool) -> dict[str, Callable[[], dict[str, 
         "fast 2m": lambda: run(data, out / "fast", tiny, time=120),
         "fast 2m bf16": lambda: run(data, out / "bf16", tiny, ("precision=bf16",), time=120),
         "two runs equal": lambda: exact_twice(data, out, tiny),
-        "fp16 with scaler, 30 s": lambda: run(data, out / "fp16", tiny, ("precision=fp16",), time=60),
+        "killed and resumed": lambda: exact_resume(data, out, tiny),
+        "fp16 with scaler, 1m": lambda: run(data, out / "fp16", tiny, ("precision=fp16",), time=60),
+        "alexnet 1m": lambda: run(data, out / "alexnet", tiny, ("size=64",) if tiny else (), model="alexnet", time=60),
         "textbook 2m": lambda: textbook(data, out / "textbook", tiny, 120.0),
     }
 

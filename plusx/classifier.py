@@ -14,7 +14,7 @@ from PIL import Image
 
 from plusx.images.decode import BadPhoto, upright_rgb
 from plusx.images.pool import DecodePool, Source
-from plusx.model_file import Header, load
+from plusx.model_file import Header, ModelFile, load
 from plusx.run_folder import model_path
 
 Pixels = npt.NDArray[np.uint8]
@@ -53,12 +53,16 @@ class Classifier:
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Classifier:
         """The classifier in a model file or run folder. Raises ModelError where there is none."""
+        found = model_path(Path(path))
+        return cls.of(load(found), device, found)
+
+    @classmethod
+    def of(cls, model: ModelFile, device: str, origin: Path) -> Classifier:
+        """The classifier of a model file that is read already; `origin` names it in errors."""
         from plusx.engines.torch_engine import TorchEngine
         from plusx.training.environment import choose_device
 
-        found = model_path(Path(path))
-        model = load(found)
-        return cls(model.header, TorchEngine(model, choose_device(device), found))
+        return cls(model.header, TorchEngine(model, choose_device(device), origin))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -75,7 +79,7 @@ class Classifier:
 
         try:
             pixels = self._pixels(photo)
-        except (Undecodable, OSError) as error:
+        except (Undecodable, OSError, TypeError) as error:  # TypeError: an array that holds no pixels
             name = str(photo) if isinstance(photo, str | os.PathLike) else "the photo"
             raise unreadable_photo(name, error) from None
         return self.answers(pixels[None])[0]

@@ -8,11 +8,27 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError("the first number should not be above the second")
+    return pair
+
+
+def _whole(shares: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    if shares and abs(sum(share for share, _ in shares) - 1) > 1e-6:
+        raise ValueError("the shares of the steps should add up to 1")
+    return shares
+
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=8, le=2048)]
+AboveZero = Annotated[float, Field(gt=0.0)]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
+Sizes = Annotated[tuple[tuple[Share, Share], ...], AfterValidator(_whole)]
 
 
 class Config(BaseModel):
@@ -27,37 +43,39 @@ class Config(BaseModel):
     model: str = "resnet18"
     width: Annotated[float, Field(gt=0, le=4)] = 1.0  # multiplies every channel count
     stem: Literal["default", "7x7", "3x3", "whitened"] = "default"  # "default": what the model's name says
+    shortcut: Literal["default", "projection", "identity", "none"] = "default"  # "none": the plain twin
     zero_init_residual: bool = False
 
     # pixels: the short side goes to `size * resize_ratio`, the centre crop to `size`
     size: Pixels = 224  # the final training size
     test_size: Pixels | None = None  # None: the same as `size`
     resize_ratio: Annotated[float, Field(ge=1.0, le=2.0)] = 1.0
-    sizes: tuple[tuple[Fraction, Fraction], ...] = ()  # progressive: (share of the steps, fraction of `size`)
+    sizes: Sizes = ()  # progressive: (share of the steps, fraction of `size`)
     flip_views: bool = False  # at test time, average a photo and its mirror image
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[Fraction, Fraction, Fraction] = (0.485, 0.456, 0.406)
+    std: tuple[AboveZero, AboveZero, AboveZero] = (0.229, 0.224, 0.225)
 
     # how long: epochs, or a time budget in seconds from which a plan is made
     epochs: Positive | None = None
-    time: Annotated[float, Field(gt=0)] | None = None
+    time: AboveZero | None = None
     max_epochs: Positive = 200
     batch_size: Positive = 64
     drop_last: bool = False
+    merge_lone: bool = True  # a last batch of one photo joins the one before: batch norm has no spread over one value
 
     # the optimizer
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: Annotated[float, Field(gt=0)] | None = None  # None: the model's own default
+    learning_rate: AboveZero | None = None  # None: the model's own default
     momentum: Fraction = 0.9
     nesterov: bool = True
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     decay_norms_and_biases: bool = False
-    norm_bias_rate: Annotated[float, Field(gt=0)] = 1.0  # multiplies the rate on the biases of norms
+    norm_bias_rate: AboveZero = 1.0  # multiplies the rate on the biases of norms
     schedule: Literal["constant", "triangular", "cosine", "steps"] = "triangular"
     warmup: Fraction = 0.2  # share of the steps
     milestones: tuple[Fraction, ...] = ()  # of schedule "steps": the rate is divided by ten at these shares
     label_smoothing: Fraction = 0.0
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    clip_norm: AboveZero | None = None
     accumulate: Positive = 1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     average: Literal["none", "ema"] = "none"
@@ -67,8 +85,10 @@ class Config(BaseModel):
     # augmentation (training only)
     sampling: Literal["shuffle", "balanced"] = "shuffle"
     flip: Literal["none", "random", "alternating"] = "none"
-    crop_scale: tuple[float, float] | None = None  # share of the area a random-resized crop keeps
-    crop_ratio: tuple[float, float] = (0.75, 1.3333)
+    crop_scale: Annotated[tuple[Share, Share], AfterValidator(_ordered)] | None = (
+        None  # share of the area a random-resized crop keeps
+    )
+    crop_ratio: Annotated[tuple[AboveZero, AboveZero], AfterValidator(_ordered)] = (0.75, 1.3333)
     colour: Fraction = 0.0  # strength of brightness, contrast and saturation jitter
     erasing: Fraction = 0.0  # probability of erasing a rectangle
     policy: Literal["none", "trivial"] = "none"  # TrivialAugment
@@ -88,7 +108,7 @@ class Config(BaseModel):
     keep: Literal["last", "best"] = "last"  # which weights become the model file
     patience: Positive | None = None  # validations without a better one before stopping early
     checkpoint_every: Positive = 100  # steps
-    checkpoint_seconds: Annotated[float, Field(gt=0)] = 60.0
+    checkpoint_seconds: AboveZero = 60.0
     log_every: Positive = 100  # steps
     save_weights_every: Positive | None = None  # steps within an epoch; weights/epoch-EE-step-SSSSSS.safetensors
     show_every_step: bool = False  # loss at every step

@@ -26,7 +26,7 @@ TEMPORARY = "tmp-"
 def write_file(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that after a crash the old or the new content is there, never a mixture."""
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
-    with _disk_errors(path, temporary):
+    with disk_errors(path, temporary):
         _write_synced(temporary, data)
         os.replace(temporary, path)  # noqa: PTH105 - one name for tests to break
         _sync_folder(path.parent)
@@ -34,13 +34,22 @@ def write_file(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, keys in their own order, ending in a newline."""
-    write_file(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    write_file(path, (json.dumps(value, indent=2) + "\n").encode())  # ASCII: names need not be UTF-8
+
+
+def make_folder(path: Path) -> None:
+    """Make `path` and its parents where they are missing."""
+    with disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write `files` and their manifest as the new folder `path`, all of it or nothing. An older `path` is replaced."""
+    """Write `files` and their manifest as the new folder `path`, all of it or nothing.
+
+    An older `path` is replaced; a crash in that moment leaves neither, so callers keep more than one.
+    """
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
-    with _disk_errors(path, temporary):
+    with disk_errors(path, temporary):
         temporary.mkdir(parents=True)
         for name, data in files.items():
             _write_synced(temporary / name, data)
@@ -95,21 +104,21 @@ class Log:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one line; flushed to the operating system, synced with the next checkpoint."""
-        line = json.dumps(record, ensure_ascii=False) + "\n"
-        with _disk_errors(self.path), self.path.open("ab") as file:
+        line = json.dumps(record) + "\n"
+        with disk_errors(self.path), self.path.open("ab") as file:
             file.write(line.encode())
 
     def offset(self) -> int:
         """Length in bytes, after syncing what was appended to the disk."""
         if not self.path.exists():
             return 0
-        with _disk_errors(self.path), self.path.open("rb+") as file:
+        with disk_errors(self.path), self.path.open("rb+") as file:
             os.fsync(file.fileno())
             return file.seek(0, os.SEEK_END)
 
     def truncate(self, offset: int) -> None:
         """Drop everything after byte `offset`."""
-        with _disk_errors(self.path), self.path.open("ab") as file:
+        with disk_errors(self.path), self.path.open("ab") as file:
             file.truncate(offset)
 
     def records(self) -> Iterator[dict[str, Any]]:
@@ -127,7 +136,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
 
     Raises DiskError where another process holds it and `wait` is false.
     """
-    with _disk_errors(path):
+    with disk_errors(path):
         file = path.open("a")
     with file:
         try:
@@ -165,7 +174,8 @@ def _remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _disk_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
+def disk_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Raise DiskError, naming `path`, for what the operating system refuses within; `temporary` is removed then."""
     try:
         yield
     except OSError as error:

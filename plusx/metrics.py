@@ -16,6 +16,11 @@ COVERAGES = (1.0, 0.95, 0.9, 0.85, 0.8)
 _LEAST = 1e-15  # a probability of zero would make one wrong answer cost infinitely much
 
 
+def percent(fraction: float, digits: int = 2) -> str:
+    """A fraction as printed for people."""
+    return f"{100 * fraction:.{digits}f} %"
+
+
 def accuracy(probabilities: Probabilities, labels: Labels) -> float:
     """Share of right answers."""
     return float((probabilities.argmax(axis=1) == labels).mean())

@@ -77,10 +77,15 @@ def seen_hashes(hashes: Sequence[str]) -> npt.NDArray[np.uint64]:
 
 def save(path: Path, model: ModelFile) -> None:
     """Write the model file, whole or not at all."""
+    write_file(path, to_bytes(model))
+
+
+def to_bytes(model: ModelFile) -> bytes:
+    """The bytes of a model file."""
     header = asdict(model.header) | {"preprocess": model.header.preprocess.to_json()}
     tensors = {name: np.ascontiguousarray(value) for name, value in model.tensors.items()}
-    metadata = {KEY: json.dumps(header, ensure_ascii=False)}
-    write_file(path, safetensors.numpy.save(tensors | {SEEN: model.seen}, metadata=metadata))
+    metadata = {KEY: json.dumps(header)}
+    return safetensors.numpy.save(tensors | {SEEN: model.seen}, metadata=metadata)
 
 
 def load(path: Path) -> ModelFile:

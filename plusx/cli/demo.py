@@ -22,7 +22,8 @@ def demo(
         Draws other pictures and trains another network.
     """
     from plusx.cli.live import Live
-    from plusx.cli.terminal import console, counting, percent, result, suggest, table
+    from plusx.cli.terminal import console, counting, result, suggest, table
+    from plusx.metrics import percent
     from plusx.verbs.demo import demo_run, demo_set
 
     err = console(quiet)

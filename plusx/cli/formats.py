@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from plusx.cli.terminal import percent
 from plusx.durable import write_file
+from plusx.metrics import percent
 from plusx.verbs.predict import Row, to_csv, to_json, to_kaggle
 
 Writer = Callable[[Iterator[Row], TextIO], None]

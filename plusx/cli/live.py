@@ -10,8 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from plusx.cli.terminal import PLAIN_SECONDS, percent, result, suggest, table
+from plusx.cli.terminal import PLAIN_SECONDS, result, suggest, table
 from plusx.config import Config
+from plusx.metrics import percent
 from plusx.training.events import Notice, StepDone, Validated
 from plusx.verbs.finish import Trained
 from plusx.verbs.models import layers_of
@@ -46,7 +47,7 @@ class Live:
         """Show one event."""
         match event:
             case Decoding():
-                self._bar(f"decoding {event.split}", event.done, event.total, f"{event.done:,} of {event.total:,}")
+                self._decoding(event)
             case Built():
                 self._built(event)
             case Planned():
@@ -72,6 +73,19 @@ class Live:
             )
         result(f"{trained.metrics['steps']:,} steps; the model is {trained.model}")
         suggest(self.out, "plusx", "evaluate", trained.run)
+
+    def _decoding(self, event: Decoding) -> None:
+        title, state = f"decoding {event.split}", f"{event.done:,} of {event.total:,}"
+        self._bar(title, event.done, event.total, state)
+        if self._plain_line_is_due():
+            self.out.print(f"{title}: {state}")
+
+    def _plain_line_is_due(self) -> bool:
+        """Every few seconds, where there is no live line."""
+        due = not self.out.is_terminal and time.monotonic() - self._printed >= PLAIN_SECONDS
+        if due:
+            self._printed = time.monotonic()
+        return due
 
     def _built(self, event: Built) -> None:
         self._every_step, self._log_every = event.config.show_every_step, event.config.log_every
@@ -114,10 +128,9 @@ class Live:
         state += f", {rate:,.3g} images/s, {_duration(left)} left"
         if self.out.is_terminal:
             self._bar(f"epoch {event.epoch + 1}", event.step, event.total, state)
-        late = time.monotonic() - self._printed >= PLAIN_SECONDS and not self.out.is_terminal
-        if late or event.step == event.total or (self._every_step and self._step_is_due(event)):
+        shown = event.step == event.total or (self._every_step and self._step_is_due(event))
+        if shown or self._plain_line_is_due():
             self.out.print(f"epoch {event.epoch + 1}, {state}")
-            self._printed = time.monotonic()
 
     def _step_is_due(self, event: StepDone) -> bool:
         """The textbook program prints a line every 100 steps; every step where there is no live line."""

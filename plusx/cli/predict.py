@@ -11,6 +11,8 @@ from cyclopts import Parameter
 
 from plusx.cli.flags import Device, Switch
 
+FLAGS = ("--json", "--csv", "--kaggle", "--strict", "--out", "--device", "--batch-size")
+
 if TYPE_CHECKING:
     from plusx.verbs.predict import Row
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 def predict(
     model: Annotated[Path, Parameter(name="MODEL")],
     /,
-    *paths: str,
+    *paths: Annotated[str, Parameter(allow_leading_hyphen=True)],
     json: Switch = False,
     csv: Switch = False,
     kaggle: Switch = False,
@@ -60,9 +62,14 @@ def predict(
 
 
 def _listed(paths: Iterable[str]) -> Iterator[str]:
+    """The paths, with those of standard input where there is a -. Raises UsageError for a mistyped flag."""
+    from plusx.errors.usage import unknown_flag
+
     for path in paths:
         if path == "-":
             yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+        elif path.startswith("-") and not Path(path).exists():
+            raise unknown_flag(path, "predict", FLAGS)
         else:
             yield path
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from plusx.errors import Error
+from plusx.errors.disk import ADVICE
 from plusx.version import __version__
 
 STARTED = time.monotonic()  # budgets count from here: what Python needed before is milliseconds
@@ -48,12 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `plusx`: runs a verb and exits with its documented code."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     code = run(tokens)
-    _flush()
-    sys.exit(code)
+    sys.exit(_flush() or code)
 
 
 def run(tokens: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
+    if sys.platform == "win32":
+        return _tell("runs on Linux and macOS; on Windows, use it inside WSL.", 2)
     try:
         result = build()(list(tokens) or ["--help"], exit_on_error=False, print_error=False)
         return result if isinstance(result, int) else 0
@@ -64,8 +66,10 @@ def run(tokens: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _tell("Stopped.", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         return 0
+    except OSError as error:
+        return _unwritten(error) if error.errno in ADVICE else _unexpected(error)
     except Exception as error:
         return _unexpected(error)
 
@@ -92,9 +96,23 @@ def _unexpected(error: Exception) -> int:
     return _tell(f"met a fault of its own ({what}); run it again with {TRACE}=1 set and report what it prints.", 1)
 
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (BrokenPipeError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+def _flush() -> int:
+    """Send what is waiting. 0, or 5 where the disk behind stdout is full; a reader that has left is no fault."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (BrokenPipeError, ValueError):
+        _silence()
+    except OSError as error:
+        return _unwritten(error)
+    return 0
+
+
+def _unwritten(error: OSError) -> int:
+    _silence()
+    return _tell(f"Could not write the results: {error.strerror}; send them elsewhere.", 5)
+
+
+def _silence() -> None:
+    """Nothing more can be written to stdout, and Python must not complain about it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

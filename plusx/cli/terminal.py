@@ -6,7 +6,7 @@ import json as json_module
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,6 @@ def document(value: Any) -> None:
     result(json_module.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def percent(fraction: float, digits: int = 2) -> str:
-    """A fraction as printed for people."""
-    return f"{100 * fraction:.{digits}f} %"
-
-
 def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> list[str]:
     """Left-aligned text, right-aligned numbers, two spaces between columns."""
     cells = [list(header), *map(list, rows)]
@@ -60,11 +55,6 @@ def counting(out: Console, title: str) -> Iterator[Any]:
     with Progress(*columns, console=out, transient=True) as progress:
         task = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-def short_numbers(values: Mapping[str, float]) -> str:
-    """`name 0.123, name 0.456`, for a line of metrics."""
-    return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items())
 
 
 def _plain_counter(out: Console, title: str) -> Any:

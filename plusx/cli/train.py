@@ -73,7 +73,8 @@ def train(
     from plusx.cli.live import Live
     from plusx.cli.run import STARTED
     from plusx.cli.terminal import console, document
-    from plusx.verbs.train import Wish, train
+    from plusx.verbs.train import train
+    from plusx.verbs.wish import Wish
 
     flags = {
         "recipe": recipe,

@@ -5,7 +5,6 @@ The only module of plusx that opens a connection.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import os
 import shlex
@@ -19,9 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from plusx.durable import TEMPORARY, require_space, sha256_file
+from plusx.durable import TEMPORARY, disk_errors, require_space, sha256_file
 from plusx.errors import data as sentences
-from plusx.errors import disk
 
 TIMEOUT = 30.0  # seconds without a byte
 TRIES = 4  # connections in a row that may bring nothing new
@@ -68,7 +66,7 @@ def download(
     folder = Path(folder)
     command = f"plusx download {name} {shlex.quote(str(folder))}"
     part = folder.with_name(folder.name + ".part")
-    with _disk_errors(folder):
+    with disk_errors(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise sentences.occupied(str(folder))
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -178,11 +176,3 @@ def _silent(_done: int, _total: int) -> None:
 
 def _size(path: Path) -> int:
     return os.stat(path).st_size if path.exists() else 0  # noqa: PTH116
-
-
-@contextlib.contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise disk.cannot_write(folder, error) from error

@@ -1,6 +1,6 @@
 """Files by name, on disk and inside tars: what every layout is made of."""
 
-# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH118, PTH120, PTH123, PTH207
+# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH118, PTH120, PTH207
 # Paths are text by os.fsdecode here, as Source holds them.
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from plusx.data.tar import members
 from plusx.errors import DataError
 from plusx.errors import data as sentences
-from plusx.images.pool import Source
+from plusx.images.source import Source
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst", ".zip")
 SPLITS = {
@@ -133,17 +133,6 @@ def add_tar(found: Files, path: str, shown: Parts, outer: Parts) -> None:
             Source(path, member.offset, member.length),
         )
         found.files.append(file)
-
-
-def read(source: Source, at_most: int = -1) -> bytes:
-    """The bytes of a photo. Raises OSError; a pipe or device is refused, never waited for."""
-    if not os.path.isfile(source.file):
-        raise FileNotFoundError(source.file)
-    length = source.length if at_most < 0 else at_most if source.length < 0 else min(at_most, source.length)
-    with open(source.file, "rb", buffering=0) as file:
-        if source.offset:
-            file.seek(source.offset)
-        return file.read(length) if length >= 0 else file.readall()
 
 
 def _add_one_of_several(found: Files, path: str, relative: Parts) -> None:

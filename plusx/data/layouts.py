@@ -14,16 +14,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from plusx.data.files import COMPRESSED, SPLITS, File, Files, Parts, is_junk, read
+from plusx.data.files import COMPRESSED, SPLITS, File, Files, Parts, is_junk
 from plusx.errors import data as sentences
-from plusx.images.pool import Source
+from plusx.errors.images import Undecodable
 from plusx.images.sniff import IMAGES, sniff
+from plusx.images.source import Source, read
 
 PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".heic", ".heif"}
     | {".avif", ".jp2", ".jxl"}  # not read by plusx: better named as unreadable than passed over
 )
 KAGGLE = re.compile(r"(?P<label>[^.]+)\.\d+\.\w+")
+_COLUMNS = ("path", "label", "split")  # of a CSV; the last may be missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +39,23 @@ class Entry:
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a layout gives: entries, what was left out, and folders that should hold photos and hold none."""
+    """What a layout gives: entries, what was left out, and folders that should hold photos and hold none.
+
+    `indexed`: labels come from WebDataset's .cls files, where a number is the index of a class.
+    """
 
     entries: list[Entry]
     junk: tuple[str, ...]
     empty: tuple[str, ...] = ()
+    indexed: bool = False
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names in sorted order; numbers, as WebDataset has them, by value."""
-        names = {entry.label for entry in self.entries}
-        return tuple(sorted(names, key=int if all(n.isascii() and n.isdigit() for n in names) else None))
+        """Class names, sorted; where all are the numbers of a WebDataset, by value and then by name."""
+        names = sorted({entry.label for entry in self.entries})
+        if self.indexed and all(name.isascii() and name.isdigit() for name in names):
+            names.sort(key=_value)
+        return tuple(names)
 
 
 def label_files(root: str, found: Files) -> Labelled:
@@ -57,14 +65,16 @@ def label_files(root: str, found: Files) -> Labelled:
     photos, junk = photos_only(found.files)
     if not photos:
         _refuse_no_photos(root, found)
-    photos, folders, wrapper = _without_wrapper(photos, found.folders)
+    photos, folders, wrappers = _without_wrappers(photos, found.folders)
     splits = _has_split_folders(root, photos)
-    entries, used = _webdataset(photos, found.files, splits) or (_by_name(photos, splits, wrapper), set())
+    shard = _webdataset(photos, found.files, splits)
+    entries, used = shard or (_by_name(photos, splits, wrappers[-1:]), set())
     if not entries:
         raise sentences.no_labels(root, photos[0].name)
     labelled = {entry.file.name for entry in entries}
     junk = [*(n for n in junk if n not in used), *(p.name for p in photos if p.name not in labelled), *found.left_out]
-    return Labelled(_one_split_is_none(entries), tuple(sorted(junk)), _empty_folders(entries, folders, splits))
+    empty = _empty_folders(entries, folders, splits)
+    return Labelled(_lone_split(entries, wrappers), tuple(sorted(junk)), empty, indexed=shard is not None)
 
 
 def photos_only(files: Iterable[File]) -> tuple[list[File], list[str]]:
@@ -97,13 +107,19 @@ def refuse_unusable(root: str, labelled: Labelled, classes: Sequence[str]) -> No
         raise sentences.too_few(root, label, fewest)
 
 
+def _value(digits: str) -> tuple[int, str]:
+    """What numbers sort by, of any length; int() refuses very long ones."""
+    significant = digits.lstrip("0")
+    return len(significant), significant
+
+
 def _is_photo(file: File) -> bool:
     suffix = os.path.splitext(file.parts[-1])[1].lower()
     if suffix:
         return suffix in PHOTO_SUFFIXES
     try:
         return sniff(read(file.source, 1024)) in IMAGES
-    except OSError:
+    except Undecodable:
         return False
 
 
@@ -121,16 +137,16 @@ def _refuse_no_photos(root: str, found: Files) -> None:
     raise sentences.no_photos(root)
 
 
-def _without_wrapper(photos: list[File], folders: Sequence[Parts]) -> tuple[list[File], list[Parts], str | None]:
-    """Look through folders that hold everything: DATA/PetImages/Cat/1.jpg is Cat/1.jpg. With the last one's name."""
-    wrapper, below = None, list(folders)
+def _without_wrappers(photos: list[File], folders: Sequence[Parts]) -> tuple[list[File], list[Parts], Parts]:
+    """Look through folders that hold everything: DATA/PetImages/Cat/1.jpg is Cat/1.jpg. With their names."""
+    wrappers, below = list[str](), list(folders)
     while (
         all(len(p.parts) > 1 for p in photos) and len(tops := {p.parts[0] for p in photos} | {f[0] for f in below}) == 1
     ):
-        wrapper = tops.pop()
+        wrappers.append(tops.pop())
         photos = [replace(p, parts=p.parts[1:]) for p in photos]
         below = [f[1:] for f in below if len(f) > 1]
-    return photos, below, wrapper
+    return photos, below, tuple(wrappers)
 
 
 def _has_split_folders(root: str, photos: Sequence[File]) -> bool:
@@ -143,8 +159,8 @@ def _has_split_folders(root: str, photos: Sequence[File]) -> bool:
     return bool(splits) and not others
 
 
-def _by_name(photos: Sequence[File], splits: bool, wrapper: str | None) -> list[Entry]:
-    """`[split/]class/...` or `[split/]class.N.ext`; with neither, the one folder that holds all is the class."""
+def _by_name(photos: Sequence[File], splits: bool, wrapper: Parts) -> list[Entry]:
+    """`[split/]class/...` or `[split/]class.N.ext`; with neither, the folder that holds all, if any, is the class."""
     rows = [_without_split(photo, splits) for photo in photos]
     in_folders = [Entry(f, parts[0], split) for f, parts, split in rows if len(parts) > 1]
     flat = [
@@ -154,9 +170,9 @@ def _by_name(photos: Sequence[File], splits: bool, wrapper: str | None) -> list[
     ]
     if in_folders or flat:
         return in_folders if len(in_folders) >= len(flat) else flat
-    if wrapper is None or splits or wrapper.lower() in SPLITS:
+    if splits or not wrapper or wrapper[0].lower() in SPLITS:
         return []
-    return [Entry(photo, wrapper) for photo in photos]
+    return [Entry(photo, wrapper[0]) for photo in photos]
 
 
 def _without_split(photo: File, splits: bool) -> tuple[File, Parts, str | None]:
@@ -165,10 +181,17 @@ def _without_split(photo: File, splits: bool) -> tuple[File, Parts, str | None]:
     return photo, photo.parts, None
 
 
-def _one_split_is_none(entries: list[Entry]) -> list[Entry]:
-    if len({entry.split for entry in entries}) > 1:
+def _lone_split(entries: list[Entry], wrappers: Parts = ()) -> list[Entry]:
+    """The entries; where one folder is all there is, that is none, unless it is `train/`.
+
+    A `train/` alone says that its photos are for training, and a recipe may take that at its word.
+    """
+    splits = {entry.split for entry in entries}
+    if len(splits) > 1:
         return entries
-    return [replace(entry, split=None) for entry in entries]
+    around = [None, *(SPLITS[name.lower()] for name in wrappers if name.lower() in SPLITS)]
+    lone = splits.pop() or around[-1]
+    return [replace(entry, split="train" if lone == "train" else None) for entry in entries]
 
 
 def _empty_folders(entries: Sequence[Entry], folders: Sequence[Parts], splits: bool) -> tuple[str, ...]:
@@ -193,15 +216,22 @@ def _webdataset(photos: Sequence[File], files: Sequence[File], splits: bool) -> 
         return None
     entries = []
     for photo, file in zip(photos, beside, strict=True):
-        label = read(file.source).decode("utf-8", "surrogateescape").strip() if file else ""
+        label = _text(file) if file else ""
         if not label:
             raise sentences.webdataset_label(photo.name)
         entries.append(Entry(photo, label, _without_split(photo, splits)[2]))
     return entries, {file.name for file in beside if file}
 
 
+def _text(file: File) -> str:
+    try:
+        return read(file.source).decode("utf-8", "surrogateescape").strip()
+    except Undecodable as error:
+        raise sentences.unreadable_label(file.name, error.reason) from None
+
+
 def _from_csv(path: Path) -> Labelled:
-    """Rows of `path,label` and perhaps `split`; paths are relative to the CSV."""
+    """Rows with the columns path, label and perhaps split, in any order; paths are relative to the CSV."""
     try:
         text = path.read_text("utf-8-sig", errors="surrogateescape")
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -213,17 +243,18 @@ def _from_csv(path: Path) -> Labelled:
         raise sentences.bad_csv(path, f"its first line names {', '.join(columns) or 'nothing'}")
     if not rows:
         raise sentences.bad_csv(path, "it lists no photo")
-    entries = [_csv_entry(path, line, row) for line, row in rows]
+    entries = [_csv_entry(path, line, row, columns) for line, row in rows]
     missing = [(line, e) for (line, _), e in zip(rows, entries, strict=True) if not os.path.lexists(e.file.source.file)]
     if missing:
         raise sentences.csv_missing_file(path, missing[0][0], missing[0][1].file.name, len(missing) - 1)
-    return Labelled(_one_split_is_none(entries), ())
+    return Labelled(_lone_split(entries), ())
 
 
-def _csv_entry(path: Path, line: int, row: dict[str, str]) -> Entry:
-    name, label, split = row["path"], row.get("label", "").strip(), row.get("split", "").strip()
-    if not name or not label or ("split" in row and not split):
-        raise sentences.bad_csv(path, f"line {line} lacks a path, a label or a split")
+def _csv_entry(path: Path, line: int, row: dict[str, str], columns: Sequence[str]) -> Entry:
+    for column in _COLUMNS:
+        if column in columns and not row.get(column, "").strip():
+            raise sentences.bad_csv(path, f"line {line} has no {column}")
+    name, label, split = row["path"], row["label"].strip(), row.get("split", "").strip()
     if split and split.lower() not in SPLITS:
         raise sentences.csv_split(path, line, split)
     file = File(name, tuple(name.split("/")), Source(os.path.join(path.parent, name)))

@@ -39,25 +39,33 @@ class Batch:
 
 @dataclass(frozen=True)
 class Order:
-    """Which samples a step sees. `sampling` is "shuffle" or "balanced" (every class equally often)."""
+    """Which samples a step sees. `sampling` is "shuffle" or "balanced" (every class equally often).
+
+    With `merge_lone` a last batch of one sample joins the one before it.
+    """
 
     seed: int
     batch_size: int
     drop_last: bool = False
     sampling: str = "shuffle"
+    merge_lone: bool = False
 
     def steps_per_epoch(self, n: int) -> int:
         """Steps in which all n samples are seen once."""
-        return max(1, n // self.batch_size) if self.drop_last else -(-n // self.batch_size)
+        whole, rest = divmod(n, self.batch_size)
+        left_out = self.drop_last or (self.merge_lone and rest == 1)
+        return max(1, whole + (rest > 0 and not left_out))
 
     def indices(self, step: int, labels: Indices) -> Indices:
         """The samples of `step`, shape [B]; the last batch of an epoch may be smaller."""
-        epoch, place = divmod(step, self.steps_per_epoch(len(labels)))
+        steps = self.steps_per_epoch(len(labels))
+        epoch, place = divmod(step, steps)
         if self.sampling == "balanced":
             order = _balanced_order(self.seed, epoch, labels.tobytes())
         else:
             order = _shuffled_order(self.seed, epoch, len(labels))
-        return order[place * self.batch_size : (place + 1) * self.batch_size]
+        end = None if place == steps - 1 and not self.drop_last else (place + 1) * self.batch_size
+        return order[place * self.batch_size : end]
 
 
 class Batches:

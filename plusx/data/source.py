@@ -22,7 +22,7 @@ from pathlib import Path
 from plusx.data import layouts
 from plusx.data.files import File, Files, add_folder, add_tar, is_glob, is_tar, list_files
 from plusx.errors import data as sentences
-from plusx.images.pool import Source
+from plusx.images.source import Source
 
 _HASHING_THREADS = 4
 _HASHED_TOGETHER = 64
@@ -40,7 +40,11 @@ class Photo:
 
 @dataclass(frozen=True)
 class Listing:
-    """Every photo of DATA; `classes` are sorted, labels are positions in them; `junk` was left out."""
+    """Every photo of DATA; `classes` are sorted, labels are positions in them; `junk` was left out.
+
+    `has_splits`: DATA says itself which photos validate or test. A `train/` folder alone does not; its photos
+    have the split "train" all the same.
+    """
 
     root: str
     classes: tuple[str, ...]
@@ -69,7 +73,7 @@ def scan(data: str | Path | Sequence[str | Path], *, trainable: bool = True) -> 
         layouts.refuse_unusable(root, labelled, classes)
     index = {name: i for i, name in enumerate(classes)}
     photos = tuple(Photo(e.file.name, e.file.source, index[e.label], e.split) for e in labelled.entries)
-    has_splits = any(photo.split is not None for photo in photos)
+    has_splits = any(photo.split in ("val", "test") for photo in photos)
     return Listing(root, classes, photos, labelled.junk, has_splits)
 
 

@@ -34,14 +34,16 @@ def assign(
     Folders that DATA has are kept; where `val/` or `test/` is missing, some of `train/` takes its place.
     Without any, `fractions` of every class are taken. With `carve` false nothing goes to validation, and
     nothing at all leaves a `train/` folder. Which photos are taken depends on their bytes and the seed
-    alone: copies stay together, and new photos leave the others where they are as far as the counts
-    allow. Raises UsageError for `fractions` of DATA that has its own splits.
+    alone: copies stay together, no class is left without training photos by that, and new photos leave
+    the others where they are as far as the counts allow. Raises UsageError for `fractions` of DATA that
+    has its own splits; a `train/` folder alone says nothing of the other two, so there they are taken at
+    their word.
     """
     if fractions and listing.has_splits:
         raise sentences.split_given_twice(listing.root)
     train, val, test = fractions or default_fractions(len(listing.photos))
     given = [photo.split for photo in listing.photos]
-    if listing.has_splits:
+    if fractions is None and any(given):
         val, test = val * (carve and "val" not in given), test * (carve and "test" not in given)
         shares = (1 - val - test, val, test)
         open_rows = [i for i, name in enumerate(given) if name in (None, "train")]
@@ -123,18 +125,26 @@ def _stratified(
 ) -> Iterable[tuple[int, str]]:
     """Rank the distinct photos of every class by content key and cut at the shares.
 
-    A photo with copies in two classes counts in the first of them, and its copies follow.
+    A photo that lies in several classes counts in the first of them, and its copies follow.
     """
-    home: dict[str, int] = {}
-    for i in rows:
-        label = _label(listing, i)
-        home[hashes[i]] = min(label, home.get(hashes[i], label))
+    ranked = _ranked(listing, hashes, rows, seed)
     decided: dict[str, str] = {}
-    for label in range(len(listing.classes)):
-        distinct = [h for h, at in home.items() if at == label]
-        distinct.sort(key=lambda h: (keyed.content_key(seed, h, "split"), h))
-        decided.update(zip(distinct, _cut(len(distinct), shares), strict=True))
+    for photos in ranked:
+        counted = [h for h in photos if h not in decided]
+        decided.update(zip(counted, _cut(len(counted), shares), strict=True))
+    for photos in ranked:
+        if photos and all(decided[h] != "train" for h in photos):  # all of them followed copies in another class
+            decided[photos[-1]] = "train"
     return ((i, decided[hashes[i]]) for i in rows)
+
+
+def _ranked(listing: Listing, hashes: Sequence[str], rows: Sequence[int], seed: int) -> list[list[str]]:
+    """The distinct photos of every class, by content key."""
+    distinct: list[set[str]] = [set() for _ in listing.classes]
+    for i in rows:
+        distinct[_label(listing, i)].add(hashes[i])
+    keys = {h: (keyed.content_key(seed, h, "split"), h) for photos in distinct for h in photos}
+    return [sorted(photos, key=keys.__getitem__) for photos in distinct]
 
 
 def _label(listing: Listing, row: int) -> int:

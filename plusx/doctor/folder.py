@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from plusx.data.files import read
 from plusx.data.source import Listing, Photo, content_hashes, scan
 from plusx.errors import DataError
-from plusx.images.decode import BadPhoto, Facts, Undecodable, inspect
+from plusx.images.decode import BadPhoto, Facts
 from plusx.images.pool import DecodePool
 from plusx.images.preprocess import Preprocess
 
@@ -112,21 +109,20 @@ def check(
 ) -> CheckReport:
     """Decode and compare every photo of DATA; the files are only read.
 
-    `workers`: decoding processes, None for one per CPU. `on_progress` gets (photos done, all photos).
+    `workers`: decoding processes, None for one per usable CPU. `on_progress` gets (photos done, all photos).
     Raises DataError where DATA has no labelled photos at all; what keeps it from being trained on
     otherwise is in the report.
     """
     listing, unusable = _scan(data)
     hashes = content_hashes(listing.photos)
-    bad = _unreadable(listing.photos, workers, on_progress)
-    good = [i for i in range(len(listing.photos)) if i not in bad]
-    conflicts, across, within = _equal_photos(listing, hashes, good)
+    facts, bad = _survey(listing.photos, workers, on_progress)
+    conflicts, across, within = _equal_photos(listing, hashes, sorted(facts))
     return CheckReport(
         data=listing.root,
         classes=listing.classes,
         photos=len(listing.photos),
         counts=_counts(listing),
-        sizes=_sizes([listing.photos[i] for i in good]),
+        sizes=_sizes(facts.values()),
         unusable=unusable,
         unreadable=tuple(Unreadable(listing.photos[i].name, why.code, why.reason) for i, why in sorted(bad.items())),
         conflicts=conflicts,
@@ -143,15 +139,21 @@ def _scan(data: str | Path | Sequence[str | Path]) -> tuple[Listing, str | None]
         return scan(data, trainable=False), error.message
 
 
-def _unreadable(photos: Sequence[Photo], workers: int | None, on_progress: Progress | None) -> dict[int, BadPhoto]:
+def _survey(
+    photos: Sequence[Photo], workers: int | None, on_progress: Progress | None
+) -> tuple[dict[int, Facts], dict[int, BadPhoto]]:
+    """What every readable photo states of itself, and why the others cannot be read, by position."""
+    facts: dict[int, Facts] = {}
     bad: dict[int, BadPhoto] = {}
     with DecodePool(_SMALL, workers=workers) as pool:
-        for done, (index, result) in enumerate(pool.map(photo.source for photo in photos), start=1):
-            if isinstance(result, BadPhoto):
-                bad[index] = result
+        for done, (index, answer) in enumerate(pool.survey(photo.source for photo in photos), start=1):
+            if isinstance(answer, BadPhoto):
+                bad[index] = answer
+            else:
+                facts[index] = answer
             if on_progress is not None:
                 on_progress(done, len(photos))
-    return bad
+    return facts, bad
 
 
 def _equal_photos(
@@ -181,19 +183,10 @@ def _counts(listing: Listing) -> dict[str, dict[str, int]]:
     return {s: {name: counted[s, i] for i, name in enumerate(listing.classes)} for s in splits}
 
 
-def _sizes(photos: Sequence[Photo]) -> Sizes | None:
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        facts = [found for found in threads.map(_facts, photos) if found is not None]
+def _sizes(facts: Collection[Facts]) -> Sizes | None:
     if not facts:
         return None
     return Sizes(_spread([f.width for f in facts]), _spread([f.height for f in facts]))
-
-
-def _facts(photo: Photo) -> Facts | None:
-    try:
-        return inspect(read(photo.source))
-    except (Undecodable, OSError):
-        return None
 
 
 def _spread(values: Sequence[int]) -> tuple[int, int, int]:

@@ -24,6 +24,8 @@ class TorchEngine:
     def __init__(self, model: ModelFile, device: torch.device, origin: Any = "the model file") -> None:
         self.device = device
         self.views = model.header.views
+        for view in set(self.views) - set(VIEWS):
+            raise sentences.damaged(origin, f"it asks for the view {view!r}, and there are {', '.join(VIEWS)}")
         self.network = _network(model, origin).to(device).eval()
 
     @torch.inference_mode()

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from plusx.errors import DataError, DiskError, Error, UsageError, did_you_mean
 
 LAYOUTS = "a folder with one folder per class, train/ and test/ of those, tar archives of them, or a CSV of path,label"
-SHOWN = 20  # bad photos a sentence lists; `check` lists them all
 
 
 def missing(data: str) -> DataError:
@@ -95,9 +94,10 @@ def too_few(data: str, name: str, count: int) -> DataError:
 
 
 def unknown_class(data: str, split: str, name: str, classes: Sequence[str]) -> DataError:
-    """A class of `split` that train lacks."""
+    """A class of `split` ("": none) that train lacks."""
+    photos = f"The {split} photos" if split else "The photos"
     return DataError(
-        f"The {split} photos of {data} have the class {name}, which train lacks ({_some(classes)}): "
+        f"{photos} of {data} have the class {name}, which train lacks ({_some(classes)}): "
         f"rename or remove it, or add it to train.{did_you_mean(name, classes)}",
         code="unknown-class",
     )
@@ -163,11 +163,6 @@ def csv_split(path: object, line: int, value: str) -> DataError:
     )
 
 
-def csv_beside_others(path: object) -> DataError:
-    """A CSV among several paths."""
-    return DataError(f"{path} is a CSV and must be the only DATA: join several tables into one.", code="bad-csv")
-
-
 def webdataset_label(name: str) -> DataError:
     """A photo of a WebDataset shard whose .cls is missing or empty."""
     return DataError(
@@ -175,6 +170,11 @@ def webdataset_label(name: str) -> DataError:
         "empty; add it, holding a class name or number.",
         code="no-labels",
     )
+
+
+def unreadable_label(name: str, reason: str) -> DataError:
+    """A .cls file whose bytes cannot be had; `reason` is the sentence of errors/images.py about it."""
+    return DataError(f"{name}: {reason}.", code="unreadable")
 
 
 # splits
@@ -209,10 +209,7 @@ def damaged_split(path: object, why: str) -> DataError:
 def bad_photos(data: str, bad: Sequence[tuple[str, str]], total: int, command: str) -> DataError:
     """`bad` (name, reason) of `total` photos cannot be read; `command` goes on without them."""
     count = f"{len(bad):,} of {total:,} photos" if len(bad) != 1 else f"1 of {total:,} photos"
-    lines = [f"  {_one_line(name)}: {reason}" for name, reason in bad[:SHOWN]]
-    if len(bad) > SHOWN:
-        lines.append(f"  and {len(bad) - SHOWN:,} more: plusx check lists them all")
-    listed = "\n".join(lines)
+    listed = "\n".join(f"  {_one_line(name)}: {reason}" for name, reason in bad)
     return DataError(
         f"{count} in {data} cannot be read:\n{listed}\nMend or remove them, or leave them out with: {command}",
         code="bad-photos",

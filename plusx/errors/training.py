@@ -36,11 +36,25 @@ def out_of_memory(batch_size: int, fits: int | None) -> RunError:
     return RunError(f"A batch of {batch_size} photos does not fit into memory; {advice}.", code="out-of-memory")
 
 
+def lone_value(step: int) -> RunError:
+    """A batch, or a part of one, is a single photo whose maps have shrunk to one value."""
+    return RunError(
+        f"Step {step} holds a single photo whose last maps are one pixel, and batch norm has no spread over one value; "
+        "use a larger --size, another --batch-size or fewer parts with --set accumulate=...",
+        code="lone-value",
+    )
+
+
 def interrupted(step: int, folder: Path, resume: str) -> Interrupted:
     """The run was asked to stop and is safe on disk."""
     return Interrupted(
         f"Stopped after step {step}; everything is in {folder}. Continue with: {resume}", code="interrupted"
     )
+
+
+def interrupted_run(folder: Path, resume: str) -> Interrupted:
+    """The same outside the steps, while a run begins or ends."""
+    return Interrupted(f"Stopped; everything is in {folder}. Continue with: {resume}", code="interrupted")
 
 
 def all_damaged(folder: Path, faults: Iterable[str]) -> ModelError:

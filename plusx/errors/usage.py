@@ -57,6 +57,39 @@ def unreadable_file(path: Path, why: str, expected: str) -> UsageError:
     return UsageError(f"{path} cannot be read as {expected}: {why}.", code="bad-file")
 
 
+def plan_of_another(path: Path, what: str, planned: int, found: int) -> UsageError:
+    """`--plan` names the plan of a run on other data or with other settings."""
+    return UsageError(
+        f"{path} is the plan of another run: it has {what} of {planned:,} and this run {found:,}; "
+        "give the data and settings it was made for, or leave --plan out.",
+        code="other-plan",
+    )
+
+
+def plan_and_budget() -> UsageError:
+    """`--plan` beside `--time` or `--epochs`."""
+    return UsageError(
+        "--plan says how long to train, and --time or --epochs says something else; leave one out.",
+        code="plan-and-budget",
+    )
+
+
+def no_device(name: str) -> UsageError:
+    """The device that was named is not there."""
+    return UsageError(
+        f"There is no {name} device that this PyTorch can use; choose --device cpu, or --device auto for the best one.",
+        code="no-device",
+    )
+
+
+def no_precision(precision: str, device: str) -> UsageError:
+    """The device does not compute in the precision that was asked for."""
+    return UsageError(
+        f"{device} cannot train in {precision}; leave --set precision=... out, or choose another --device.",
+        code="no-precision",
+    )
+
+
 def changed_settings(run: Path, differences: Iterable[tuple[str, object, object]]) -> UsageError:
     """`--resume` was given other settings than the run was started with."""
     listed = "; ".join(f"{name} was {before!r} and is now {now!r}" for name, before, now in differences)
@@ -78,9 +111,17 @@ def resume_without_run() -> UsageError:
 def too_short(seconds: float, needed: float) -> UsageError:
     """The time budget does not hold even the smallest useful run."""
     return UsageError(
-        f"--time {seconds:.0f}s is too short: preparing the photos and a single epoch need about "
+        f"--time {seconds:g}s is too short: preparing the photos and a single epoch need about "
         f"{needed:.0f} s on this machine; give at least that, or train with --epochs 1.",
         code="time-too-short",
+    )
+
+
+def unknown_flag(flag: str, verb: str, known: Iterable[str]) -> UsageError:
+    """A flag that the verb does not have, and no file of that name either."""
+    return UsageError(
+        f"There is no option or file {flag}.{did_you_mean(flag, known)} `plusx {verb} --help` lists what it takes.",
+        code="unknown-flag",
     )
 
 

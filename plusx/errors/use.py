@@ -19,6 +19,11 @@ def no_paths() -> UsageError:
     )
 
 
+def nothing_found(paths: str) -> DataError:
+    """The folders given to `predict` are empty."""
+    return DataError(f"{paths} holds no files to answer for; name photos, or a folder of them.", code="no-photos")
+
+
 def kaggle_needs_two(classes: int) -> UsageError:
     """A Kaggle submission has one probability per photo."""
     return UsageError(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
+import importlib.metadata
 import io
 import threading
 import warnings
@@ -29,7 +29,8 @@ from plusx.errors.images import Undecodable
 from plusx.images.colour import WHITE, Background, flatten
 from plusx.images.sniff import IMAGES, OTHER_IMAGES, UNKNOWN, sniff
 
-__all__ = ["MAX_PIXELS", "WHITE", "BadPhoto", "Facts", "Undecodable", "decode", "inspect", "sniff", "upright_rgb"]
+__all__ = ["MAX_PIXELS", "WHITE", "BadPhoto", "Facts", "Undecodable", "decode", "heif_version", "inspect"]
+__all__ += ["sniff", "upright_rgb"]
 
 MAX_PIXELS = 64_000_000
 
@@ -101,6 +102,14 @@ def inspect(data: bytes) -> Facts:
         )
 
 
+def heif_version() -> str | None:
+    """The version of pi-heif, which reads HEIC; None where it is not installed."""
+    try:
+        return importlib.metadata.version("pi-heif")  # its own __version__ would load the library to be asked
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def _open(data: bytes) -> Image.Image:
     kind = _known_kind(data)
     with _decoder_faults(data):
@@ -126,7 +135,7 @@ def _registered_format(kind: str) -> str:
     if kind != "HEIC":
         importlib.import_module(f"PIL.{_PLUGINS[kind]}ImagePlugin")
         return kind.upper()
-    if importlib.util.find_spec("pi_heif") is None:
+    if heif_version() is None:
         raise errors.needs_heif()
     importlib.import_module("pi_heif").register_heif_opener()
     return "HEIF"
@@ -217,7 +226,7 @@ def _stated_orientation(image: Image.Image) -> int:
 
 def _frames(image: Image.Image) -> int:
     try:
-        return int(getattr(image, "n_frames", 1))
+        return max(1, int(getattr(image, "n_frames", 1)))
     except Exception:  # damage after the first frame is no concern of ours
         return 1
 

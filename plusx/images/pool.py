@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -19,8 +20,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -29,8 +29,12 @@ import numpy as np
 
 from plusx.errors import images as errors
 from plusx.images import worker
-from plusx.images.decode import BadPhoto, Undecodable
+from plusx.images.decode import MAX_PIXELS, BadPhoto, Facts, Undecodable
 from plusx.images.preprocess import Pixels, Preprocess
+from plusx.images.sniff import IMAGES
+from plusx.images.source import MAX_BYTES, Source
+
+__all__ = ["CODES", "QUEUE", "DecodePool", "Result", "Source", "usable_cpus", "worker_command"]
 
 CODES = frozenset({"empty", "truncated", "not-an-image", "unreadable", "too-large"})  # what a worker may say
 QUEUE = 16  # photos dealt to a worker and not answered: enough to hide the way to the parent and back
@@ -41,21 +45,17 @@ _MAX_FAILED_STARTS = 3
 _BOOT = "import sys; r = sys.argv[1]; r in sys.path or sys.path.insert(0, r); import plusx.images.worker as w; w.main()"
 
 Result = Pixels | BadPhoto
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a photo's bytes lie: `length` bytes of `file` from `offset`, -1: to its end.
-
-    `file` is text by os.fsdecode, so that names in any encoding survive.
-    """
-
-    file: str
-    offset: int = 0
-    length: int = -1
-
-
 Task = tuple[int, Source]
+_Answer = tuple[int, Any]  # what was asked for, Pixels or Facts, or a BadPhoto
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on: fewer than the machine has under taskset or in a container bound to some."""
+    if sys.version_info >= (3, 13):
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def worker_command() -> tuple[str, ...]:
@@ -66,7 +66,7 @@ def worker_command() -> tuple[str, ...]:
 class DecodePool:
     """Decodes and preprocesses many photos; a context manager that ends its processes.
 
-    `workers`: processes, None for one per CPU; 0 decodes in this process, without protection.
+    `workers`: processes, None for one per usable CPU; 0 decodes in this process, without protection.
     `seconds`: the most one photo may take. `command`: what to start as a worker. Processes start with
     the first `map`, and stay for the next.
     """
@@ -79,7 +79,7 @@ class DecodePool:
         command: Sequence[str] | None = None,
     ) -> None:
         self.preprocess = preprocess
-        self.workers = (os.cpu_count() or 1) if workers is None else workers
+        self.workers = usable_cpus() if workers is None else workers
         self.seconds = seconds
         self.command = tuple(command or worker_command())
         self._crew: list[_Worker] = []
@@ -99,8 +99,14 @@ class DecodePool:
         where workers cannot be started.
         """
         if self.workers == 0:
-            return _in_process(self.preprocess, sources)
-        return self._supervise(_Tasks(sources))
+            return _in_process(worker.pixels_of, self.preprocess, sources)
+        return self._supervise(_Tasks(sources, facts=False))
+
+    def survey(self, sources: Iterable[Source]) -> Iterator[tuple[int, Facts | BadPhoto]]:
+        """As `map`, with what each file states in place of its pixels, which are decoded all the same."""
+        if self.workers == 0:
+            return _in_process(worker.facts_of, self.preprocess, sources)
+        return self._supervise(_Tasks(sources, facts=True))
 
     def close(self) -> None:
         """End all workers; a later `map` starts new ones."""
@@ -111,7 +117,7 @@ class DecodePool:
             self._complaints.close()
             self._complaints = None
 
-    def _supervise(self, tasks: _Tasks) -> Iterator[tuple[int, Result]]:
+    def _supervise(self, tasks: _Tasks) -> Iterator[_Answer]:
         self._dismiss(member for member in self._crew if member.gone())
         try:
             self._deal(tasks)
@@ -124,7 +130,7 @@ class DecodePool:
             # After an abandoned map, answers to it are still under way; their workers must not serve the next one.
             self._dismiss(member for member in self._crew if member.queue)
 
-    def _collect(self, member: _Worker, tasks: _Tasks) -> Iterator[tuple[int, Result]]:
+    def _collect(self, member: _Worker, tasks: _Tasks) -> Iterator[_Answer]:
         member.receive()
         # Judged before the yield: however long its consumer pauses, no worker is late by that.
         late = member.is_late(self.seconds)
@@ -153,7 +159,7 @@ class DecodePool:
     def _deal(self, tasks: _Tasks) -> None:
         """Fill the queues a hand at a time, the emptiest first; workers start as work for them is there."""
         while (hand := tasks.take(_HAND)) and (member := self._least_busy()) is not None:
-            member.send(hand)
+            member.send(hand, tasks.facts)
         tasks.give_back(hand)
 
     def _least_busy(self) -> _Worker | None:
@@ -196,7 +202,8 @@ class DecodePool:
 class _Tasks:
     """The sources with their positions, read only as they are needed; what a dead worker left goes first."""
 
-    def __init__(self, sources: Iterable[Source]) -> None:
+    def __init__(self, sources: Iterable[Source], *, facts: bool) -> None:
+        self.facts = facts
         self._rest = enumerate(sources)
         self._returned: deque[Task] = deque()
 
@@ -216,6 +223,7 @@ class _Worker:
     def __init__(self, command: Sequence[str], setup: dict[str, Any], crop: int, complaints: BinaryIO) -> None:
         self.crop = crop
         self.queue: deque[Task] = deque()
+        self.facts = False  # whether the facts of the photos in the queue are due, or their pixels
         self.ready = False
         self.confused = self.ended = self.silent = False
         self.since = time.monotonic()  # when the photo in hand, or the start, began
@@ -228,13 +236,14 @@ class _Worker:
         self.output = self._process.stdout.fileno()
         _prepare_pipes(self._input, self.output)
 
-    def send(self, tasks: Sequence[Task]) -> None:
-        """Put `tasks` at the end of the worker's queue."""
+    def send(self, tasks: Sequence[Task], facts: bool) -> None:
+        """Put `tasks` at the end of the worker's queue, which holds those of one `map` or one `survey` alone."""
+        self.facts = facts
         if not self.queue:
             self.since = time.monotonic()
         self.queue.extend(tasks)
-        chunk = [(index, source.file, source.offset, source.length) for index, source in tasks]
-        self.outbox += worker.message(chunk)
+        photos = [(index, source.file, source.offset, source.length) for index, source in tasks]
+        self.outbox += worker.message({"facts": facts, "photos": photos})
         self._flush()
 
     def receive(self) -> None:
@@ -249,7 +258,7 @@ class _Worker:
         self._inbox += data
         self.ended = not data
 
-    def answers(self) -> Iterator[tuple[int, Result]]:
+    def answers(self) -> Iterator[_Answer]:
         """Every complete answer received so far; sets `confused` at the first one that makes no sense."""
         while not self.confused and (parts := self._next_message()) is not None:
             try:
@@ -303,7 +312,7 @@ class _Worker:
         del self._inbox[:end]
         return text, pixels
 
-    def _understood(self, text: bytes, pixels: bytearray) -> tuple[int, Result] | None:
+    def _understood(self, text: bytes, pixels: bytearray) -> _Answer | None:
         header = json.loads(text)
         if not self.ready:
             self.ready = header["ready"] is True
@@ -311,11 +320,15 @@ class _Worker:
         index = self.queue[0][0]
         if header["index"] != index:
             raise ValueError("an answer to a question that was not asked")
-        result = _bad_photo(header) if "code" in header else self._array(pixels)
+        result = _bad_photo(header) if "code" in header else self._due(header, pixels)
         self.queue.popleft()
         return index, result
 
-    def _array(self, pixels: bytearray) -> Pixels:
+    def _due(self, header: dict[str, Any], pixels: bytearray) -> Pixels | Facts:
+        if self.facts:
+            if pixels:
+                raise ValueError("pixels that were not asked for")
+            return _facts(header["facts"])
         return np.frombuffer(pixels, dtype=np.uint8).reshape(self.crop, self.crop, 3)
 
 
@@ -326,10 +339,24 @@ def _bad_photo(header: dict[str, Any]) -> BadPhoto:
     return BadPhoto(code, "".join(letter if letter.isprintable() else "?" for letter in reason))
 
 
-def _in_process(preprocess: Preprocess, sources: Iterable[Source]) -> Iterator[tuple[int, Result]]:
+def _facts(stated: dict[str, Any]) -> Facts:
+    facts = Facts(**stated)
+    sizes = (facts.width, facts.height, facts.frames, facts.orientation)
+    if facts.format not in IMAGES or re.fullmatch(r"[0-9A-Za-z;]{1,8}", facts.mode) is None:
+        raise ValueError("a format or a mode that does not exist")
+    if any(type(size) is not int or size < 1 for size in sizes):
+        raise ValueError("a size that is no whole number above zero")
+    if facts.width * facts.height > MAX_PIXELS or facts.frames > MAX_BYTES or facts.orientation > 8:
+        raise ValueError("a size out of range")  # no file has more frames than bytes
+    return facts
+
+
+def _in_process(
+    answer: Callable[[Preprocess, Source], Any], preprocess: Preprocess, sources: Iterable[Source]
+) -> Iterator[_Answer]:
     for index, source in enumerate(sources):
         try:
-            yield index, preprocess.from_bytes(worker.read(source.file, source.offset, source.length))
+            yield index, answer(preprocess, source)
         except Undecodable as bad:
             yield index, BadPhoto(bad.code, bad.reason)
 

@@ -97,6 +97,8 @@ class Preprocess:
             "pillow": PIL.__version__,
             "libjpeg": features.version("jpg"),
         }
+        if heif := decode.heif_version():  # with it, what was refused before is read
+            decider["pi-heif"] = heif
         return hashlib.sha256(json.dumps(decider, sort_keys=True).encode()).hexdigest()[:32]
 
     def _sliver(self, image: Image.Image) -> tuple[Image.Image, int, int]:

@@ -4,8 +4,9 @@ It imports Pillow and NumPy and no more. A photo that takes it over costs the pa
 goes back is a JSON header and raw pixels, which the parent checks, never objects.
 
 A message is two lengths (little-endian uint32), the JSON header and the payload. To the worker: first
-the set-up, then lists of [index, file, offset, length]; from it: {"ready": true}, then for each photo
-{"index": i} with its pixels, or {"index": i, "code": ..., "reason": ...} without.
+the set-up, then {"facts": ..., "photos": [[index, file, offset, length], ...]}; from it: {"ready": true},
+then for each photo {"index": i} with its pixels, {"index": i, "facts": {...}} where the facts were asked
+for, or {"index": i, "code": ..., "reason": ...}, both without pixels.
 """
 
 from __future__ import annotations
@@ -15,42 +16,19 @@ import json
 import os
 import resource
 import signal
-import stat
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from plusx.errors import images as errors
-from plusx.images.decode import Undecodable
-from plusx.images.preprocess import Preprocess
+from plusx.images.decode import Facts, Undecodable, inspect
+from plusx.images.preprocess import Pixels, Preprocess
+from plusx.images.source import Source, read
 
 LENGTHS = struct.Struct("<II")  # header, payload
-MAX_BYTES = 1 << 30  # of one photo's file; 64 million pixels of 16-bit RGBA, uncompressed, are half of it
 MEMORY = 4 << 30  # address space of one worker; a 64-million-pixel RGBA picture takes about 1 GiB
 _GRACE = 5.0  # the parent stops a photo at its time limit; a worker whose parent is gone, this much later
-
-_KINDS = (
-    (stat.S_ISDIR, "folder"),
-    (stat.S_ISFIFO, "named pipe"),
-    (stat.S_ISSOCK, "socket"),
-    (stat.S_ISBLK, "device"),
-    (stat.S_ISCHR, "device"),
-)
-
-
-def read(file: str, offset: int = 0, length: int = -1) -> bytes:
-    """`length` bytes of `file` from `offset`, -1: to its end. Never blocks on a pipe or device. Raises Undecodable."""
-    try:
-        _require_regular(os.stat(file).st_mode)  # noqa: PTH116 - a Path costs more than the call
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise errors.cannot_open(getattr(error, "strerror", None) or str(error)) from None
-    try:
-        return _read_open(descriptor, offset, length)
-    except OSError as error:
-        raise errors.cannot_open(error.strerror or str(error)) from None
-    finally:
-        os.close(descriptor)
 
 
 def message(header: object, payload: bytes = b"") -> bytes:
@@ -73,41 +51,34 @@ def main() -> None:
     _write(answers, message({"ready": True}))
     _leave_standard_streams()  # only now: until here, what goes wrong must be seen
     while (chunk := _receive(requests)) is not None:
-        for index, file, offset, length in chunk:
+        for index, *where in chunk["photos"]:
             with _alarm(setup["seconds"] + _GRACE):
-                answer = _answer(preprocess, index, file, offset, length)
+                answer = _answer(preprocess, index, Source(*where), chunk["facts"])
             _write(answers, answer)
 
 
-def _answer(preprocess: Preprocess, index: int, file: str, offset: int, length: int) -> bytes:
+def pixels_of(preprocess: Preprocess, source: Source) -> Pixels:
+    """The photo at `source`, uint8 [crop, crop, 3]. Raises Undecodable."""
+    return preprocess.from_bytes(read(source))
+
+
+def facts_of(preprocess: Preprocess, source: Source) -> Facts:
+    """What the photo at `source` states of itself, once every pixel of it has been decoded. Raises Undecodable."""
+    data = read(source)
+    preprocess.from_bytes(data)
+    return inspect(data)
+
+
+def _answer(preprocess: Preprocess, index: int, source: Source, facts: bool) -> bytes:
     try:
-        return message({"index": index}, preprocess.from_bytes(read(file, offset, length)).tobytes())
+        if facts:
+            return message({"index": index, "facts": asdict(facts_of(preprocess, source))})
+        return message({"index": index}, pixels_of(preprocess, source).tobytes())
     except Undecodable as error:
         bad = error
     except MemoryError:
         bad = errors.out_of_memory()
     return message({"index": index, "code": bad.code, "reason": bad.reason})
-
-
-def _require_regular(mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        raise errors.not_a_regular_file(_first_true(_KINDS, mode))
-
-
-def _first_true(kinds: Sequence[tuple[Callable[[int], bool], str]], mode: int) -> str:
-    return next((name for is_kind, name in kinds if is_kind(mode)), "special file")
-
-
-def _read_open(descriptor: int, offset: int, length: int) -> bytes:
-    status = os.fstat(descriptor)
-    _require_regular(status.st_mode)  # once more: the name may stand for another file by now
-    wanted = status.st_size - offset if length < 0 else length
-    if wanted > MAX_BYTES:
-        raise errors.too_many_bytes(wanted, MAX_BYTES)
-    data = os.pread(descriptor, max(wanted, 0), offset)
-    if len(data) < wanted:
-        raise errors.cut_archive(wanted, len(data))
-    return data
 
 
 def _receive(requests: BinaryIO) -> Any:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from plusx.config import Config
 from plusx.errors import usage
+from plusx.models import minimum_size
 from plusx.training.schedule import progress
 
 SIZE_MULTIPLE = 16  # sizes at which every stage of a five-times halved network has whole pixels
@@ -67,6 +68,11 @@ class Plan:
         kept = max(1, math.floor(remaining * max(seconds_left, 0.0) / needed))
         return replace(self, shortened=(*self.shortened, (step, step + kept)))
 
+    def budget(self) -> dict[str, Any]:
+        """The settings `time` and `epochs` that led to this plan."""
+        epochs = None if self.budget_seconds else self.total_steps // self.steps_per_epoch
+        return {"time": self.budget_seconds, "epochs": epochs}
+
     def to_json(self) -> dict[str, Any]:
         """The plan as plain values."""
         return asdict(self)
@@ -93,10 +99,18 @@ def read_plan(path: Path) -> Plan:
 
 
 def training_sizes(config: Config) -> tuple[tuple[float, int], ...]:
-    """(share of the steps, size in px) of a recipe's growing sizes; one entry where it has none."""
+    """(share of the steps, size in px) of a recipe's growing sizes; one entry where it has none.
+
+    No size is below what the network takes, unless the final one is.
+    """
     if not config.sizes:
         return ((1.0, config.size),)
-    return tuple((share, _whole(config.size * fraction)) for share, fraction in config.sizes)
+    least = min(config.size, _whole(minimum_size(config.model), math.ceil))
+    merged: dict[int, float] = {}
+    for share, fraction in config.sizes:
+        size = config.size if fraction == 1 else max(least, _whole(config.size * fraction))
+        merged[size] = merged.get(size, 0.0) + share
+    return tuple((share, size) for size, share in merged.items())
 
 
 def counted(config: Config, steps_per_epoch: int, epochs: int) -> Plan:
@@ -127,12 +141,21 @@ def timed(
     )
 
 
-def review_steps(plan: Plan) -> Sequence[int]:
-    """Where a timed run asks whether it will end in time: after half and after 85 % of its steps."""
-    if plan.budget_seconds is None:
-        return ()
-    return tuple(sorted({int(plan.total_steps * share) for share in (0.5, 0.85)} - {0}))
+def repeated(path: Path, config: Config, steps_per_epoch: int) -> Plan:
+    """The plan in a file, for a run that repeats it: no clock will cut it again.
+
+    Raises UsageError where it was made for other data or another size.
+    """
+    plan = replace(read_plan(path), budget_seconds=None)
+    facts = (
+        ("steps per epoch", plan.steps_per_epoch, steps_per_epoch),
+        ("a largest size in px", max(size for _, size in plan.sizes), max(s for _, s in training_sizes(config))),
+    )
+    for what, planned, found in facts:
+        if planned != found:
+            raise usage.plan_of_another(path, what, planned, found)
+    return plan
 
 
-def _whole(size: float) -> int:
-    return max(SIZE_MULTIPLE, round(size / SIZE_MULTIPLE) * SIZE_MULTIPLE)
+def _whole(size: float, rounded: Callable[[float], int] = round) -> int:
+    return max(SIZE_MULTIPLE, rounded(size / SIZE_MULTIPLE) * SIZE_MULTIPLE)

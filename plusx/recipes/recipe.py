@@ -30,6 +30,7 @@ def textbook(model: str | None = None) -> Config:
         resize_ratio=256 / 224,
         epochs=10,
         batch_size=8,
+        merge_lone=False,
         learning_rate=0.01,
         momentum=0.0,
         nesterov=False,
@@ -50,7 +51,7 @@ def fast(model: str | None = None) -> Config:
     arXiv 2404.00498, sections 3.2 and 3.4), growing sizes after fast.ai's DAWNBench entry. What it
     reaches is written in `docs/experiments.md`. Any other model keeps its own stem and rate.
     """
-    network = _FAST_NETWORK if model in (None, "resnet18-fast") else {"model": model}
+    network = _FAST_NETWORK if model is None else {"model": model}
     return Config(
         recipe="fast",
         size=80,
@@ -62,7 +63,7 @@ def fast(model: str | None = None) -> Config:
         warmup=0.2,
         label_smoothing=0.1,
         flip="alternating",
-        crop_scale=(0.8, 1.0),
+        crop_scale=(0.5, 1.0),
         patience=20,
         **network,
     )

@@ -37,10 +37,10 @@ def resolve(
     for where, values in layers:
         _refuse_unknown(where, values)
     wished = {name: value for _, values in layers for name, value in values.items()}
-    base = recipe(str(wished.get("recipe") or "fast"), wished.get("model")).model_dump()
-    values = base | _one_budget(layers, wished)
+    budgeted = _one_budget(layers, wished)
     try:
-        config = Config.model_validate(values)
+        base = recipe(str(wished.get("recipe") or "fast"), wished.get("model")).model_dump()
+        config = Config.model_validate(base | budgeted)
     except ValidationError as error:
         raise _named_error(error, layers) from None
     if config.split:
@@ -48,13 +48,18 @@ def resolve(
     return config
 
 
-def seconds(text: str | float) -> float:
+def given(flags: Mapping[str, Any], sets: Sequence[str], file: Path | None) -> set[str]:
+    """The settings named on the command line or in a file."""
+    return {name for _, values in _layers(flags, sets, file, {}) for name in values}
+
+
+def seconds(text: object) -> float:
     """A duration such as '90s', '10m', '2h' or a number of seconds, in seconds."""
     if isinstance(text, int | float):
         return float(text)
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", str(text))
     if not match:
-        raise usage.bad_duration(text)
+        raise usage.bad_duration(str(text))
     return float(match[1]) * _UNITS[match[2]]
 
 
@@ -85,17 +90,22 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
     names = {_PREFIX + name.upper(): name for name in Config.model_fields}
-    return {names[key]: yaml.safe_load(value) for key, value in env.items() if key in names}
+    return {names[key]: _parsed(value) for key, value in env.items() if key in names}
 
 
 def _key_value(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise usage.not_key_value(text)
+    return name.strip(), _parsed(value)
+
+
+def _parsed(text: str) -> Any:
+    """A value as YAML reads it; text that is no YAML stands for itself."""
     try:
-        return name.strip(), yaml.safe_load(value)
+        return yaml.safe_load(text)
     except yaml.YAMLError:
-        return name.strip(), value
+        return text
 
 
 def _refuse_unknown(where: str, values: Mapping[str, Any]) -> None:
@@ -120,5 +130,6 @@ def _named_error(error: ValidationError, layers: Sequence[Layer]) -> Exception:
     first = error.errors()[0]
     name = str(first["loc"][0])
     where = next((place for place, values in reversed(layers) if name in values), "the recipe")
-    why = first["msg"][0].lower() + first["msg"][1:]
+    message = first["msg"].removeprefix("Value error, ")
+    why = message[0].lower() + message[1:]
     return usage.bad_setting(name, first["input"], why, where)

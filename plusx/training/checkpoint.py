@@ -35,7 +35,7 @@ def save(folder: Path, state: State, offsets: Mapping[str, int], buffers: Buffer
     `offsets` are the lengths of the logs; `buffers` replace the model's own (see `interrupt`).
     """
     path = folder / f"step-{state.step:06d}"
-    folder.mkdir(parents=True, exist_ok=True)
+    durable.make_folder(folder)
     tensors = state_tensors(state, buffers)
     durable.require_space(folder, 2 * sum(t.numel() * t.element_size() for t in tensors.values()))
     files = {"state.safetensors": safetensors.torch.save(tensors), "state.json": _numbers(state, offsets)}

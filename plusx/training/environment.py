@@ -1,4 +1,4 @@
-"""The environment a run depends on: threads, denormals, determinism; recorded, and restored on resume."""
+"""The environment a run depends on: device, threads, denormals, determinism; recorded, and the same on resume."""
 
 from __future__ import annotations
 
@@ -12,16 +12,26 @@ import numpy
 import PIL
 import torch
 
+from plusx.errors import usage
 from plusx.version import __version__
 
 
 def choose_device(name: str) -> torch.device:
-    """The device behind 'auto' (CUDA, else Apple's, else the CPU) or the one that was named."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """The device behind 'auto' (CUDA, else Apple's, else the CPU) or the one named. Raises UsageError without it."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
+    if not there.get(name, False):
+        raise usage.no_device(name)
+    return torch.device(name)
+
+
+def require_precision(device: torch.device, precision: str) -> None:
+    """Raise UsageError where `device` has no such precision: fp16 needs a scaler, which CUDA alone has."""
+    if precision == "fp16" and device.type != "cuda":
+        raise usage.no_precision(precision, device.type)
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise usage.no_precision(precision, device.type)
 
 
 def prepare(threads: int | None = None, *, fast_math: bool = False) -> None:
@@ -35,11 +45,6 @@ def prepare(threads: int | None = None, *, fast_math: bool = False) -> None:
     torch.use_deterministic_algorithms(not fast_math)
     torch.backends.cudnn.benchmark = fast_math
     torch.set_float32_matmul_precision("high" if fast_math else "highest")
-
-
-def restore(recorded: Mapping[str, Any]) -> None:
-    """Prepare the environment of a `record`, so that a resumed run computes the same bits."""
-    prepare(int(recorded["threads"]), fast_math=not recorded["deterministic"])
 
 
 def _asked_threads() -> int | None:

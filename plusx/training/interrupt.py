@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from plusx.errors import Interrupted
+
 GRACE_SECONDS = 1.5
 INTERRUPTED, SECOND_INTERRUPT = 75, 130
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -89,6 +91,27 @@ def stopping(save: Callable[[], str], grace: float = GRACE_SECONDS) -> Iterator[
         wakeup.close()
         watcher.join()
         ours.close()
+
+
+@contextmanager
+def leaving(sentence: Callable[[], Interrupted]) -> Iterator[None]:
+    """Before and after the steps, where nothing is half done for long, the first SIGINT or SIGTERM raises `sentence`.
+
+    Outside the main thread, where Python allows no handlers, only an interrupt that arrives there is turned.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    old = signal.signal(signal.SIGTERM, _interrupt) if main else None
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise sentence() from None
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, old)
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    raise KeyboardInterrupt(number)
 
 
 def _noticed(number: int, frame: FrameType | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,15 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from plusx import durable
+from plusx.errors import DiskError
 from plusx.errors import training as sentences
 from plusx.training import checkpoint
 from plusx.training.events import Listener, Notice, Saved, StepDone, Validated, WeightsDue
 from plusx.training.interrupt import Stop, stopping
-from plusx.training.memory import largest_that_fits, out_of_memory
+from plusx.training.memory import explained, out_of_memory
 from plusx.training.settings import Settings
 from plusx.training.step import Batch, NotFiniteError, State, StepResult, apply_gradients, compute_gradients
 
 BEST_FILE = "model.safetensors"
+LONE_VALUE = "more than 1 value per channel"  # PyTorch's words where batch norm gets a single value
 CHOSEN_BY = "accuracy"  # the validation figure that decides which weights are best
 
 Validate = Callable[[nn.Module], Mapping[str, float]]
@@ -124,10 +125,18 @@ class Training:
         self.listen(Saved(path))
 
     def save_if_due(self) -> None:
-        """Write a checkpoint every so many steps or seconds, whichever comes first."""
+        """Write a checkpoint every so many steps or seconds, whichever comes first.
+
+        A full disk costs this checkpoint, neither the one before nor the run: the next is tried when it is due.
+        """
         late = time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds
-        if late or self.state.step % self.settings.checkpoint_every == 0:
+        if not late and self.state.step % self.settings.checkpoint_every:
+            return
+        try:
             self.save()
+        except DiskError as error:
+            self.saved_at = time.monotonic()
+            self.listen(Notice(f"No checkpoint at step {self.state.step}: {error.message} The run goes on."))
 
     def record(self, result: StepResult, photos: int, seconds: float) -> None:
         """Log a finished step."""
@@ -147,13 +156,12 @@ class Training:
     def validated(self, metrics: Mapping[str, float]) -> None:
         """Take note of a validation; keep the weights where they are the best so far."""
         state = self.state
-        better = state.best is None or metrics[CHOSEN_BY] > state.best
+        improved = state.best is None or metrics[CHOSEN_BY] > state.best
+        better = improved and self._keep_best()
         state.validated = state.step
-        state.stale = 0 if better else state.stale + 1
+        state.stale = 0 if improved else state.stale + 1
         if better:
             state.best, state.best_step = metrics[CHOSEN_BY], state.step
-            if self.settings.keep == "best":
-                self._keep_best()
         self.logs["history"].append({"step": state.step, "epoch": self.epoch, "validation": dict(metrics)})
         self.saved_step = -1  # the same step, but more is known
         self.listen(Validated(state.step, self.epoch, metrics, better))
@@ -166,10 +174,15 @@ class Training:
             kept.load_state_dict(self._best_tensors(step), strict=True)
         return Outcome(kept.eval(), self.state.step, step, self.state.step < self.total)
 
-    def _keep_best(self) -> None:
+    def _keep_best(self) -> bool:
+        """Write the weights as the best so far; a full disk leaves those before, and says so."""
         tensors = {name: value.cpu().contiguous() for name, value in self.state.kept.state_dict().items()}
-        self.paths.best.mkdir(parents=True, exist_ok=True)
-        durable.write_folder(self._best_folder(self.state.step), {BEST_FILE: safetensors.torch.save(tensors)})
+        try:
+            durable.write_folder(self._best_folder(self.state.step), {BEST_FILE: safetensors.torch.save(tensors)})
+        except DiskError as error:
+            self.listen(Notice(f"The weights of step {self.state.step} are not kept as the best: {error.message}"))
+            return False
+        return True
 
     def _best_tensors(self, step: int) -> dict[str, Tensor]:
         folder = self._best_folder(step)
@@ -229,19 +242,21 @@ def _step(training: Training, batches: BatchSource, stop: Stop) -> None:
 
 @contextmanager
 def _failures_explained(training: Training, batch: Batch, batches: BatchSource, stop: Stop) -> Iterator[None]:
-    """Turn the two ways in which a step fails into sentences."""
+    """Turn the ways in which a step fails into sentences."""
     try:
         yield
     except NotFiniteError as error:
         names = [batches.name(int(i)) for i in batch.indices]
         raise sentences.loss_not_finite(training.state.step + 1, error.loss, names) from None
+    except ValueError as error:
+        if LONE_VALUE not in str(error):
+            raise
+        raise sentences.lone_value(training.state.step + 1) from None
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
         stop.reached()  # the state may be half updated: nobody is to save it now
-        traceback.clear_frames(error.__traceback__)  # they still hold the activations of the failed step
-        fits = largest_that_fits(training.state, batch, training.settings)
-        raise sentences.out_of_memory(len(batch.images), fits) from None
+        raise explained(error, training.state, batch, training.settings) from None
 
 
 def _validate(training: Training, validate: Validate | None, stop: Stop) -> None:
@@ -255,13 +270,10 @@ def _validate(training: Training, validate: Validate | None, stop: Stop) -> None
 
 
 def _review(training: Training, shorten: Shorten | None) -> None:
-    """Ask the caller, at the steps set for it, whether the plan has to be cut to keep its budget."""
-    step, settings = training.state.step, training.settings
-    if shorten is None or step not in settings.review_steps or step in dict(settings.shortened):
-        return
-    shortened = shorten(step)
+    """Ask the caller whether the plan has to be cut here to keep its budget."""
+    shortened = shorten(training.state.step) if shorten else None
     if shortened is not None:
-        training.settings = replace(settings, shortened=shortened)
+        training.settings = replace(training.settings, shortened=shortened)
         training.listen(Notice(f"The machine is slower than measured: the run now ends at step {training.total}."))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 
@@ -39,7 +39,6 @@ class Settings:
     checkpoint_every: int = 100
     checkpoint_seconds: float = 60.0
     save_weights_every: int | None = None
-    review_steps: tuple[int, ...] = field(default=())  # where a timed run asks whether it will end in time
 
     @classmethod
     def of(cls, config: Mapping[str, Any], **others: Any) -> Settings:

@@ -9,8 +9,8 @@ from typing import Any
 
 from plusx.verbs.finish import Trained
 from plusx.verbs.reports import TrainEvent
-from plusx.verbs.train import Wish
 from plusx.verbs.train import train as train_as_wished
+from plusx.verbs.wish import Wish
 
 Data = str | os.PathLike[str]
 

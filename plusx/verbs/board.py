@@ -1,10 +1,9 @@
-"""TensorBoard logging, with the extra: the same figures as history.jsonl and timing.jsonl."""
+"""TensorBoard logging, with the extra: loss, accuracy and speed of every step, and validation."""
 
 from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from plusx.errors import models as sentences
@@ -12,20 +11,24 @@ from plusx.training.events import Event, StepDone, Validated
 
 
 class Board:
-    """Writes losses, accuracies and rates below RUN/tensorboard where `wanted`; else does nothing.
+    """Writes losses, accuracies and speeds below RUN/tensorboard where `wanted`; else does nothing.
 
     Raises UsageError where it is wanted and the extra is not installed.
     """
 
     def __init__(self, run: Path, *, wanted: bool) -> None:
-        self._writer: Any = _summary_writer()(log_dir=str(run / "tensorboard")) if wanted else None
+        self._folder, self._wanted = run / "tensorboard", wanted
+        self._writer: Any = None
+        if wanted:
+            require_tensorboard()
 
-    def __enter__(self) -> Board:
-        return self
+    def open(self, step: int) -> None:
+        """Begin writing after `step`; what an interrupted run wrote beyond it is marked as gone."""
+        if self._wanted:
+            self._writer = _summary_writer()(log_dir=str(self._folder), purge_step=step + 1)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Write what is waiting."""
         if self._writer is not None:
             self._writer.close()
 

@@ -11,7 +11,8 @@ from plusx.verbs.evaluate import Evaluation, evaluate
 from plusx.verbs.labelled import Progress
 from plusx.verbs.predict import Row, predict
 from plusx.verbs.reports import TrainEvent
-from plusx.verbs.train import Wish, train
+from plusx.verbs.train import train
+from plusx.verbs.wish import Wish
 
 SIZE = 48  # pixels throughout: the drawings hold no finer detail, and a busy machine still gets enough steps
 SHOWN = 3  # pictures of each class that are predicted for everybody to see

@@ -19,9 +19,10 @@ from plusx.errors import data as data_errors
 from plusx.errors import model_file as sentences
 from plusx.errors import use as use_errors
 from plusx.images.decode import BadPhoto
+from plusx.metrics import percent
 from plusx.model_file import load
 from plusx.run_folder import model_path, open_run
-from plusx.verbs.labelled import Progress, refuse_changed, split_photos
+from plusx.verbs.labelled import Progress, refuse_lost, split_photos
 
 SHOWN_CLASSES = 8  # up to here the whole confusion matrix is printed
 NAMED = 20  # how many left-out photos a report names
@@ -53,8 +54,8 @@ class Evaluation:
         speed = f"{f['seconds']:.1f} s, {f['images_per_second']:.0f} images/s"
         return [
             f"{f['n']:,} photos of {self.tested} in {speed}",
-            f"accuracy {_percent(f['accuracy'])} (95 % interval {_percent(low)} to {_percent(high)})",
-            f"log loss {f['log_loss']:.4f}, calibration error {_percent(f['ece'])}",
+            f"accuracy {percent(f['accuracy'])} (95 % interval {percent(low)} to {percent(high)})",
+            f"log loss {f['log_loss']:.4f}, calibration error {percent(f['ece'])}",
         ]
 
     def _others(self) -> list[str]:
@@ -97,7 +98,7 @@ def evaluate(
     started, path = time.perf_counter(), Path(run_or_model)
     found = model_path(path)
     model = load(found)
-    classifier = Classifier.load(found, device=device)
+    classifier = Classifier.of(model, device, found)
     chosen = _own_test(path) if data is None else _given(data, classifier.classes)
     fresh = [i for i, h in enumerate(chosen.hashes) if not model.has_seen(h)]
     left_out = tuple(chosen.photos[i].name for i in sorted(set(range(len(chosen.hashes))) - set(fresh)))
@@ -132,7 +133,7 @@ def _own_test(path: Path) -> _Photos:
         raise sentences.needs_data(path)
     run = open_run(path)
     photos = split_photos(run.read("run")["data"], run.split)
-    refuse_changed(run.split, photos)
+    refuse_lost(run.split, photos, "test")
     rows = photos.rows("test")
     if not len(rows):
         raise use_errors.no_test_photos(str(path))
@@ -150,7 +151,7 @@ def _given(data: str | Path | Sequence[str], classes: Sequence[str]) -> _Photos:
 def _label(listing: Listing, photo: Photo, classes: Sequence[str]) -> int:
     name = listing.classes[photo.label or 0]
     if name not in classes:
-        raise data_errors.unknown_class(listing.root, photo.split or "it", name, classes)
+        raise data_errors.unknown_class(listing.root, photo.split or "", name, classes)
     return classes.index(name)
 
 
@@ -173,7 +174,7 @@ def _answers(
 
 def _per_class(figures: dict[str, Any]) -> list[str]:
     return [
-        f"  {name}: no samples" if not c["n"] else f"  {name}: accuracy {_percent(c['accuracy'])}, n = {c['n']:,}"
+        f"  {name}: no samples" if not c["n"] else f"  {name}: accuracy {percent(c['accuracy'])}, n = {c['n']:,}"
         for name, c in figures["per_class"].items()
     ]
 
@@ -191,7 +192,3 @@ def _confusion(figures: dict[str, Any]) -> list[str]:
     wrong = [(int(counts[i, j]), i, j) for i in range(len(classes)) for j in range(len(classes)) if i != j]
     worst = [entry for entry in sorted(wrong, reverse=True)[:10] if entry[0]]
     return [f"  {count} of {classes[i]} taken for {classes[j]}" for count, i, j in worst]
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f} %"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from plusx import metrics, model_file
 from plusx.config import Config
-from plusx.durable import sha256_file
+from plusx.durable import write_file
 from plusx.model_file import Header, ModelFile
 from plusx.run_folder import RunFolder
 from plusx.training.loop import Outcome
@@ -42,7 +43,7 @@ def finish(
         "kept_step": outcome.kept_step,
         "stopped_early": outcome.stopped_early,
         "data_fingerprint": photos.fingerprint,
-        "validation": _validation(photos, outcome, validation, views),
+        "validation": _validation(photos, outcome, validation, config),
     }
     header = Header(
         classes=photos.listing.classes,
@@ -55,8 +56,9 @@ def finish(
         step=outcome.kept_step,
     )
     seen = [h for h, name in zip(photos.hashes, photos.splits, strict=True) if name != "test"]
-    model_file.save(run.model, ModelFile(header, as_arrays(outcome.model), model_file.seen_hashes(seen)))
-    run.write("metrics", figures | {"model_sha256": sha256_file(run.model)})
+    model = model_file.to_bytes(ModelFile(header, as_arrays(outcome.model), model_file.seen_hashes(seen)))
+    run.write("metrics", figures | {"model_sha256": hashlib.sha256(model).hexdigest()})
+    write_file(run.model, model)  # last: a run with a model is finished
     return read_trained(run)
 
 
@@ -71,9 +73,10 @@ def views_of(config: Config) -> tuple[str, ...]:
 
 
 def _validation(
-    photos: LabelledPhotos, outcome: Outcome, validation: Pixels | None, views: tuple[str, ...]
+    photos: LabelledPhotos, outcome: Outcome, validation: Pixels | None, config: Config
 ) -> dict[str, Any] | None:
     if validation is None or not len(validation.rows):
         return None
-    answers = probabilities(outcome.model, validation.store, validation.store_rows, views)
+    store, rows, size = validation.store, validation.store_rows, config.batch_size
+    answers = probabilities(outcome.model, store, rows, views_of(config), batch_size=size)
     return metrics.summary(answers, photos.labels(validation.rows), photos.listing.classes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -111,12 +110,10 @@ def decode(photos: LabelledPhotos, rows: Indices, preprocess: Preprocess, config
     return Pixels(store, rows[good], good, named)
 
 
-def refuse_bad(data: Sequence[str], total: int, bad: Sequence[tuple[str, BadPhoto]]) -> None:
-    """Raise the DataError that lists every unreadable photo and the command that trains without them."""
-    if bad:
-        command = f"plusx train {' '.join(shlex.quote(d) for d in data)} --skip-bad"
-        listed = [(name, why.reason) for name, why in bad]
-        raise sentences.bad_photos(" ".join(data), listed, total, command)
+def refuse_bad(data: Sequence[str], total: int, bad: Sequence[tuple[str, BadPhoto]], command: str) -> None:
+    """Raise the DataError that lists every unreadable photo, and the `command` that trains without them."""
+    listed = [(name, why.reason) for name, why in bad]
+    raise sentences.bad_photos(" ".join(data), listed, total, command)
 
 
 def split_rows(photos: LabelledPhotos) -> list[split.Row]:
@@ -134,6 +131,15 @@ def refuse_changed(path: Path, photos: LabelledPhotos) -> None:
     if before != now:
         example = min((before ^ now), key=lambda row: row.path).path
         raise use_errors.changed(photos.listing.root, len(now - before), len(before - now), example)
+
+
+def refuse_lost(path: Path, photos: LabelledPhotos, name: str) -> None:
+    """Raise DataError where photos of one recorded split are gone or edited; others may have come."""
+    recorded = {row for row in split.read_split_csv(path) if row.split == name}
+    lost = recorded - set(split_rows(photos))
+    if lost:
+        example = min(lost, key=lambda row: row.path).path
+        raise use_errors.changed(photos.listing.root, 0, len(lost), example)
 
 
 def write_skipped(path: Path, bad: Sequence[tuple[str, BadPhoto]]) -> None:

@@ -12,35 +12,48 @@ from plusx.config import Config
 from plusx.data.loader import Batches
 from plusx.engines.torch_engine import build
 from plusx.errors import models as sentences
+from plusx.errors import usage
 from plusx.models import default_rate, minimum_size
 from plusx.models.initialise import needs_whitening, whiten_
 from plusx.models.normalise import Normalised
+from plusx.models.registry import TIMM
 from plusx.recipes.plan import training_sizes
 
 WHITENING_PHOTOS = 2_000
+ADAMW_SHARE = 0.01  # AdamW's steps do not shrink with the gradient: 0.001 where SGD with momentum takes 0.1
 
 
 def network_arguments(config: Config) -> dict[str, Any]:
     """What a model file says of its network: the arguments of `create_model` besides the classes."""
     arguments: dict[str, Any] = {"name": config.model}
-    departures = {"width": config.width, "stem": config.stem, "zero_init_residual": config.zero_init_residual}
-    usual = {"width": 1.0, "stem": "default", "zero_init_residual": False}
-    return arguments | {name: value for name, value in departures.items() if value != usual[name]}
+    usual = {"width": 1.0, "stem": "default", "shortcut": "default", "zero_init_residual": False}
+    return arguments | {name: value for name in usual if (value := getattr(config, name)) != usual[name]}
+
+
+def refuse_network(config: Config) -> None:
+    """Raise UsageError where there can be no such network, or it cannot take the sizes; before a photo is read."""
+    least = minimum_size(config.model)
+    if min(size for _, size in training_sizes(config)) < least:
+        raise sentences.too_small(config.model, config.size, least)
+    if config.test_size is not None and config.test_size < least:
+        raise usage.bad_setting("test_size", config.test_size, f"{config.model} needs at least {least}", "--set")
+    if not config.model.startswith(TIMM):  # those may compute while they are built
+        with torch.device("meta"):
+            build(network_arguments(config), 2, config.mean, config.std)
 
 
 def build_network(config: Config, classes: int, device: torch.device) -> Normalised:
-    """The untrained network on its device. Raises UsageError where a training size is below what it can take."""
-    smallest = min(size for _, size in training_sizes(config))
-    if smallest < minimum_size(config.model):
-        raise sentences.too_small(config.model, config.size, _least_size(config))
+    """The untrained network on its device."""
     torch.manual_seed(keyed.global_seed(config.seed, 0, rank=-1))
     return build(network_arguments(config), classes, config.mean, config.std).to(device)
 
 
 def with_default_rate(config: Config) -> Config:
     """The configuration with its learning rate filled in from the model where none is set."""
-    rate = config.learning_rate if config.learning_rate is not None else default_rate(config.model)
-    return config.model_copy(update={"learning_rate": rate})
+    if config.learning_rate is not None:
+        return config
+    share = ADAMW_SHARE if config.optimizer == "adamw" else 1.0
+    return config.model_copy(update={"learning_rate": share * default_rate(config.model)})
 
 
 def whiten(network: Normalised, batches: Batches) -> None:
@@ -54,11 +67,3 @@ def whiten(network: Normalised, batches: Batches) -> None:
             break
     smallest = min(image.shape[-1] for image in images)
     whiten_(network, torch.cat([image for image in images if image.shape[-1] == smallest]))
-
-
-def _least_size(config: Config) -> int:
-    """The smallest --size whose smallest training size the network takes."""
-    size = config.size
-    while min(s for _, s in training_sizes(config.model_copy(update={"size": size}))) < minimum_size(config.model):
-        size += 1
-    return size

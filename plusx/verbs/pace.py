@@ -5,19 +5,22 @@ from __future__ import annotations
 import copy
 import time
 
-import numpy as np
 import torch
 
 from plusx.config import Config
-from plusx.data.loader import Batch
+from plusx.data.loader import Batches
 from plusx.models.normalise import Normalised
 from plusx.recipes.plan import Plan, training_sizes
 from plusx.run_folder import RunFolder
 from plusx.training.checkpoint import found
+from plusx.training.memory import explained, out_of_memory
 from plusx.training.settings import Settings
 from plusx.training.step import State, train_step
 
 WARM_UP, MEASURED = 2, 6  # rounds over the sizes
+TESTED = 32  # photos in the batch that times testing
+REVIEWS = (0.05, 0.5, 0.85)  # shares of the steps after which a timed run asks whether it will end in time
+LATE = 1.5  # at the first review, where little is known, only a run that would take so many times what is left is cut
 RESERVE = 4.0  # seconds of a budget for the last checkpoint, the model file and the end of the process
 
 
@@ -28,62 +31,69 @@ class Pacer:
         self.plan = plan
         self._run, self._started, self._begun = run, started, time.monotonic()
         # the clock of a resumed run says nothing about its first part, so its plan stands
-        self._cuts = plan.budget_seconds is not None and not found(run.checkpoints)
+        cuts = plan.budget_seconds is not None and not found(run.checkpoints)
+        self._due = self._review_after(0) if cuts else None
 
     def size_at(self, step: int) -> int:
         """Training size of `step` in the plan as it is now."""
         return self.plan.size_at(step)
 
     def shorten(self, step: int) -> tuple[tuple[int, int], ...] | None:
-        """The shortenings of a plan that ends in time, or None where the present one does."""
-        if not self._cuts or self.plan.budget_seconds is None:
+        """The shortenings of a plan that ends in time, or None where the present one does or no review is due."""
+        if step != self._due or self.plan.budget_seconds is None:
             return None
+        early = step < REVIEWS[1] * self.plan.last_step
+        shorter = self._shorter(step, self.plan.budget_seconds, LATE if early else 1.0)
+        if shorter is not None:
+            self._run.write("plan", shorter.to_json())
+            self.plan = shorter
+        self._due = self._review_after(step)
+        return None if shorter is None else shorter.shortened
+
+    def _shorter(self, step: int, budget: float, allowed: float) -> Plan | None:
         now = time.monotonic()
         expected = self.plan.seconds_between(0, step)
         pace = (now - self._begun) / expected if expected else 1.0
-        left = self._started + self.plan.budget_seconds - now - RESERVE
-        shorter = self.plan.shortened_at(step, left, pace)
-        if shorter is None:
+        left = self._started + budget - now - RESERVE
+        if self.plan.seconds_from(step, pace) <= allowed * left:
             return None
-        self._run.write("plan", shorter.to_json())
-        self.plan = shorter
-        return shorter.shortened
+        return self.plan.shortened_at(step, left, pace)
+
+    def _review_after(self, step: int) -> int | None:
+        return next((due for share in REVIEWS if (due := int(share * self.plan.last_step)) > step), None)
 
 
-def seconds_per_step(network: Normalised, config: Config, device: torch.device) -> dict[int, float]:
-    """Seconds of an undisturbed training step at every size of the recipe, on a copy of the network.
+def seconds_per_step(network: Normalised, config: Config, batches: Batches) -> dict[int, float]:
+    """Seconds of an undisturbed training step at every size of the recipe, reading and augmentation included.
 
-    The sizes take turns, and the second fastest step of each counts: other work on the machine only
-    adds time, a plan too long is cut at half time, and one too short wastes its budget.
+    The sizes take turns in `batches`, on a copy of the network, and the second fastest step of each counts:
+    other work on the machine only adds time, a plan too long is cut on the way, and one too short wastes its budget.
     """
     settings = Settings.of(config.model_dump(), total_steps=10_000, steps_per_epoch=100)
     state = State.fresh(copy.deepcopy(network), settings)
-    batches = {size: _noise(config.batch_size, size, device) for _, size in training_sizes(config)}
-    taken: dict[int, list[float]] = {size: [] for size in sorted(batches)}
-    for _ in range(WARM_UP + MEASURED):
-        for size, seconds in taken.items():
-            seconds.append(_step_seconds(state, settings, batches[size]))
-    return {size: sorted(seconds[WARM_UP:])[1] for size, seconds in taken.items()}
+    sizes = [size for _, size in training_sizes(config)]
+    seconds = [_step_seconds(state, settings, batches, step) for step in range(len(sizes) * (WARM_UP + MEASURED))]
+    return {size: sorted(seconds[i :: len(sizes)][WARM_UP:])[1] for i, size in enumerate(sizes)}
 
 
 def seconds_per_photo_tested(network: Normalised, size: int, device: torch.device) -> float:
     """Seconds to answer for one photo of `size` pixels, in batches."""
     network.eval()
-    images = _noise(64, size, device).images
+    images = torch.zeros((TESTED, 3, size, size), dtype=torch.uint8, device=device)
     with torch.inference_mode():
         network(images)
         started = time.perf_counter()
         network(images)[0, 0].item()
-    return (time.perf_counter() - started) / len(images)
+    return (time.perf_counter() - started) / TESTED
 
 
-def _step_seconds(state: State, settings: Settings, batch: Batch) -> float:
+def _step_seconds(state: State, settings: Settings, batches: Batches, step: int) -> float:
     started = time.perf_counter()
-    train_step(state, batch, settings)
+    batch = batches.batch(step)
+    try:
+        train_step(state, batch, settings)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise explained(error, state, batch, settings) from None
     return time.perf_counter() - started
-
-
-def _noise(count: int, size: int, device: torch.device) -> Batch:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
-    return Batch(images.to(device), (torch.arange(count) % 2).to(device), np.arange(count))

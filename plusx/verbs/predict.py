@@ -63,6 +63,8 @@ def predict(
         raise sentences.no_paths()
     classifier = Classifier.load(model, device=device)
     photos = walk(paths)
+    if not photos:
+        raise sentences.nothing_found(" ".join(map(str, paths)))
     return _rows(classifier, photos, workers, batch_size)
 
 

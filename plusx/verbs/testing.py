@@ -15,6 +15,7 @@ from plusx.data.loader import in_order
 from plusx.engines.torch_engine import mean_probabilities
 from plusx.verbs.labelled import Indices, Pixels, Store
 
+# what fits in training fits in testing, so no batch is larger than those of training
 BATCH = 64
 Probabilities = npt.NDArray[np.float32]
 Validate = Callable[[nn.Module], Mapping[str, float]]
@@ -22,19 +23,25 @@ Validate = Callable[[nn.Module], Mapping[str, float]]
 
 @torch.inference_mode()
 def probabilities(
-    network: nn.Module, store: Store, rows: Indices, views: tuple[str, ...], *, size: int | None = None
+    network: nn.Module,
+    store: Store,
+    rows: Indices,
+    views: tuple[str, ...],
+    *,
+    batch_size: int = BATCH,
+    size: int | None = None,
 ) -> Probabilities:
     """Probabilities [n, C] for the store's photos at `rows`, scaled to `size` where it is given."""
     device = next(network.parameters()).device
     answers = []
-    for pixels in in_order(store, rows, BATCH):
+    for pixels in in_order(store, rows, min(BATCH, batch_size)):
         images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).contiguous()  # [b, 3, S, S]
         answers.append(mean_probabilities(network, _scaled(images, size), views).cpu().numpy())
     return np.concatenate(answers)
 
 
 def validator(
-    pixels: Pixels, labels: Indices, chooses: npt.NDArray[np.bool_], share: Callable[[], float]
+    pixels: Pixels, labels: Indices, chooses: npt.NDArray[np.bool_], share: Callable[[], float], batch_size: int = BATCH
 ) -> Validate | None:
     """What is measured between epochs: accuracy and log loss on the half of validation that chooses, one view.
 
@@ -48,7 +55,7 @@ def validator(
 
     def validate(network: nn.Module) -> dict[str, float]:
         size = round(pixels.store.size * share())
-        answers = probabilities(network, pixels.store, rows, ("identity",), size=size)
+        answers = probabilities(network, pixels.store, rows, ("identity",), batch_size=batch_size, size=size)
         return {"accuracy": metrics.accuracy(answers, right), "log_loss": metrics.log_loss(answers, right)}
 
     return validate

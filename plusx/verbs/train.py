@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from pydantic import ValidationError
 
 from plusx.config import Config
 from plusx.data import split
 from plusx.data.augment import Augment
 from plusx.data.loader import Batches, Order, Samples
 from plusx.errors import data as data_errors
+from plusx.errors import model_file as model_errors
 from plusx.errors import usage
+from plusx.errors.training import interrupted_run
 from plusx.images.decode import BadPhoto
 from plusx.models.normalise import Normalised
 from plusx.recipes import plan as planning
 from plusx.recipes.plan import Plan
-from plusx.recipes.resolve import resolve
+from plusx.recipes.resolve import given, resolve
 from plusx.run_folder import RunFolder, create, open_run, refuse_taken
 from plusx.training import checkpoint, environment
 from plusx.training.events import Event, Listener, Notice
+from plusx.training.interrupt import leaving
 from plusx.training.loop import Outcome, Paths, Training, Validate, fit
 from plusx.training.settings import Settings
 from plusx.training.step import State
@@ -35,25 +38,14 @@ from plusx.verbs import labelled
 from plusx.verbs.board import Board, require_tensorboard
 from plusx.verbs.finish import Trained, finish, read_trained
 from plusx.verbs.labelled import LabelledPhotos, Pixels
-from plusx.verbs.network import build_network, whiten, with_default_rate
+from plusx.verbs.network import build_network, refuse_network, whiten, with_default_rate
 from plusx.verbs.pace import RESERVE, Pacer, seconds_per_photo_tested, seconds_per_step
 from plusx.verbs.reports import Built, Decoding, Planned, TrainEvent
 from plusx.verbs.testing import validator
 from plusx.verbs.weights import save_weights
+from plusx.verbs.wish import Wish
 
 CPU_BUDGET, GPU_BUDGET = 600.0, 120.0
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What was asked for, as flags of the command line are: settings, and how to start."""
-
-    flags: Mapping[str, Any] = field(default_factory=dict)
-    sets: Sequence[str] = ()
-    file: Path | None = None
-    plan: Path | None = None
-    out: Path | None = None
-    resume: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,11 +61,17 @@ class Session:
 
 @dataclass(frozen=True)
 class Decoded:
-    """The pixels of a run: training and validation, and the photos left out because they cannot be read."""
+    """The pixels of a run, and the photos left out since they cannot be read, those of the test included."""
 
     training: Pixels
     validation: Pixels | None
     bad: tuple[tuple[str, BadPhoto], ...]
+
+    def close(self) -> None:
+        """Let go of the cache."""
+        for pixels in (self.training, self.validation):
+            if pixels is not None:
+                pixels.store.close()
 
 
 def train(
@@ -94,26 +92,20 @@ def train(
 
 
 def _start(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[TrainEvent], None]) -> Trained:
-    """A new run: look and decode, then make its folder, then train."""
-    config = resolve(wish.flags, sets=wish.sets, file=wish.file)
+    """A new run: everything that can be refused is, then its folder is made, then it is trained."""
+    config = _wished(wish)
     refuse_taken(wish.out)
-    if config.tensorboard:
-        require_tensorboard()
     device = _device(config)
-    if config.time is None and config.epochs is None:
-        config = config.model_copy(update={"time": CPU_BUDGET if device.type == "cpu" else GPU_BUDGET})
-    session = Session(tuple(data), with_default_rate(config), device, begun, listen)
+    refuse_network(config)
+    session = Session(tuple(data), _budgeted(config, device), device, begun, listen)
     photos = labelled.look(session.data, session.config)
-    decoded = _decode(session, photos)
-    run = create(wish.out, _run_name(data, config))
-    with run.lock():
-        run.write("run", {"data": list(labelled.absolute(data))})
-        run.write("environment", environment.record(device, fast_math=config.fast_math))
-        run.write_config(session.config.model_dump(mode="json"))
-        split.write_split_csv(run.split, labelled.split_rows(photos))
-        if decoded.bad:
-            labelled.write_skipped(run.path / "skipped.csv", decoded.bad)
-        return _train(session, run, photos, decoded, wish.plan)
+    with closing(_decode(session, photos, wish)) as decoded:
+        network = build_network(session.config, len(photos.listing.classes), device)
+        plan = _plan(session, wish.plan, network, photos, decoded)
+        run = create(wish.out, _run_name(data, session.config))
+        with run.lock():
+            _write_start(run, session, photos, decoded, plan)
+            return _train(session, run, photos, decoded, network, plan)
 
 
 def _resume(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[TrainEvent], None]) -> Trained:
@@ -121,7 +113,7 @@ def _resume(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Tra
     if wish.out is None:
         raise usage.resume_without_run()
     run = open_run(wish.out)
-    config = Config.model_validate(run.read_config())
+    config = _recorded_config(run)
     _refuse_changes(run, config, wish)
     kept = tuple(run.read("run")["data"])
     if data and labelled.absolute(data) != kept:
@@ -132,20 +124,67 @@ def _resume(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Tra
         session = Session(kept, config, _recorded_device(run, config, listen), begun, listen)
         photos = labelled.look(kept, config)
         labelled.refuse_changed(run.split, photos)
-        return _train(session, run, photos, _decode(session, photos), None)
+        with closing(_decode(session, photos, wish)) as decoded:
+            network = build_network(config, len(photos.listing.classes), session.device)
+            return _train(session, run, photos, decoded, network, planning.read_plan(run.plan))
+
+
+def _wished(wish: Wish) -> Config:
+    """The resolved settings. Raises UsageError for what cannot be, before any photo is looked at."""
+    config = resolve(wish.flags, sets=wish.sets, file=wish.file)
+    if config.tensorboard:
+        require_tensorboard()
+    return config if wish.plan is None else _of_the_plan(config, wish, planning.read_plan(wish.plan))
+
+
+def _of_the_plan(config: Config, wish: Wish, plan: Plan) -> Config:
+    """The settings with the budget that the plan was made for. Raises UsageError where another one was asked for."""
+    budget = plan.budget()
+    for name in given(wish.flags, wish.sets, wish.file) & {"time", "epochs"}:
+        if getattr(config, name) != budget[name]:
+            raise usage.plan_and_budget()
+    return config.model_copy(update=budget)
+
+
+def _budgeted(config: Config, device: torch.device) -> Config:
+    """The settings with what they leave to the machine: the learning rate, and a budget where there is none."""
+    if config.time is None and config.epochs is None:
+        config = config.model_copy(update={"time": CPU_BUDGET if device.type == "cpu" else GPU_BUDGET})
+    return with_default_rate(config)
+
+
+def _write_start(run: RunFolder, session: Session, photos: LabelledPhotos, decoded: Decoded, plan: Plan) -> None:
+    """What a run knows before its first step; the settings come last, for a folder with settings is a run."""
+    run.write("run", {"data": list(labelled.absolute(session.data))})
+    run.write("environment", environment.record(session.device, fast_math=session.config.fast_math))
+    run.write("plan", plan.to_json())
+    split.write_split_csv(run.split, labelled.split_rows(photos))
+    if decoded.bad:
+        labelled.write_skipped(run.path / "skipped.csv", decoded.bad)
+    run.write_config(session.config.model_dump(mode="json"))
 
 
 def _train(
-    session: Session, run: RunFolder, photos: LabelledPhotos, decoded: Decoded, given_plan: Path | None
+    session: Session, run: RunFolder, photos: LabelledPhotos, decoded: Decoded, network: Normalised, plan: Plan
 ) -> Trained:
-    """Build, plan, fit, finish."""
-    config, listen = session.config, session.listen
-    network = build_network(config, len(photos.listing.classes), session.device)
-    listen(Built(config, photos.listing, _counts(photos), network, run.path))
-    plan = _plan(session, run, given_plan, network, decoded)
-    listen(Planned(plan, config))
-    outcome = _fit(session, run, photos, decoded, network, plan)
-    return finish(run, config, photos, outcome, decoded.validation)
+    """Fit, then finish. A signal leaves a run that can be continued, whenever it comes."""
+    session.listen(Built(session.config, photos.listing, _counts(photos), network, run.path))
+    session.listen(Planned(plan, session.config))
+    with leaving(lambda: interrupted_run(run.path, _resume_command(run))):
+        outcome = _fit(session, run, photos, decoded, network, plan)
+        return finish(run, session.config, photos, outcome, decoded.validation)
+
+
+def _resume_command(run: RunFolder) -> str:
+    return f"plusx train --resume --out {shlex.quote(str(run))}"
+
+
+def _recorded_config(run: RunFolder) -> Config:
+    try:
+        return Config.model_validate(run.read_config())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise model_errors.damaged(run.path / "config.yaml", f"{first['loc'][0]}: {first['msg']}") from None
 
 
 def _recorded_device(run: RunFolder, config: Config, listen: Callable[[TrainEvent], None]) -> torch.device:
@@ -162,38 +201,49 @@ def _recorded_device(run: RunFolder, config: Config, listen: Callable[[TrainEven
 
 def _refuse_changes(run: RunFolder, config: Config, wish: Wish) -> None:
     """A resumed run keeps its settings; flags given again must say the same."""
-    given = {name for name, value in wish.flags.items() if value is not None}
-    given |= {text.partition("=")[0].strip() for text in wish.sets}
     wished = resolve(wish.flags, sets=wish.sets, file=wish.file, environment={})
-    changed = [
+    changed: list[tuple[str, object, object]] = [
         (name, getattr(config, name), getattr(wished, name))
-        for name in sorted(given & set(Config.model_fields))
+        for name in sorted(given(wish.flags, wish.sets, wish.file))
         if getattr(config, name) != getattr(wished, name)
     ]
+    if wish.plan is not None and planning.read_plan(wish.plan).total_steps != planning.read_plan(run.plan).total_steps:
+        changed.append(("--plan", str(run.plan), str(wish.plan)))
     if changed:
         raise usage.changed_settings(run.path, changed)
 
 
 def _device(config: Config, threads: int | None = None) -> torch.device:
     environment.prepare(threads, fast_math=config.fast_math)
-    return environment.choose_device(config.device)
+    device = environment.choose_device(config.device)
+    environment.require_precision(device, config.precision)
+    return device
 
 
-def _decode(session: Session, photos: LabelledPhotos) -> Decoded:
-    """Decoded training and validation photos. Raises DataError that lists every unreadable one."""
+def _decode(session: Session, photos: LabelledPhotos, wish: Wish) -> Decoded:
+    """Decoded photos. Raises DataError that lists every unreadable one, test photos included."""
     config = session.config
     largest = max(size for _, size in planning.training_sizes(config))
-    wanted = {"train": labelled.training_preprocess(config, largest), "val": labelled.tested_preprocess(config)}
+    tested = labelled.tested_preprocess(config)
+    wanted = {"train": labelled.training_preprocess(config, largest), "val": tested, "test": tested}
     decoded = {name: _decoded(session, photos, name, how) for name, how in wanted.items()}
     bad = tuple(entry for pixels in decoded.values() if pixels for entry in pixels.bad)
     if bad and not config.skip_bad:
-        labelled.refuse_bad(session.data, len(photos.hashes), bad)
+        labelled.refuse_bad(session.data, len(photos.hashes), bad, wish.command(session.data, "--skip-bad"))
     if bad:
-        session.listen(Notice(f"Training without {len(bad)} photos that cannot be read; skipped.csv names them."))
+        session.listen(Notice(f"Going on without {_count(bad)} that cannot be read; skipped.csv names them."))
+    if decoded["test"] is not None:
+        decoded["test"].store.close()
     training = decoded["train"]
-    if training is None or len(np.unique(photos.labels(training.rows))) < len(photos.listing.classes):
+    if training is None:
         raise data_errors.no_training_photos(" ".join(session.data))
+    for label in set(range(len(photos.listing.classes))) - set(photos.labels(training.rows).tolist()):
+        raise data_errors.too_few(" ".join(session.data), photos.listing.classes[label], 0)
     return Decoded(training, decoded["val"], bad)
+
+
+def _count(bad: Sequence[object]) -> str:
+    return "1 photo" if len(bad) == 1 else f"{len(bad):,} photos"
 
 
 def _decoded(session: Session, photos: LabelledPhotos, name: str, how: Any) -> Pixels | None:
@@ -210,41 +260,38 @@ def _decoded(session: Session, photos: LabelledPhotos, name: str, how: Any) -> P
     return pixels
 
 
-def _plan(session: Session, run: RunFolder, given: Path | None, network: Normalised, decoded: Decoded) -> Plan:
-    """The plan of the run: its own when resumed, a given one, or a new one; written before the first step."""
+def _plan(session: Session, given: Path | None, network: Normalised, photos: LabelledPhotos, decoded: Decoded) -> Plan:
+    """A given plan, one of so many epochs, or the longest that the time budget holds."""
     config = session.config
-    if run.plan.exists():
-        return planning.read_plan(run.plan)
     steps = _order(config).steps_per_epoch(len(decoded.training.rows))
     if given is not None:
-        plan = planning.read_plan(given)
-    elif config.epochs is not None:
-        plan = planning.counted(config, steps, config.epochs)
-    else:
-        plan = _timed_plan(session, network, steps, decoded.validation)
-    run.write("plan", plan.to_json())
-    return plan
+        return planning.repeated(given, config, steps)
+    if config.epochs is not None:
+        return planning.counted(config, steps, config.epochs)
+    sizes = [size for _, size in planning.training_sizes(config)]
+    with closing(_batches(session, photos, decoded.training, lambda step: sizes[step % len(sizes)])) as batches:
+        return _timed_plan(session, network, steps, batches, decoded.validation)
 
 
-def _timed_plan(session: Session, network: Normalised, steps: int, validation: Pixels | None) -> Plan:
+def _timed_plan(session: Session, network: Normalised, steps: int, batches: Batches, validation: Pixels | None) -> Plan:
     """Divide what is left of the budget by the measured time of a step."""
-    config, device = session.config, session.device
-    cost = seconds_per_step(network, config, device)
-    tested = seconds_per_photo_tested(network, config.test_size or config.size, device)
+    config = session.config
+    cost = seconds_per_step(network, config, batches)
+    tested = seconds_per_photo_tested(network, config.test_size or config.size, session.device)
     photos = len(validation.rows) if validation else 0
     left = session.started + (config.time or 0.0) - time.monotonic() - RESERVE - photos * tested * _views(config)
     return planning.timed(config, steps, cost, left, overhead=photos / 2 * tested)
 
 
-def _batches(session: Session, photos: LabelledPhotos, pixels: Pixels, pacer: Pacer) -> Batches:
+def _batches(session: Session, photos: LabelledPhotos, pixels: Pixels, size_at: Callable[[int], int]) -> Batches:
     names = [photo.name for photo in photos.photos(pixels.rows)]
     samples = Samples(photos.labels(pixels.rows), pixels.store_rows, names, len(photos.listing.classes))
     augment = Augment.of(session.config.model_dump())
-    return Batches(pixels.store, samples, _order(session.config), augment, pacer.size_at, session.device)
+    return Batches(pixels.store, samples, _order(session.config), augment, size_at, session.device)
 
 
 def _order(config: Config) -> Order:
-    return Order(config.seed, config.batch_size, config.drop_last, config.sampling)
+    return Order(config.seed, config.batch_size, config.drop_last, config.sampling, config.merge_lone)
 
 
 def _fit(
@@ -253,15 +300,14 @@ def _fit(
     """Train the network to the end of the plan, from its newest checkpoint where there is one."""
     pacer = Pacer(run, plan, session.started)
     settings = _settings(session.config, plan)
-    paths = Paths(run.path, f"plusx train --resume --out {shlex.quote(str(run))}")
-    with (
-        closing(_batches(session, photos, decoded.training, pacer)) as batches,
-        Board(run.path, wanted=session.config.tensorboard) as board,
-    ):
+    paths = Paths(run.path, _resume_command(run))
+    board = Board(run.path, wanted=session.config.tensorboard)
+    with closing(_batches(session, photos, decoded.training, pacer.size_at)) as batches, closing(board):
         if not checkpoint.found(run.checkpoints):  # else the checkpoint holds the filters
             whiten(network, batches)
         training = Training(State.fresh(network, settings), settings, paths, _listener(session, run, board))
         training.resume()
+        board.open(training.state.step)
         share = partial(_size_share, training, pacer)
         return fit(training, batches, _validator(session, photos, decoded.validation, share), pacer.shorten)
 
@@ -286,7 +332,6 @@ def _settings(config: Config, plan: Plan) -> Settings:
         total_steps=plan.total_steps,
         steps_per_epoch=plan.steps_per_epoch,
         shortened=plan.shortened,
-        review_steps=tuple(planning.review_steps(plan)),
     )
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import io
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +39,9 @@ def test_every_verb_has_help_that_explains_every_flag(verb: str, capsys: pytest.
     assert run([verb, "--help"]) == 0
     out, _ = lines(capsys)
     assert out.startswith(f"Usage: plusx {verb}")
+    shown = re.findall(r"^│ +\*? *(-\S+|[A-Z]\S*).*?  +(\S.*?) *│$", out, flags=re.MULTILINE)
+    function = getattr(importlib.import_module(f"plusx.cli.{verb}"), verb)
+    assert len(shown) == len(inspect.signature(function).parameters)
 
 
 @pytest.mark.parametrize(
@@ -44,10 +51,11 @@ def test_every_verb_has_help_that_explains_every_flag(verb: str, capsys: pytest.
         (["train", "x", "--epoch", "3"], 2, "Did you mean --epochs? `plusx train --help` lists what it takes."),
         (["train", "x", "--epochs", "many"], 2, 'unable to convert "many" into int'),
         (["train", "/nowhere/at/all"], 3, "/nowhere/at/all does not exist"),
-        (["train", "."], 3, "."),
+        (["train", "."], 3, "plusx: . holds no photos: expected a folder with one folder per class"),
         (["train", "--resume"], 2, "--resume needs the run folder it continues: add --out runs/NAME"),
         (["train", ".", "--recipe", "slow"], 2, "There is no recipe 'slow'; the recipes are best, fast, textbook."),
         (["evaluate", "/nowhere"], 4, "There is no /nowhere; expected a model.safetensors of plusx"),
+        (["predict", "/nowhere", "--jsn"], 2, "There is no option or file --jsn. Did you mean --json? `plusx predict"),
         (["predict", "/nowhere", "x.jpg"], 4, "There is no /nowhere; expected a model.safetensors of plusx"),
         (["models", "resnet81"], 2, "There is no model 'resnet81'; `plusx models` lists them. Did you mean resnet18?"),
         (["models", "alexnet", "--size", "32"], 2, "alexnet needs photos of at least 63 px and --size is 32"),
@@ -74,6 +82,16 @@ def test_a_mistake_is_one_sentence_and_its_exit_code(
 def test_the_package_runs_as_a_module() -> None:
     told = subprocess.run([sys.executable, "-m", "plusx", "--version"], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == plusx.__version__
+
+
+def test_a_full_disk_behind_stdout_is_one_sentence_and_a_reader_that_leaves_is_none() -> None:
+    command = [sys.executable, "-m", "plusx", "models"]
+    with Path("/dev/full").open("w") as full:
+        told = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert told.returncode == 5
+    assert told.stderr == "plusx: Could not write the results: No space left on device; send them elsewhere.\n"
+    left = subprocess.run(f"{shlex.join(command)} | true", shell=True, stderr=subprocess.PIPE, text=True)
+    assert left.stderr == ""
 
 
 def test_the_layer_table_of_the_textbook_network_ends_with_its_parameters(capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,6 +153,14 @@ def test_the_whole_path_from_the_command_line(
     assert "Next: plusx predict runs/stripes-fast-1 PHOTO" in err
     assert run(["predict", trained["model"], str(data / "lying"), "--csv", "--out", "answers.csv"]) == 0
     assert len((tmp_path / "answers.csv").read_text().splitlines()) == 21
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{data}/lying/0.jpg\n\n{data}/standing/1.jpg\n"))
+    assert run(["predict", trained["model"], "-", "--json"]) == 0
+    answered = json.loads(lines(capsys)[0])["predictions"]
+    assert [row["path"] for row in answered] == [f"{data}/lying/0.jpg", f"{data}/standing/1.jpg"]
+    assert run(["predict", trained["model"], str(tmp_path / "runs" / "nothing*")]) == 3
+    (tmp_path / "empty").mkdir()
+    assert run(["predict", trained["model"], "empty"]) == 3
+    assert "plusx: empty holds no files to answer for; name photos, or a folder of them." in lines(capsys)[1]
     assert run(["predict", trained["model"], "--json", "--csv", "x.jpg"]) == 2
     assert "--json and --csv ask for different outputs; give one of them." in lines(capsys)[1]
     assert run(["predict", trained["model"], "missing.jpg"]) == 3

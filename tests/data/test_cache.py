@@ -22,6 +22,7 @@ from plusx.images.decode import BadPhoto
 from plusx.images.pool import DecodePool, Source
 from plusx.images.preprocess import Preprocess
 from plusx.verbs.cache import cache as cache_verb
+from tests.images.heic import heic
 
 PREPROCESS = Preprocess(resize=8, crop=8)
 PHOTO_BYTES = 8 * 8 * 3
@@ -170,6 +171,41 @@ def test_a_bad_photo_is_named_and_remembered_and_its_pixels_are_zero(pictures: l
         store, bad = pixel_store(pictures, hashes_of(pictures), PREPROCESS, workers=0)
         assert {i: b.code for i, b in bad.items()} == {1: "empty"}
         assert not store.read(np.array([1])).any()
+        store.close()
+
+
+def test_a_heic_refused_for_want_of_its_extra_is_read_once_that_is_there(
+    pictures: list[Photo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pi_heif")
+    shades = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Path(pictures[1].source.file).write_bytes(heic(shades))
+    hashes = hashes_of(pictures)
+    with monkeypatch.context() as before:
+        before.setattr("plusx.images.decode.heif_version", lambda: None)
+        store, bad = pixel_store(pictures, hashes, PREPROCESS, workers=0)
+        assert "pip install 'plusx[heif]'" in bad[1].reason
+        store.close()
+    store, bad = pixel_store(pictures, hashes, PREPROCESS, workers=0)
+    assert bad == {}
+    np.testing.assert_array_equal(store.read(np.array([1]))[0], PREPROCESS.from_bytes(heic(shades)))
+    store.close()
+
+
+def test_photos_whose_names_are_no_utf8_are_cached(tmp_path: Path) -> None:
+    names = [os.fsdecode(name) for name in (b"caf\xe9.png", b"\xff.png")]
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        folder.mkdir()
+        Image.fromarray(noise(0)).save(folder / names[0])
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    (folder / names[1]).symlink_to("nowhere")
+    photos = [Photo(name, Source(str(folder / name)), 0, None) for name in names]
+    for _ in range(2):  # the second time from the index
+        store, bad = pixel_store(photos, ["0", "1"], PREPROCESS, workers=1)
+        assert {i: b.code for i, b in bad.items()} == {1: "unreadable"}
+        np.testing.assert_array_equal(store.read(np.array([0]))[0], noise(0))
         store.close()
 
 

@@ -220,10 +220,21 @@ def test_its_known_bad_photos_lead_to_skip_bad() -> None:
     )
 
 
-def test_a_long_list_of_bad_photos_is_cut_with_its_count() -> None:
+def test_every_bad_photo_is_listed_on_a_line_of_its_own() -> None:
     bad = [("new\nline.jpg", "broken"), *((f"{i}.jpg", "broken") for i in range(1, 25))]
     text = sentences.bad_photos("pets", bad, 30, "plusx train pets --skip-bad").message
-    assert "19.jpg: broken" in text
-    assert "20.jpg" not in text
-    assert "  new\\nline.jpg: broken" in text
-    assert "and 5 more: plusx check lists them all" in text
+    assert text.splitlines()[1] == "  new\\nline.jpg: broken"
+    assert text.splitlines()[25] == "  24.jpg: broken"
+
+
+def test_a_disk_that_refuses_is_a_disk_error_that_names_the_folder(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    text = failure(host, tmp_path / "pets", DiskError)
+    assert str(tmp_path / "pets") in text
+    assert "No space left on device" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["pets.part"]

@@ -72,6 +72,16 @@ def test_dropping_the_last_batch_leaves_whole_ones() -> None:
     assert order.steps_per_epoch(5) == 1  # fewer photos than a batch are still one
 
 
+@pytest.mark.parametrize(("n", "sizes"), [(17, [8, 9]), (16, [8, 8]), (18, [8, 8, 2]), (1, [1]), (9, [9])])
+def test_a_last_batch_of_one_may_join_the_one_before(n: int, sizes: list[int]) -> None:
+    order, labels = Order(0, 8, merge_lone=True), np.zeros(n, dtype=np.int64)
+    steps = order.steps_per_epoch(n)
+    for epoch in range(2):
+        found = [order.indices(epoch * steps + step, labels) for step in range(steps)]
+        assert [len(indices) for indices in found] == sizes
+        assert sorted(np.concatenate(found)) == list(range(n))
+
+
 def test_another_seed_is_another_order() -> None:
     labels = np.zeros(50, dtype=np.int64)
     assert not np.array_equal(Order(0, 50).indices(0, labels), Order(1, 50).indices(0, labels))
@@ -139,7 +149,8 @@ def test_one_thread_reads_and_it_reads_each_step_once() -> None:
     for step in range(6):
         batches.batch(step)
     batches.close()
-    assert len(store.reads) == 7  # the seventh was read ahead
+    assert len(store.reads) in (6, 7)  # the seventh may have been read ahead before closing
+    assert len({tuple(rows) for rows in store.reads}) == len(store.reads)
     assert len(store.threads) == 1
     assert threading.current_thread().name not in store.threads
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,10 +63,39 @@ def test_split_folders_are_recognised_by_each_of_their_names(tmp_path: Path, val
     assert (f"{val}/cat/9.jpg", "cat", "val") in seen(listing)
 
 
-def test_a_train_folder_alone_is_looked_through(tmp_path: Path) -> None:
-    listing = scan(put(tmp_path, *photos_of("train/")))
+@pytest.mark.parametrize(
+    "names",
+    [
+        photos_of("train/"),
+        photos_of("Training/PetImages/"),
+        photos_of("pets/train/"),
+        ["train/cat.0.jpg", "train/cat.1.jpg", "train/dog.0.jpg", "train/dog.1.jpg"],
+    ],
+)
+def test_a_train_folder_alone_is_looked_through_and_remembered(tmp_path: Path, names: list[str]) -> None:
+    listing = scan(put(tmp_path, *names))
     assert not listing.has_splits
     assert listing.classes == CLASSES
+    assert {p.split for p in listing.photos} == {"train"}
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_another_split_alone_is_looked_through_and_forgotten(tmp_path: Path, split: str) -> None:
+    listing = scan(put(tmp_path, *photos_of(f"{split}/")))
+    assert not listing.has_splits
+    assert {p.split for p in listing.photos} == {None}
+
+
+def test_the_train_folder_itself_as_data_has_no_split(tmp_path: Path) -> None:
+    put(tmp_path, *photos_of("train/"))
+    assert {p.split for p in scan(tmp_path / "train").photos} == {None}
+
+
+@pytest.mark.parametrize("digits", [["1", "10", "9"], ["0" * n + "1" for n in range(6)]])
+def test_classes_are_in_the_order_of_their_names_numbers_too(tmp_path: Path, digits: list[str]) -> None:
+    folders = scan(put(tmp_path / "folders", *photos_of("", classes=tuple(digits))))
+    flat = scan(put(tmp_path / "flat", *(f"{d}.{i}.jpg" for d in digits for i in range(2))))
+    assert folders.classes == flat.classes == tuple(sorted(digits))
 
 
 def test_classes_may_be_called_like_splits(tmp_path: Path) -> None:
@@ -136,14 +166,40 @@ def test_any_file_name_works(tmp_path: Path, name: str) -> None:
 
 
 def test_names_that_are_no_utf8_work(tmp_path: Path) -> None:
-    name = os.fsdecode(b"caf\xe9.jpg")
+    names = [os.fsdecode(name) for name in (b"caf\xe9/\xff.jpg", b"caf\xe9/1.jpg", b"dog/\xfe.jpg")]
+    gone = os.fsdecode(b"caf\xe9/\xfd.jpg")
     try:
-        put(tmp_path, *photos_of(""), f"cat/{name}")
+        put(tmp_path, *photos_of(""), *names)
+        (tmp_path / gone).symlink_to("nowhere")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     listing = scan(tmp_path)
-    photo = next(p for p in listing.photos if p.name.endswith(name))
-    assert content_hashes([photo]) != content_hashes([listing.photos[0]])
+    assert [os.fsencode(name) for name in listing.classes] == [b"caf\xe9", b"cat", b"dog"]
+    assert {*names, gone} <= {p.name for p in listing.photos}
+    assert [p.name for p in walk([tmp_path])] == [str(tmp_path / p.name) for p in listing.photos]
+    hashes = dict(zip((p.name for p in listing.photos), content_hashes(listing.photos), strict=True))
+    assert hashes[names[0]] == hashlib.sha256(b"bytes of " + os.fsencode(names[0])).hexdigest()
+    assert len(set(hashes.values())) == len(listing.photos)
+
+
+def test_a_csv_names_what_is_no_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff.jpg")
+    try:
+        put(tmp_path, "0.jpg", "1.jpg", "2.jpg", name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    (tmp_path / "labels.csv").write_bytes(b"path,label\n0.jpg,caf\xe9\n\xff.jpg,caf\xe9\n1.jpg,cat\n2.jpg,cat\n")
+    listing = scan(tmp_path / "labels.csv")
+    assert (name, os.fsdecode(b"caf\xe9"), None) in seen(listing)
+    assert len(set(content_hashes(listing.photos))) == 4
+
+
+def test_a_label_beside_a_photo_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    put(tmp_path, "0.jpg", "1.jpg", "0.cls")
+    (tmp_path / "1.cls").symlink_to("nowhere")
+    assert message(tmp_path) == (
+        "1.cls: the file could not be read (No such file or directory); check that it is there and may be read."
+    )
 
 
 def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
@@ -201,12 +257,38 @@ def test_a_csv_lists_photos_relative_to_itself(tmp_path: Path) -> None:
     assert Path(listing.photos[0].source.file).is_file()
 
 
+@pytest.mark.parametrize("header", ["path,label,split", "label,split,path", "split, Path ,note,LABEL"])
+def test_the_columns_of_a_csv_come_in_any_order(tmp_path: Path, header: str) -> None:
+    put(tmp_path, *(f"{i}.jpg" for i in range(5)))
+    names = [name.strip().lower() for name in header.split(",")]
+    rows = [{"path": f"{i}.jpg", "label": CLASSES[i % 2], "split": "train", "note": ""} for i in range(4)]
+    rows.append({"path": "4.jpg", "label": "dog", "split": "test", "note": "blurred"})
+    lines = [header, *(",".join(row[name] for name in names) for row in rows)]
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    listing = scan(tmp_path / "labels.csv")
+    assert listing.has_splits
+    assert seen(listing) == {(row["path"], row["label"], row["split"]) for row in rows}
+
+
+def test_a_csv_whose_photos_all_train_is_as_a_train_folder(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{i}.jpg" for i in range(4)))
+    rows = [f"{CLASSES[i % 2]},{i}.jpg,train" for i in range(4)]
+    (tmp_path / "labels.csv").write_text("\n".join(["label,path,split", *rows]))
+    listing = scan(tmp_path / "labels.csv")
+    assert not listing.has_splits
+    assert {p.split for p in listing.photos} == {"train"}
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("file,label\na.jpg,cat\n", "its first line names file, label"),
         ("path,label\n", "it lists no photo"),
-        ("path,label\n0.jpg,cat\n1.jpg,\n", "line 3 lacks a path, a label or a split"),
+        ("path,label\n0.jpg,cat\n1.jpg,\n", "labels.csv cannot be used (line 3 has no label): expected the columns"),
+        ("path,label\n0.jpg,cat\n1.jpg\n", "line 3 has no label"),
+        ("label,path\ncat,0.jpg\ndog\n", "line 3 has no path"),
+        ("label,path\ncat,0.jpg\ndog, \n", "line 3 has no path"),
+        ("path,label,split\n0.jpg,cat,train\n\n1.jpg,dog\n", "line 4 has no split"),
         (
             "path,label\n0.jpg,cat\nx.jpg,dog\ny.jpg,dog\n",
             "line 3: x.jpg does not exist (nor do those of 1 more lines)",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from plusx.data.files import read
 from plusx.data.source import content_hashes, scan, walk
 from plusx.errors import DataError
+from plusx.images.source import read
 
 NAMES = ("cat/0.jpg", "cat/1.jpg", "dog/0.jpg", "dog/1.jpg")
 
@@ -95,6 +96,30 @@ def test_webdataset_pairs_give_names_or_numbers(tmp_path: Path, labels: str, cla
     assert listing.classes == classes
     assert [listing.classes[p.label or 0] for p in listing.photos] == [*labels, *labels]
     assert listing.junk == tuple(f"a.tar!/{i:04}.json" for i in range(4))
+
+
+def test_webdataset_numbers_sort_by_value_and_then_by_name(tmp_path: Path) -> None:
+    names = ["10", "9", "1", "01", "001", "2", "1" * 5000]  # int() takes no more than 4,300 digits
+    files = {}
+    for i, label in enumerate([*names, *names]):
+        files |= {f"{i:04}.jpg": bytes([i]), f"{i:04}.cls": label.encode()}
+    listing = scan(make_tar(tmp_path / "a.tar", files))
+    assert listing.classes == ("001", "01", "1", "2", "9", "10", "1" * 5000)
+
+
+def test_webdataset_numbers_beside_words_sort_by_name(tmp_path: Path) -> None:
+    files = {f"{i}.{kind}": kind.encode() for i in range(6) for kind in ("jpg", "cls")}
+    files |= {f"{i}.cls": label for i, label in enumerate([b"10", b"9", b"cat"] * 2)}
+    assert scan(make_tar(tmp_path / "a.tar", files)).classes == ("10", "9", "cat")
+
+
+def test_names_in_a_tar_that_are_no_utf8_survive(tmp_path: Path) -> None:
+    names = [os.fsdecode(name) for name in (b"caf\xe9/\xff.jpg", b"caf\xe9/1.jpg", b"dog/0.jpg", b"dog/1.jpg")]
+    contents = {name: os.fsencode(name) for name in names}
+    listing = scan(make_tar(tmp_path / "a.tar", contents, tarfile.GNU_FORMAT))
+    assert {p.name for p in listing.photos} == {f"a.tar!/{name}" for name in names}
+    assert [os.fsencode(name) for name in listing.classes] == [b"caf\xe9", b"dog"]
+    assert len(set(content_hashes(listing.photos))) == 4
 
 
 def test_a_webdataset_photo_without_class_is_named(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def listing_of(labels: list[int], splits: list[str | None] | None = None) -> Lis
     photos = tuple(
         Photo(f"{label}/{i}.jpg", Source(""), label, s) for i, (label, s) in enumerate(zip(labels, given, strict=True))
     )
-    return Listing("DATA", tuple("abc"[: max(labels) + 1]), photos, (), splits is not None)
+    return Listing("DATA", tuple("abc"[: max(labels) + 1]), photos, (), bool({"val", "test"} & set(given)))
 
 
 def test_every_class_is_cut_at_the_fractions() -> None:
@@ -108,6 +108,47 @@ def test_a_missing_test_is_carved_from_train_only() -> None:
     assert Counter(splits) == {"train": 36, "val": 10, "test": 4}
 
 
+def test_val_and_test_are_carved_from_a_train_folder_alone() -> None:
+    hashes = [sha(i) for i in range(100)]
+    splits = assign(listing_of([0] * 100, ["train"] * 100), hashes, None, 0)
+    assert splits == assign(listing_of([0] * 100), hashes, None, 0)
+    assert Counter(splits) == {"train": 80, "val": 10, "test": 10}
+
+
+def test_without_carving_nothing_leaves_a_train_folder() -> None:
+    splits = assign(listing_of([0] * 100, ["train"] * 100), [sha(i) for i in range(100)], None, 0, carve=False)
+    assert Counter(splits) == {"train": 100}
+
+
+@pytest.mark.parametrize(("carve", "counts"), [(True, (50, 25, 25)), (False, (75, 0, 25))])
+def test_fractions_that_are_asked_for_apply_to_a_train_folder_alone(carve: bool, counts: tuple[int, int, int]) -> None:
+    listing, hashes = listing_of([0] * 100, ["train"] * 100), [sha(i) for i in range(100)]
+    splits = assign(listing, hashes, (0.5, 0.25, 0.25), 0, carve=carve)
+    assert tuple(splits.count(name) for name in ("train", "val", "test")) == counts
+
+
+@pytest.mark.parametrize("given", [None, "train"])
+def test_a_class_of_copies_keeps_a_training_photo(given: str | None) -> None:
+    first = [sha(i) for i in range(100)]
+    where = dict(zip(first, assign(listing_of([0] * 100), first, None, 0), strict=True))
+    held_out = [h for h in first if where[h] != "train"][:3]  # without more thought, all of these would follow
+    hashes, labels = first + held_out, [0] * 100 + [1] * 3
+    splits = assign(listing_of(labels, [given] * 103), hashes, None, 0)
+    assert Counter(splits[100:])["train"] == 1
+    assert len(set(zip(hashes, splits, strict=True))) == 100
+    assert sum(splits[i] != where[h] for i, h in enumerate(first)) == 1
+
+
+def test_every_class_keeps_a_training_photo_however_photos_are_shared() -> None:
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        labels = [0, 1, 2, *rng.integers(0, 3, 12).tolist()]
+        hashes = [sha(i) for i in rng.integers(0, 6, 15)]
+        splits = assign(listing_of(labels), hashes, (0.34, 0.33, 0.33), seed)
+        assert {label for label, name in zip(labels, splits, strict=True) if name == "train"} == {0, 1, 2}
+        assert len(set(zip(hashes, splits, strict=True))) == len(set(hashes))
+
+
 def test_without_carving_nothing_goes_to_validation() -> None:
     splits = assign(listing_of([0] * 100), [sha(i) for i in range(100)], None, 0, carve=False)
     assert Counter(splits) == {"train": 90, "test": 10}
@@ -157,7 +198,8 @@ def test_the_fingerprint_knows_photos_and_labels_and_no_order() -> None:
 
 def test_any_file_name_survives_split_csv(tmp_path: Path) -> None:
     names = ["a.jpg", 'it "is", so.jpg', "new\nline\r.jpg", "😺.jpg", os.fsdecode(b"caf\xe9.jpg"), "-x.jpg", " .jpg"]
-    rows = [Row(name, "c\u00e4t", "train", sha(i)) for i, name in enumerate(names)]
+    classes = ["c\u00e4t", os.fsdecode(b"caf\xe9")]
+    rows = [Row(name, classes[i % 2], "train", sha(i)) for i, name in enumerate(names)]
     write_split_csv(tmp_path / "split.csv", rows)
     assert read_split_csv(tmp_path / "split.csv") == rows
     assert (tmp_path / "split.csv").read_bytes().startswith(b"path,class,split,sha256\r\n")

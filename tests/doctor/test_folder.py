@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,55 @@ def test_good_data_has_no_problems(data: Path) -> None:
     assert report.sizes.height == (10, 10, 40)
     assert done[-1] == (6, 6)
     assert report.lines()[-1] == "No problems found."
+
+
+def test_no_photo_is_opened_outside_the_decoding_processes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("a photo was opened in the process that checks")
+
+    monkeypatch.setattr(Image, "open", opened)
+    report = check(data, workers=1)
+    assert report.sizes is not None
+    assert report.sizes.height == (10, 10, 40)
+    assert report.exit_code == 0
+
+
+def test_sizes_are_of_readable_photos_alone(data: Path) -> None:
+    draw(data / "cat" / "cut.png", 0, (500, 500))
+    (data / "cat" / "cut.png").write_bytes((data / "cat" / "cut.png").read_bytes()[:-30])
+    report = check(data, workers=0)
+    assert report.sizes is not None
+    assert report.sizes.width == (20, 20, 50)
+    (data / "cat" / "1.png").write_bytes(b"")
+    for path in data.rglob("*.png"):
+        path.write_bytes(b"")
+    assert check(data, workers=0).sizes is None
+
+
+def test_photos_of_a_train_folder_are_counted_as_such(tmp_path: Path) -> None:
+    for i in range(4):
+        draw(tmp_path / "train" / ("cat", "dog")[i % 2] / f"{i}.png", i)
+    assert check(tmp_path, workers=0).counts == {"train": {"cat": 2, "dog": 2}}
+
+
+def test_names_that_are_no_utf8_survive_the_report(data: Path) -> None:
+    try:
+        (data / os.fsdecode(b"caf\xe9")).mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    for name in (b"caf\xe9/\xff.jpg", b"caf\xe9/1.png"):
+        (data / os.fsdecode(name)).write_bytes(b"")
+    for name in (b"caf\xe9/2.png", b"dog/\xfe.png"):
+        draw(data / os.fsdecode(name), 9)
+    (data / os.fsdecode(b"caf\xe9/\xfd.txt")).write_bytes(b"")
+    report = check(data, workers=1)
+    document = json.loads(json.dumps(report.to_json()))
+    assert os.fsencode(document["classes"][0]) == b"caf\xe9"
+    assert document["counts"]["all"][os.fsdecode(b"caf\xe9")] == 3
+    assert {os.fsencode(bad["name"]) for bad in document["unreadable"]} == {b"caf\xe9/\xff.jpg", b"caf\xe9/1.png"}
+    assert [os.fsencode(name) for name in document["conflicts"][0]] == [b"caf\xe9/2.png", b"dog/\xfe.png"]
+    assert os.fsencode(document["junk"][0]) == b"caf\xe9/\xfd.txt"
+    assert b"caf\xe9/\xff.jpg" in os.fsencode("\n".join(report.lines()))
 
 
 def test_unreadable_photos_are_named_with_their_reasons(data: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 import io
 import struct
 import threading
@@ -18,6 +18,7 @@ from PIL import Image
 from plusx.errors import DataError
 from plusx.images import decode as module
 from plusx.images.decode import Undecodable, decode, inspect, sniff
+from tests.images.heic import heic
 
 
 def saved(image: Image.Image, format: str, **options: Any) -> bytes:
@@ -358,11 +359,50 @@ def test_decoding_in_threads_leaves_the_warning_filters_as_they_were() -> None:
 
 
 def test_heic_without_its_extra_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pi_heif" else real(name))
-    error = refusal(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(50))
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "pi-heif":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    error = refusal(heic(shades()))
     assert error.code == "unreadable"
-    assert "pip install 'plusx[heif]'" in error.reason
+    assert error.reason == (
+        "the content is a HEIC or HEIF picture, which needs an extra: pip install 'plusx[heif]', or save it as JPEG"
+    )
+
+
+def shades() -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).integers(0, 256, (32, 48), dtype=np.uint8)
+
+
+def test_a_heic_gives_its_very_samples() -> None:
+    pytest.importorskip("pi_heif")
+    shown = pixels(heic(shades()))
+    assert np.array_equal(shown, np.repeat(shades()[:, :, None], 3, axis=2))
+    facts = inspect(heic(shades()))
+    assert (facts.format, facts.mode, facts.width, facts.height) == ("HEIC", "RGB", 48, 32)
+
+
+def test_a_heic_has_its_colours() -> None:
+    pytest.importorskip("pi_heif")
+    red = heic(np.full((16, 16), 76, np.uint8), blue=85, red=255)  # BT.601: Y 76, Cb 85, Cr 255
+    assert np.abs(pixels(red).astype(int) - (255, 0, 0)).max() <= 2
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_heic_is_turned_once(turns: int) -> None:
+    pytest.importorskip("pi_heif")
+    assert np.array_equal(pixels(heic(shades(), turns=turns))[:, :, 0], np.rot90(shades(), turns))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_a_cut_heic_is_named_with_its_reason(share: float) -> None:
+    pytest.importorskip("pi_heif")
+    data = heic(shades())
+    assert refusal(data[: int(len(data) * share)]).reason.startswith("the HEIC is cut off: its ")
 
 
 def test_heic_nonsense_is_refused() -> None:

@@ -18,10 +18,12 @@ import pytest
 from PIL import Image
 
 from plusx.errors import RunError
-from plusx.images.decode import BadPhoto, Undecodable
-from plusx.images.pool import QUEUE, DecodePool, Source, worker_command
+from plusx.images.decode import BadPhoto, Facts, Undecodable
+from plusx.images.pool import QUEUE, DecodePool, Source, usable_cpus, worker_command
 from plusx.images.preprocess import Preprocess
-from plusx.images.worker import LENGTHS, message, read
+from plusx.images.source import read
+from plusx.images.worker import LENGTHS, message
+from tests.images.heic import heic
 
 RULE = Preprocess(24, 16)
 ROOT = str(Path(__file__).parents[2])
@@ -176,6 +178,7 @@ def test_a_consumer_that_pauses_makes_no_worker_late(folder: Path) -> None:
         message([3], bytes(16 * 16 * 3)),
         message({"index": 3, "code": "fine", "reason": "x"}),
         message({"index": 3, "code": "empty", "reason": 1}),
+        message({"index": 3, "facts": {}}),  # facts where pixels are due
         LENGTHS.pack(4, 0) + b"\x80\x04N.",  # a pickle
         LENGTHS.pack(0x8000, 0) + b"[" * 0x8000,  # deeper than the parser goes
     ],
@@ -184,6 +187,73 @@ def test_a_worker_that_speaks_nonsense_is_not_believed(folder: Path, words: byte
     put(folder, "003.jpg", b"RAW" + words)
     with hostile(workers=2, seconds=10) as pool:
         assert bad(outcome(pool, sources(folder))) == {3: "worker-died"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_survey_gives_the_facts_of_every_photo(folder: Path, workers: int) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("L", (50, 20)).save(folder / "001.jpg", exif=turned)
+    blue = [Image.new("RGB", (9, 8), "blue")]
+    Image.new("RGB", (9, 8), "red").save(folder / "002.jpg", "GIF", save_all=True, append_images=blue)
+    put(folder, "003.jpg", (folder / "003.jpg").read_bytes()[:-400])  # its headers are whole
+    with DecodePool(RULE, workers) as pool:
+        found = dict(pool.survey(sources(folder)))
+        results = outcome(pool, sources(folder))  # the same processes give pixels again
+    assert bad(found) == bad(results) == {3: "truncated"}
+    assert found[1] == Facts("JPEG", "L", 50, 20, 1, 6)
+    assert found[2] == Facts("GIF", "P", 9, 8, 2, 1)
+    assert found[7] == Facts("JPEG", "RGB", 40, 37, 1, 1)
+    assert len(found) == 60
+
+
+def test_a_heic_is_decoded_by_a_worker(folder: Path) -> None:
+    pytest.importorskip("pi_heif")
+    data = heic(np.full((32, 48), 90, np.uint8))
+    put(folder, "000.jpg", data)
+    with DecodePool(RULE, 1) as pool:
+        ((_, pixels),) = pool.map(sources(folder)[:1])
+        ((_, facts),) = pool.survey(sources(folder)[:1])
+    assert np.array_equal(pixels, RULE.from_bytes(data))
+    assert facts == Facts("HEIC", "RGB", 48, 32, 1, 1)
+
+
+FACTS = {"format": "JPEG", "mode": "RGB", "width": 40, "height": 33, "frames": 1, "orientation": 1}
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {**FACTS, "width": 0},
+        {**FACTS, "width": 40.0},
+        {**FACTS, "width": True},
+        {**FACTS, "height": "33"},
+        {**FACTS, "width": 8001, "height": 8000},
+        {**FACTS, "frames": -1},
+        {**FACTS, "frames": 10**12},
+        {**FACTS, "orientation": 9},
+        {**FACTS, "format": "EXE"},
+        {**FACTS, "format": ["JPEG"]},
+        {**FACTS, "mode": 3},
+        {**FACTS, "mode": "\x1b[31m"},
+        {**FACTS, "place": "Paris"},
+        {name: FACTS[name] for name in list(FACTS)[1:]},
+        list(FACTS.values()),
+        None,
+    ],
+)
+def test_facts_that_make_no_sense_are_not_believed(folder: Path, stated: Any) -> None:
+    put(folder, "003.jpg", b"RAW" + message({"index": 3, "facts": stated}))
+    with hostile(workers=1, seconds=10) as pool:
+        assert bad(dict(pool.survey(sources(folder)[:6]))) == {3: "worker-died"}
+
+
+@pytest.mark.parametrize("payload", [b"", b"abc"])
+def test_facts_are_believed_without_pixels_only(folder: Path, payload: bytes) -> None:
+    put(folder, "003.jpg", b"RAW" + message({"index": 3, "facts": FACTS}, payload))
+    with hostile(workers=1, seconds=3) as pool:
+        found = dict(pool.survey(sources(folder)[:4]))
+    assert (found[3] == Facts(**FACTS)) is (payload == b"")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the address space")
@@ -320,18 +390,34 @@ def test_closing_leaves_no_process(folder: Path) -> None:
 
 def test_read_gives_the_named_stretch(tmp_path: Path) -> None:
     put(tmp_path, "a", b"0123456789")
-    assert read(str(tmp_path / "a"), 2, 3) == b"234"
-    assert read(str(tmp_path / "a"), 7) == b"789"
+    assert read(Source(str(tmp_path / "a"), 2, 3)) == b"234"
+    assert read(Source(str(tmp_path / "a"), 7)) == b"789"
     with pytest.raises(Undecodable, match="20 bytes were expected and 8 are there"):
-        read(str(tmp_path / "a"), 2, 20)
+        read(Source(str(tmp_path / "a"), 2, 20))
+
+
+def test_read_stops_where_it_is_told(tmp_path: Path) -> None:
+    put(tmp_path, "a", b"0123456789")
+    assert read(Source(str(tmp_path / "a")), 4) == b"0123"
+    assert read(Source(str(tmp_path / "a"), 7), 4) == b"789"
+    assert read(Source(str(tmp_path / "a"), 2, 3), 4) == b"234"
 
 
 def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
     with open(tmp_path / "a", "wb") as file:
         file.truncate(5 << 30)
     with pytest.raises(Undecodable, match="the file has 5,369 MB and at most 1,074 MB are read") as caught:
-        read(str(tmp_path / "a"))
+        read(Source(str(tmp_path / "a")))
     assert caught.value.code == "too-large"
+
+
+def test_there_is_a_worker_for_each_cpu_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0, 3, 5}, raising=False)
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 3, raising=False)  # Python 3.13 asks itself
+    assert usable_cpus() == 3
+    assert DecodePool(RULE).workers == 3
+    assert DecodePool(RULE, 0).workers == 0
 
 
 def test_the_worker_command_is_this_interpreter() -> None:

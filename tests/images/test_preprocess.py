@@ -115,6 +115,14 @@ def test_the_key_is_of_what_decides_pixels_and_of_nothing_else() -> None:
     assert len(others | {base.key()}) == 4
 
 
+def test_the_key_knows_whether_and_which_pi_heif_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = set()
+    for version in (None, "1.0", "1.1"):
+        monkeypatch.setattr("plusx.images.decode.heif_version", lambda version=version: version)
+        keys.add(Preprocess(64, 56).key())
+    assert len(keys) == 3
+
+
 def test_json_and_back_is_the_same_value() -> None:
     value = Preprocess(256, 224, background=(1, 2, 3), decoder_scale=True)
     assert Preprocess.from_json(json.loads(json.dumps(value.to_json()))) == value

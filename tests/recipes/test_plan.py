@@ -29,6 +29,21 @@ def test_sizes_grow_by_their_shares() -> None:
     assert sizes == sorted(sizes)
 
 
+@pytest.mark.parametrize(
+    ("model", "size", "sizes"),
+    [
+        ("resnet18", 80, ((0.5, 48), (0.375, 64), (0.125, 80))),
+        ("resnet18", 48, ((0.875, 32), (0.125, 48))),  # 0.6 and 0.8 of it are both below what the network takes
+        ("alexnet", 80, ((0.875, 64), (0.125, 80))),
+        ("alexnet", 63, ((1.0, 63),)),
+        ("resnet18", 50, ((0.875, 32), (0.125, 50))),  # the last size is the one asked for
+    ],
+)
+def test_no_size_is_below_what_the_network_takes(model: str, size: int, sizes: tuple[tuple[float, int], ...]) -> None:
+    config = recipe("fast", model).model_copy(update={"size": size})
+    assert plan.training_sizes(config) == sizes
+
+
 def test_a_timed_plan_fills_its_budget_and_no_more() -> None:
     made = timed(175.0)
     assert 170 < made.seconds_from(0) <= 175.5

@@ -88,6 +88,23 @@ def test_durations_are_read(text: str | float, expected: float) -> None:
             {},
             "--time and --epochs were both given, and only one of them can decide how long to train; leave one out.",
         ),
+        ({}, {"sets": ["model=5"]}, "--set sets model to 5: input should be a valid string."),
+        ({}, {"sets": ["time=[1]"]}, "--time expects a duration such as 90s, 10m or 2h, and got '[1]'."),
+        (
+            {},
+            {"sets": ["std=[0, 0, 0]"]},
+            "--set sets std to 0: input should be greater than 0.",
+        ),
+        (
+            {},
+            {"sets": ["crop_scale=[0.9, 0.5]"]},
+            "--set sets crop_scale to [0.9, 0.5]: the first number should not be above the second.",
+        ),
+        (
+            {},
+            {"sets": ["sizes=[[0.5, 0.5]]"]},
+            "--set sets sizes to [[0.5, 0.5]]: the shares of the steps should add up to 1.",
+        ),
         ({"time": "soon"}, {}, "--time expects a duration such as 90s, 10m or 2h, and got 'soon'."),
         (
             {"split": "90/20/10"},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +15,7 @@ from torch import nn
 from toy_training import Batch, Photos, network, run, settings, training
 
 from plusx.errors import Interrupted, ModelError, RunError
-from plusx.training.events import Event, Saved, StepDone, Validated, WeightsDue
+from plusx.training.events import Event, Notice, Saved, StepDone, Validated, WeightsDue
 from plusx.training.loop import Paths, Training, fit
 from plusx.training.memory import out_of_memory
 from plusx.training.step import State
@@ -91,7 +93,7 @@ def test_the_last_weights_are_kept_unless_the_best_are_asked_for(tmp_path: Path)
     one, photos = training(tmp_path, settings(8, keep="last")), Told(0.7, 0.5)
     outcome = fit(one, photos, photos.validate)
     assert (outcome.kept_step, outcome.model) == (8, one.state.kept)
-    assert not (tmp_path / "best").exists()
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["step-000004"]  # both are there to compare
 
 
 def test_damaged_best_weights_are_an_error_and_never_the_last_ones_instead(tmp_path: Path) -> None:
@@ -137,14 +139,42 @@ def test_a_shortened_plan_ends_at_its_new_end_with_its_rate_near_nothing(tmp_pat
         asked.append(step)
         return ((6, 9),) if step == 6 else None
 
-    one, photos = training(tmp_path, settings(12, review_steps=(3, 6))), Photos()
+    one, photos = training(tmp_path, settings(12)), Photos()
     outcome = fit(one, photos, photos.validate, shorten)
-    assert asked == [3, 6]
+    assert asked == list(range(9))
     assert (outcome.steps, outcome.stopped_early) == (9, False)
     rates = [r["rate"] for r in history(tmp_path) if "rate" in r]
     assert rates[-1] == pytest.approx(0.05 * (1 - (0.5 + 0.5 * 2 / 3)) / 0.8)
     again = run(tmp_path / "again", settings(12, shortened=((6, 9),)))  # --plan FILE repeats it
     assert again.history == run(tmp_path, settings(12, shortened=((6, 9),)), resume=True).history
+
+
+@pytest.mark.parametrize(
+    ("where", "sentence"),
+    [
+        ("checkpoints/step-000002", "No checkpoint at step 2: {fault} The run goes on."),
+        ("best/step-000004", "The weights of step 4 are not kept as the best: {fault}"),
+    ],
+)
+def test_a_full_disk_costs_what_was_being_written_and_neither_what_was_before_nor_the_run(
+    where: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, told, folder = os.rename, list[Event](), tmp_path / "full"
+    how = settings(8, checkpoint_every=2, keep="last")
+    whole = run(tmp_path / "whole", how)
+
+    def rename(source: Path, target: Path) -> None:
+        if target == folder / where:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    assert run(folder, how, listen=told.append).state == whole.state
+    fault = (
+        f"Could not write {folder / where}: No space left on device; "
+        "free some space or choose another folder with --out."
+    )
+    assert [event.text for event in told if isinstance(event, Notice)] == [sentence.format(fault=fault)]
 
 
 class Poisoned(Photos):

@@ -6,24 +6,37 @@ import hashlib
 import json
 import os
 import random
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from PIL import Image
 
 import plusx
-from plusx.errors import DataError, ModelError, UsageError
+from plusx import durable
+from plusx.cli.run import run as cli
+from plusx.data.split import read_split_csv
+from plusx.errors import DataError, Interrupted, ModelError, RunError, UsageError
+from plusx.models import default_rate, minimum_size
 from plusx.recipes.plan import Plan
-from plusx.training.events import Notice, StepDone
+from plusx.training.checkpoint import found, step_of
+from plusx.training.events import StepDone
 from plusx.verbs.evaluate import evaluate
 from plusx.verbs.predict import predict
-from plusx.verbs.train import Wish, train
+from plusx.verbs.reports import Planned
+from plusx.verbs.train import train
+from plusx.verbs.wish import Wish
 from tests.verbs.conftest import QUICK, SETS, fill
 
 
@@ -66,9 +79,12 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(data: Path, 
 
 
 CHILD = """
-import sys
+import os, sys, time
 from plusx.cli.run import main
+from plusx.training import loop
 from tests.verbs.conftest import QUICK, SETS
+real, pause = loop.compute_gradients, float(os.environ["PAUSE"])
+loop.compute_gradients = lambda *given: (time.sleep(pause), real(*given))[1]
 flags = [f"--{k.replace('_', '-')}={v}" for k, v in QUICK.items() if f"--{k}" not in sys.argv]
 sets = [x for s in SETS for x in ("--set", s)]
 if __name__ == "__main__":
@@ -76,46 +92,110 @@ if __name__ == "__main__":
 """
 
 
-def child(arguments: list[str], heard: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+def child(arguments: list[str], heard: int = subprocess.DEVNULL, pause: float = 0.0) -> subprocess.Popen[bytes]:
     root = Path(plusx.__file__).parents[1]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "PAUSE": str(pause)}
     command = [sys.executable, "-c", CHILD, *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=heard)
+
+
+def newest(run_folder: Path) -> int:
+    return max((step_of(path) for path in found(run_folder / "checkpoints")), default=0)
 
 
 def test_a_run_killed_three_times_and_resumed_ends_with_the_same_bytes(data: Path, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert child([str(data), "--out", str(whole)]).wait() == 0
-    process = child([str(data), "--out", str(cut)])
-    kills, chance = 0, random.Random(0)
-    while kills < 3:
-        time.sleep(0.02)
-        if process.poll() is not None:
-            break
-        if len(list((cut / "checkpoints").glob("step-*"))) > kills % 2:
-            time.sleep(chance.uniform(0, 0.1))
-            process.kill()
-            process.wait()
-            kills += 1
-            process = child(["--resume", "--out", str(cut)])
+    chance, killed_after = random.Random(0), [0]
+    process = child([str(data), "--out", str(cut)], pause=0.3)
+    while len(killed_after) < 4:
+        while newest(cut) <= killed_after[-1]:
+            time.sleep(0.01)
+            assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(chance.uniform(0, 0.3))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        killed_after.append(newest(cut))
+        process = child(["--resume", "--out", str(cut)], pause=0.3)
     assert process.wait() == 0
+    assert killed_after == sorted(set(killed_after))
     assert sha256(whole / "model.safetensors") == sha256(cut / "model.safetensors")
     assert (whole / "history.jsonl").read_bytes() == (cut / "history.jsonl").read_bytes()
 
 
-def test_sigterm_exits_with_75_and_the_sentence_that_continues(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pause", [0.0, 20.0])
+def test_sigterm_leaves_a_checkpoint_within_five_seconds_however_long_a_step_takes(
+    pause: float, data: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
-    process = child([str(data), "--out", str(out), "--epochs", "2000"], subprocess.PIPE)
-    while not list((out / "checkpoints").glob("step-*")):
+    process = child([str(data), "--out", str(out), "--epochs", "2000"], subprocess.PIPE, pause)
+    while not ((out / "config.yaml").exists() if pause else newest(out)):
         time.sleep(0.05)
         assert process.poll() is None
+    time.sleep(1.0)  # into the first step, where it takes twenty seconds
     asked = time.monotonic()
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 75
-    assert time.monotonic() - asked < 10
+    assert time.monotonic() - asked < 5
     assert f"everything is in {out}. Continue with: plusx train --resume --out {out}" in stderr.decode()
     assert "Traceback" not in stderr.decode()
+
+
+def power_cut(at: int) -> Callable[[Any], None]:
+    """A listener that fails when a step is done, as nothing in plusx would."""
+
+    def listen(event: Any) -> None:
+        if isinstance(event, StepDone) and event.step == at:
+            raise MemoryError("power cut")
+
+    return listen
+
+
+DEFAULT = Wish({"size": 64, "batch_size": 16, "epochs": 4, "device": "cpu"}, ("width=0.125", "checkpoint_every=3"))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_default_recipe_resumes_exactly_whether_photos_are_cached_or_streamed(
+    streamed: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train([str(data)], replace(DEFAULT, out=tmp_path / "whole"))
+    if streamed:
+        monkeypatch.setattr("plusx.data.cache._no_room", lambda *_: "The cache has no room, so photos are streamed.")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    cut = replace(DEFAULT, out=tmp_path / "cut")
+    with pytest.raises(MemoryError, match="power cut"):
+        train([str(data)], cut, on_event=power_cut(8))
+    assert newest(tmp_path / "cut") == 6
+    resumed = train([], Wish(out=tmp_path / "cut", resume=True))
+    plan = json.loads((resumed.run / "plan.json").read_text())
+    assert plan["sizes"] == [[0.5, 32], [0.375, 48], [0.125, 64]]
+    assert plusx.load(resumed.run).header.views == ("identity", "flip")
+    assert sha256(resumed.model) == sha256(whole.model)
+
+
+@pytest.mark.parametrize("written", ["metrics.json", "model.safetensors"])
+def test_an_interrupt_while_the_run_ends_leaves_one_that_continues(
+    written: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out = run(data, tmp_path / "whole"), tmp_path / "cut run"
+    real = durable.write_file
+
+    def interrupted_write(path: Path, content: bytes) -> None:
+        if path.name == written:
+            raise KeyboardInterrupt
+        real(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("plusx.durable.write_file", interrupted_write)
+        patch.setattr("plusx.verbs.finish.write_file", interrupted_write)
+        with pytest.raises(Interrupted) as caught:
+            run(data, out)
+    assert caught.value.exit_code == 75
+    assert caught.value.message == (
+        f"Stopped; everything is in {out}. Continue with: plusx train --resume --out '{out}'"
+    )
+    assert sha256(train([], Wish(out=out, resume=True)).model) == sha256(whole.model)
 
 
 def test_resuming_a_finished_run_changes_nothing(data: Path, tmp_path: Path) -> None:
@@ -150,22 +230,166 @@ def test_an_existing_folder_is_never_overwritten(data: Path, tmp_path: Path) -> 
         run(data, tmp_path / "run")
 
 
-def test_a_bad_photo_stops_training_before_it_starts_with_the_command_that_goes_on(data: Path, tmp_path: Path) -> None:
-    (data / "lying" / "bad one.jpg").write_text("no photo")
+@pytest.mark.parametrize("where", ["train", "val", "test"])
+def test_a_bad_photo_of_any_split_stops_training_before_it_starts_with_the_command_that_goes_on(
+    where: str, data: Path, tmp_path: Path
+) -> None:
+    sorted_data = tmp_path / "of splits"
+    for name in ("train", "val", "test"):
+        shutil.copytree(data, sorted_data / name)
+    (sorted_data / where / "lying" / "bad one.jpg").write_text("no photo")
     with pytest.raises(DataError) as caught:
-        run(data, tmp_path / "run", split="100/0/0")
-    assert "1 of 61 photos" in caught.value.message
-    assert "bad one.jpg" in caught.value.message
-    assert f"plusx train {data} --skip-bad" in caught.value.message
+        run(sorted_data, tmp_path / "run", split=None, seed=7)
+    lines = caught.value.message.splitlines()
+    assert lines[0] == f"1 of 181 photos in {sorted_data} cannot be read:"
+    assert lines[1].startswith(f"  {where}/lying/bad one.jpg: the content looks like text, not like a picture")
+    prefix = "Mend or remove them, or leave them out with: "
+    assert lines[2].startswith(f"{prefix}plusx train '{sorted_data}' --model resnet20 --epochs 3")
+    assert not (tmp_path / "run").exists()
+    assert cli(shlex.split(lines[2].removeprefix(f"{prefix}plusx "))) == 0
+    assert "bad one.jpg,not-an-image" in (tmp_path / "run" / "skipped.csv").read_text()
+
+
+def test_every_bad_photo_is_listed(data: Path, tmp_path: Path) -> None:
+    for number in range(30):
+        (data / "lying" / f"bad{number}.jpg").write_text(f"no photo {number}")
+    with pytest.raises(DataError) as caught:
+        run(data, tmp_path / "run")
+    assert caught.value.message.count("looks like text") == 30
+
+
+def test_a_class_that_loses_every_photo_is_named(data: Path, tmp_path: Path) -> None:
+    for photo in (data / "lying").iterdir():
+        photo.write_text(f"no photo, {photo.name}")
+    with pytest.raises(DataError) as caught:
+        run(data, tmp_path / "run", skip_bad=True)
+    assert caught.value.message == (
+        f"Class lying has no photo to learn from in {data}, and at least two are needed: "
+        "add photos, or remove the class."
+    )
+
+
+@pytest.mark.parametrize("model", ["alexnet", "vgg11", "plain18", "resnet50"])
+def test_every_family_trains_with_the_default_recipe(model: str, data: Path, tmp_path: Path) -> None:
     events: list[Any] = []
-    trained = run(data, tmp_path / "other", split="100/0/0", skip_bad=True, events=events)
-    assert any("without 1 photos that cannot be read" in e.text for e in events if isinstance(e, Notice))
-    assert "bad one.jpg,not-an-image" in (trained.run / "skipped.csv").read_text()
+    flags = {"model": model, "batch_size": 16, "epochs": 1, "device": "cpu"}
+    trained = train([str(data)], Wish(flags, ("width=0.0625",), out=tmp_path / "run"), on_event=events.append)
+    config = yaml.safe_load((trained.run / "config.yaml").read_text())
+    assert config["learning_rate"] == default_rate(model)
+    sizes = next(event.plan.sizes for event in events if isinstance(event, Planned))
+    assert min(size for _, size in sizes) >= minimum_size(model)
+    assert all(np.isfinite(event.loss) for event in events if isinstance(event, StepDone))
+
+
+def test_a_last_batch_of_one_photo_joins_the_one_before(tmp_path: Path) -> None:
+    fill(tmp_path / "odd" / "train", {"lying": 9, "standing": 8})
+    fill(tmp_path / "odd" / "val", {"lying": 2, "standing": 2}, first=50)
+    fill(tmp_path / "odd" / "test", {"lying": 2, "standing": 2}, first=70)
+    events: list[Any] = []
+    wish = Wish({"model": "resnet18", "size": 32, "batch_size": 8, "epochs": 1, "device": "cpu"}, ("width=0.1",))
+    train([str(tmp_path / "odd")], replace(wish, out=tmp_path / "run"), on_event=events.append)
+    assert [event.photos for event in events if isinstance(event, StepDone)] == [8, 9]
+    with pytest.raises(RunError) as caught:
+        train([str(tmp_path / "odd")], replace(wish, sets=(*wish.sets, "merge_lone=false"), out=tmp_path / "b"))
+    assert caught.value.message.startswith("Step 3 holds a single photo whose last maps are one pixel")
+
+
+def test_names_that_are_not_utf8_survive_a_whole_run(data: Path, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    try:
+        (data / "lying").rename(data / odd)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    trained = run(data, tmp_path / os.fsdecode(b"r\xfen"), epochs=1)
+    assert plusx.load(trained.run).classes == (odd, "standing")
+    assert evaluate(trained.run).figures["n"] == 6
+
+
+def test_new_photos_leave_the_test_of_a_run_as_it_was_and_lost_ones_are_named(data: Path, tmp_path: Path) -> None:
+    trained = run(data, tmp_path / "run", epochs=1)
+    before = evaluate(trained.run).figures["data_fingerprint"]
+    fill(tmp_path / "new", {"lying": 2, "standing": 2}, first=100)
+    shutil.copytree(tmp_path / "new", data, dirs_exist_ok=True)
+    assert evaluate(trained.run).figures["data_fingerprint"] == before
+    tested = next(row for row in read_split_csv(trained.run / "split.csv") if row.split == "test")
+    (data / tested.path).unlink()
+    with pytest.raises(DataError) as caught:
+        evaluate(trained.run)
+    assert caught.value.message == (
+        f"{data} has changed since the run was started: 0 photos were added or edited and 1 are gone "
+        f"({tested.path}); bring the old photos back, or start a new run."
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "sets", "sentence"),
+    [
+        ({"model": "alexnet", "size": 32}, (), "alexnet needs photos of at least 63 px and --size is 32"),
+        ({"model": "resnet99"}, (), "There is no model 'resnet99'"),
+        ({"device": "cuda"}, (), "There is no cuda device that this PyTorch can use; choose --device cpu"),
+        ({}, ("precision=fp16",), "cpu cannot train in fp16; leave --set precision=... out"),
+        ({"time": 0.5}, (), "--time 0.5s is too short: preparing the photos and a single epoch need about"),
+        ({"split": "1/2/3"}, (), "--split 1/2/3 is not understood"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(
+    flags: dict[str, Any], sets: tuple[str, ...], sentence: str, data: Path, tmp_path: Path
+) -> None:
+    if "cuda" in flags.values() and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(UsageError) as caught:
+        train([str(data)], Wish({"device": "cpu"} | flags, sets, out=tmp_path / "run"))
+    assert caught.value.message.startswith(sentence)
+    assert not (tmp_path / "run").exists()
+
+
+def test_resuming_with_another_plan_or_file_is_refused(data: Path, tmp_path: Path) -> None:
+    run(data, tmp_path / "a", epochs=1)
+    longer = run(data, tmp_path / "b", epochs=2)
+    with pytest.raises(UsageError, match="cannot be resumed with other settings: --plan was"):
+        train([], Wish(out=tmp_path / "a", resume=True, plan=longer.run / "plan.json"))
+    (tmp_path / "other.yaml").write_text("momentum: 0.5")
+    with pytest.raises(UsageError, match=r"cannot be resumed with other settings: momentum was 0\.9 and is now 0\.5"):
+        train([], Wish(out=tmp_path / "a", resume=True, file=tmp_path / "other.yaml"))
+
+
+def test_settings_edited_by_hand_are_refused_in_one_sentence(data: Path, tmp_path: Path) -> None:
+    trained = run(data, tmp_path / "run", epochs=1)
+    config = trained.run / "config.yaml"
+    config.write_text(config.read_text().replace("batch_size: 16", "batch_size: many"))
+    with pytest.raises(ModelError, match=r"config\.yaml is damaged: batch_size: Input should be a valid integer"):
+        train([], Wish(out=tmp_path / "run", resume=True))
 
 
 def test_a_plan_repeats_a_run(data: Path, tmp_path: Path) -> None:
     first = run(data, tmp_path / "a")
-    wish = Wish(flags=QUICK, sets=SETS, out=tmp_path / "b", plan=first.run / "plan.json")
+    flags = {name: value for name, value in QUICK.items() if name != "epochs"}
+    wish = Wish(flags=flags, sets=SETS, out=tmp_path / "b", plan=first.run / "plan.json")
+    assert sha256(train([str(data)], wish).model) == sha256(first.model)
+    with pytest.raises(UsageError, match=r"^--plan says how long to train, and --time or --epochs says something else"):
+        train([str(data)], replace(wish, flags=QUICK | {"epochs": 4}))
+
+
+def test_a_plan_of_other_data_is_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:
+    first = run(data, tmp_path / "a", epochs=1)
+    fill(tmp_path / "more", {"lying": 60, "standing": 60})
+    wish = Wish({"model": "resnet20", "size": 32, "batch_size": 16}, SETS, plan=first.run / "plan.json")
+    with pytest.raises(UsageError) as caught:
+        train([str(tmp_path / "more")], replace(wish, out=tmp_path / "b"))
+    assert caught.value.message == (
+        f"{first.run / 'plan.json'} is the plan of another run: it has steps per epoch of 3 and this run 6; "
+        "give the data and settings it was made for, or leave --plan out."
+    )
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_timed_plan_that_is_repeated_is_not_cut_by_the_clock(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(data, tmp_path / "a", epochs=None, time=20.0, sets=("max_epochs=6",))
+    monkeypatch.setattr("plusx.verbs.pace.RESERVE", 1e6)  # whatever is left, it is never enough
+    flags = {name: value for name, value in QUICK.items() if name != "epochs"}
+    wish = Wish(flags, (*SETS, "max_epochs=6"), out=tmp_path / "b", plan=first.run / "plan.json")
     assert sha256(train([str(data)], wish).model) == sha256(first.model)
 
 

@@ -1,0 +1,80 @@
+"""Keeping a time budget, with a clock of our own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from plusx.recipes.plan import Plan, read_plan
+from plusx.run_folder import RunFolder
+from plusx.verbs import pace
+from plusx.verbs.pace import Pacer
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    ours = Clock()
+    monkeypatch.setattr(pace, "time", ours)
+    return ours
+
+
+def planned(steps: int, budget: float | None) -> Plan:
+    return Plan(steps, 100, ((1.0, 64),), budget_seconds=budget, seconds_per_step=((64, 0.1),))
+
+
+def trained_at(pacer: Pacer, clock: Clock, seconds_per_step: float) -> list[int]:
+    """Run the plan to its end at a steady pace; returns the steps at which it was cut."""
+    cuts, step = [], 0
+    while step < pacer.plan.last_step:
+        if pacer.shorten(step) is not None:
+            cuts.append(step)
+        clock.now += seconds_per_step
+        step += 1
+    return cuts
+
+
+@pytest.mark.parametrize(
+    ("seconds_per_step", "cuts"),
+    [
+        (0.1, []),  # as measured
+        (0.12, [500]),  # 20 % slower is seen at half time
+        (0.14, [500]),  # at the first review that is not late enough to act on
+        (0.3, [50]),  # three times slower is seen at once
+    ],
+)
+def test_a_slow_machine_gets_a_shorter_run_that_ends_in_time(
+    seconds_per_step: float, cuts: list[int], clock: Clock, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path)
+    pacer = Pacer(run, planned(1000, 104.0), started=clock.now)
+    begun = clock.now
+    assert trained_at(pacer, clock, seconds_per_step) == cuts
+    assert clock.now - begun <= 104.0
+    assert clock.now - begun > 90.0
+    assert (run.plan.exists() and read_plan(run.plan) == pacer.plan) == bool(cuts)
+
+
+def test_a_machine_that_slows_down_late_is_noticed_at_the_last_review(clock: Clock, tmp_path: Path) -> None:
+    pacer = Pacer(RunFolder(tmp_path), planned(1000, 104.0), started=clock.now)
+    for step in range(851):
+        assert pacer.shorten(step) is None or step == 850
+        clock.now += 0.1 if step < 700 else 0.2
+    assert len(pacer.plan.shortened) == 1
+    assert pacer.plan.last_step < 1000
+
+
+def test_runs_of_epochs_and_resumed_runs_are_never_cut(clock: Clock, tmp_path: Path) -> None:
+    by_epochs = Pacer(RunFolder(tmp_path), planned(1000, None), started=clock.now)
+    assert trained_at(by_epochs, clock, 9.9) == []
+    (tmp_path / "checkpoints" / "step-000100").mkdir(parents=True)
+    resumed = Pacer(RunFolder(tmp_path), planned(1000, 104.0), started=clock.now)
+    assert trained_at(resumed, clock, 9.9) == []
