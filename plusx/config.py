@@ -99,7 +99,7 @@ class Config(BaseModel):
     validation: bool = True  # False: nothing is carved from the training photos, and nothing is chosen
     split: str | None = None  # "80/10/10": percent for train/val/test where DATA has no such folders; None: by size
     skip_bad: bool = False
-    workers: Annotated[int, Field(ge=0, le=256)] | None = None  # decoding processes; None: one per core
+    workers: Annotated[int, Field(ge=0, le=256)] | None = None  # decoding processes; None: one for each usable CPU
 
     # the run
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -32,6 +32,7 @@ class Live:
         self._means: dict[str, float] = {}
         self._printed = time.monotonic()
         self._every_step = False
+        self._has_test = True  # until the photos are known
         self._log_every = 100
 
     def __enter__(self) -> Live:
@@ -72,7 +73,8 @@ class Live:
                 f"log loss {validation['log_loss']:.4f}"
             )
         result(f"{trained.metrics['steps']:,} steps; the model is {trained.model}")
-        suggest(self.out, "plusx", "evaluate", trained.run)
+        use = ("evaluate", trained.run) if self._has_test else ("predict", trained.run, "PHOTO")
+        suggest(self.out, "plusx", *use)
 
     def _decoding(self, event: Decoding) -> None:
         title, state = f"decoding {event.split}", f"{event.done:,} of {event.total:,}"
@@ -90,6 +92,7 @@ class Live:
     def _built(self, event: Built) -> None:
         self._every_step, self._log_every = event.config.show_every_step, event.config.log_every
         self._end_bars()
+        self._has_test = bool(event.counts.get("test"))
         counts = ", ".join(f"{n:,} {name}" for name, n in event.counts.items())
         classes = ", ".join(event.listing.classes[:8]) + (", ..." if len(event.listing.classes) > 8 else "")
         self.out.print(

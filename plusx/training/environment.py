@@ -13,6 +13,7 @@ import PIL
 import torch
 
 from plusx.errors import usage
+from plusx.images.pool import usable_cpus
 from plusx.version import __version__
 
 
@@ -41,7 +42,7 @@ def prepare(threads: int | None = None, *, fast_math: bool = False) -> None:
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
     torch.set_flush_denormal(True)  # before the first parallel work: threads inherit it when they start
-    torch.set_num_threads(threads or _asked_threads() or available_cores())
+    torch.set_num_threads(threads or _asked_threads() or usable_cpus())
     torch.use_deterministic_algorithms(not fast_math)
     torch.backends.cudnn.benchmark = fast_math
     torch.set_float32_matmul_precision("high" if fast_math else "highest")
@@ -51,13 +52,6 @@ def _asked_threads() -> int | None:
     """OMP_NUM_THREADS, where it is set to a number."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return int(asked) if asked.isdigit() and int(asked) else None
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def record(device: torch.device, *, fast_math: bool) -> dict[str, Any]:
@@ -70,7 +64,7 @@ def record(device: torch.device, *, fast_math: bool) -> dict[str, Any]:
         "pillow": PIL.__version__,
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "cores": available_cores(),
+        "cores": usable_cpus(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "flush_denormal": _flushes_denormals(),
