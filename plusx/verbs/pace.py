@@ -19,7 +19,7 @@ from plusx.training.step import State, train_step
 
 WARM_UP, MEASURED = 2, 6  # rounds over the sizes
 TESTED = 32  # photos in the batch that times testing
-REVIEWS = (0.05, 0.5, 0.85)  # shares of the steps after which a timed run asks whether it will end in time
+REVIEWS = (0.05, 0.5, 0.85, 0.95)  # shares of the steps after which a timed run asks whether it will end in time
 LATE = 1.5  # at the first review, where little is known, only a run that would take so many times what is left is cut
 RESERVE = 4.0  # seconds of a budget for the last checkpoint, the model file and the end of the process
 
@@ -29,7 +29,8 @@ class Pacer:
 
     def __init__(self, run: RunFolder, plan: Plan, started: float) -> None:
         self.plan = plan
-        self._run, self._started, self._begun = run, started, time.monotonic()
+        self._run, self._started = run, started
+        self._reviewed, self._at = 0, time.monotonic()  # the last review: its step, and when it was
         # the clock of a resumed run says nothing about its first part, so its plan stands
         cuts = plan.budget_seconds is not None and not found(run.checkpoints)
         self._due = self._review_after(0) if cuts else None
@@ -52,8 +53,9 @@ class Pacer:
 
     def _shorter(self, step: int, budget: float, allowed: float) -> Plan | None:
         now = time.monotonic()
-        expected = self.plan.seconds_between(0, step)
-        pace = (now - self._begun) / expected if expected else 1.0
+        expected = self.plan.seconds_between(self._reviewed, step)
+        pace = (now - self._at) / expected if expected else 1.0  # since the last review: what is slow now matters
+        self._reviewed, self._at = step, now
         left = self._started + budget - now - RESERVE
         if self.plan.seconds_from(step, pace) <= allowed * left:
             return None

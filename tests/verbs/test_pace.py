@@ -63,13 +63,17 @@ def test_a_slow_machine_gets_a_shorter_run_that_ends_in_time(
     assert (run.plan.exists() and read_plan(run.plan) == pacer.plan) == bool(cuts)
 
 
-def test_a_machine_that_slows_down_late_is_noticed_at_the_last_review(clock: Clock, tmp_path: Path) -> None:
-    pacer = Pacer(RunFolder(tmp_path), planned(1000, 104.0), started=clock.now)
-    for step in range(851):
-        assert pacer.shorten(step) is None or step == 850
-        clock.now += 0.1 if step < 700 else 0.2
-    assert len(pacer.plan.shortened) == 1
-    assert pacer.plan.last_step < 1000
+@pytest.mark.parametrize(("slow_from", "cut_at", "seconds"), [(700, 850, 104.0), (860, 950, 106.0)])
+def test_a_machine_that_slows_down_late_is_noticed_at_the_last_reviews(
+    slow_from: int, cut_at: int, seconds: float, clock: Clock, tmp_path: Path
+) -> None:
+    pacer, step, begun = Pacer(RunFolder(tmp_path), planned(1000, 104.0), started=clock.now), 0, clock.now
+    while step < pacer.plan.last_step:
+        assert pacer.shorten(step) is None or step == cut_at
+        clock.now += 0.1 if step < slow_from else 0.2
+        step += 1
+    assert [at for at, _ in pacer.plan.shortened] == [cut_at]
+    assert 100.0 < clock.now - begun <= seconds
 
 
 def test_runs_of_epochs_and_resumed_runs_are_never_cut(clock: Clock, tmp_path: Path) -> None:
