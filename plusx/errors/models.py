@@ -19,6 +19,28 @@ def no_such_option(name: str, option: str) -> UsageError:
     return UsageError(f"{name} has no {option} to set; leave it out.", code="no-such-option")
 
 
+def unknown_option(option: str, value: str, known: Iterable[str]) -> UsageError:
+    """A stem or shortcut that does not exist."""
+    known = tuple(known)
+    return UsageError(
+        f"There is no {option} {value!r}; choose {', '.join(known)} or default.{did_you_mean(value, known)}",
+        code="unknown-option",
+    )
+
+
+def zero_without_shortcut() -> UsageError:
+    """A plain block whose last norm is zeroed gives nothing but zeros."""
+    return UsageError(
+        "zero_init_residual needs shortcuts: without them a block with a zeroed branch is dead; leave it out.",
+        code="zero-without-shortcut",
+    )
+
+
+def no_classes(classes: int) -> UsageError:
+    """Fewer than one class."""
+    return UsageError(f"A network needs at least one class and --classes is {classes}.", code="no-classes")
+
+
 def missing_extra(what: str, extra: str) -> UsageError:
     """An optional dependency is not installed."""
     return UsageError(f"{what} needs an extra: pip install 'plusx[{extra}]'.", code="missing-extra")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -17,13 +20,43 @@ VGG_CHANNELS = (64, 128, 256, 512, 512)
 HIDDEN = 4096
 
 
+class GridPool(nn.Module):
+    """Average pooling to a fixed grid, as `nn.AdaptiveAvgPool2d`, whose backward pass is not deterministic on CUDA.
+
+    Bin i of n over a side of `size` pixels spans floor(i * size / n) to ceil((i + 1) * size / n); since bins are
+    rectangles, one matrix averages over rows and one over columns.
+    """
+
+    def __init__(self, grid: int) -> None:
+        super().__init__()
+        self.grid = grid
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, grid, grid]."""
+        height, width = x.shape[-2:]
+        if (height, width) == (self.grid, self.grid):
+            return x
+        rows, columns = (torch.tensor(bin_averages(size, self.grid)).to(x) for size in (height, width))
+        return rows @ x @ columns.T
+
+
+@lru_cache(maxsize=16)
+def bin_averages(size: int, bins: int) -> npt.NDArray[np.float32]:
+    """The matrix [bins, size] whose row i averages over bin i."""
+    matrix = np.zeros((bins, size), dtype=np.float32)
+    for i in range(bins):
+        start, end = i * size // bins, -(-(i + 1) * size // bins)
+        matrix[i, start:end] = 1 / (end - start)
+    return matrix
+
+
 class Classic(nn.Module):
     """Convolutions, an average pool to a fixed grid, and three fully connected layers."""
 
     def __init__(self, features: nn.Module, grid: int, classifier: nn.Module) -> None:
         super().__init__()
         self.features = features
-        self.avgpool = nn.AdaptiveAvgPool2d(grid)
+        self.avgpool = GridPool(grid)
         self.classifier = classifier
 
     def forward(self, x: Tensor) -> Tensor:

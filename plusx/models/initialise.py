@@ -48,7 +48,8 @@ def whiten_(model: nn.Module, images: Tensor) -> None:
     """
     weight = next(p for name, p in model.named_parameters() if name.endswith("patches.weight"))
     size, count = weight.shape[-1], len(weight) // 2
-    patches = F.unfold(images.double(), size, stride=2)  # [N, 3*size*size, L]
+    on_cpu = images.cpu()  # Apple's GPUs have no doubles
+    patches = F.unfold(on_cpu.double(), size, stride=2)  # [N, 3*size*size, L]
     patches = patches.transpose(1, 2).flatten(0, 1)  # [N*L, 3*size*size]
     centred = patches - patches.mean(dim=0)
     covariance = centred.T @ centred / len(centred)

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from plusx.errors import models as sentences
-from plusx.models.blocks import BasicBlock, Block, Bottleneck
+from plusx.models.blocks import SHORTCUTS, BasicBlock, Block, Bottleneck
 from plusx.models.classic import VGG_STAGES, alexnet, scaled, vgg
 from plusx.models.resnet import ResNet, initialise_resnet_
 
 IMAGENET_CHANNELS = (64, 128, 256, 512)
 CIFAR_CHANNELS = (16, 32, 64)
+STEMS = ("7x7", "3x3", "whitened")
 TIMM = "timm/"
 
 
@@ -25,6 +26,7 @@ class Options:
     classes: int
     width: float = 1.0
     stem: str = "default"
+    shortcut: str = "default"
     zero_init_residual: bool = False
 
 
@@ -53,14 +55,25 @@ def minimum_size(name: str) -> int:
 
 
 def create_model(
-    name: str, classes: int, *, width: float = 1.0, stem: str = "default", zero_init_residual: bool = False
+    name: str,
+    classes: int,
+    *,
+    width: float = 1.0,
+    stem: str = "default",
+    shortcut: str = "default",
+    zero_init_residual: bool = False,
 ) -> nn.Module:
     """Build network `name` for normalised images [B, 3, H, W]; it returns logits [B, classes].
 
-    `width` multiplies every channel count; `stem` replaces a ResNet's. Raises UsageError for an unknown
-    name and for options the network does not have.
+    `width` multiplies every channel count; `stem` (7x7, 3x3, whitened) and `shortcut` (projection, identity, none)
+    replace a ResNet's. Raises UsageError for an unknown name and for options the network does not have.
     """
-    return entry(name).build(Options(classes, width, stem, zero_init_residual))
+    if classes < 1:
+        raise sentences.no_classes(classes)
+    for option, value, known in (("stem", stem, STEMS), ("shortcut", shortcut, (*SHORTCUTS, "none"))):
+        if value not in ("default", *known):
+            raise sentences.unknown_option(option, value, known)
+    return entry(name).build(Options(classes, width, stem, shortcut, zero_init_residual))
 
 
 def entry(name: str) -> Entry:
@@ -82,13 +95,16 @@ def _resnet(
     torch_defaults: bool = False,
 ) -> Callable[[Options], nn.Module]:
     def build(options: Options) -> nn.Module:
+        kind = shortcut if options.shortcut == "default" else options.shortcut
+        if kind == "none" and options.zero_init_residual:
+            raise sentences.zero_without_shortcut()
         model = ResNet(
             block,
             depths,
             [scaled(n, options.width) for n in channels],
             options.classes,
             stem=stem if options.stem == "default" else options.stem,
-            shortcut=shortcut,
+            shortcut=kind,
         )
         initialise_resnet_(model, zero_init_residual=options.zero_init_residual, torch_defaults=torch_defaults)
         return model
@@ -98,8 +114,10 @@ def _resnet(
 
 def _classic(name: str, build: Callable[[int, float], nn.Module]) -> Callable[[Options], nn.Module]:
     def checked(options: Options) -> nn.Module:
-        if options.stem != "default" or options.zero_init_residual:
-            raise sentences.no_such_option(name, "stem" if options.stem != "default" else "zero_init_residual")
+        plain = Options(options.classes, options.width)
+        for option in ("stem", "shortcut", "zero_init_residual"):
+            if getattr(options, option) != getattr(plain, option):
+                raise sentences.no_such_option(name, option)
         return build(options.classes, options.width)
 
     return checked
@@ -107,7 +125,7 @@ def _classic(name: str, build: Callable[[int, float], nn.Module]) -> Callable[[O
 
 def _timm(name: str, options: Options) -> nn.Module:
     if options != Options(options.classes):
-        raise sentences.no_such_option(TIMM + name, "width, stem or zero_init_residual")
+        raise sentences.no_such_option(TIMM + name, "width, stem, shortcut or zero_init_residual")
     try:
         timm = importlib.import_module("timm")
     except ImportError:
@@ -136,6 +154,10 @@ def _entries() -> dict[str, Entry]:
     # the textbook network: PyTorch's own defaults, no pooling
     made |= {f"resnet{n}-3x3": Entry(_resnet(BasicBlock, d, stem="3x3", torch_defaults=True)) for n, d in basic.items()}
     made |= {f"plain{n}": Entry(_resnet(BasicBlock, d, shortcut="none"), rate=0.02) for n, d in basic.items()}
+    made |= {f"plain{n}": Entry(_resnet(Bottleneck, d, shortcut="none"), rate=0.02) for n, d in deep.items()}
+    for n, d in basic.items():
+        textbook_twin = _resnet(BasicBlock, d, stem="3x3", shortcut="none", torch_defaults=True)
+        made[f"plain{n}-3x3"] = Entry(textbook_twin, rate=0.02)
     for n in (20, 32, 44, 56, 110):
         made[f"resnet{n}"] = Entry(_cifar(n, "identity"))
     for n in (20, 32, 44, 56, 110):

@@ -24,7 +24,7 @@ class ResNet(nn.Module):
 
     `depths` blocks per stage, `channels` per stage before expansion; every stage but the first halves
     height and width. `stem` is "7x7" (stride 2 and max pool, as for ImageNet), "3x3" (stride 1, as for
-    CIFAR-10) or "whitened". With `own_initialisation` false the layers keep PyTorch's defaults.
+    CIFAR-10) or "whitened"; `shortcut` is that of every block. The first weights are `initialise_resnet_`'s.
     """
 
     def __init__(

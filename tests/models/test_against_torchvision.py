@@ -7,30 +7,62 @@ import torch
 import torchvision
 
 from plusx.models import create_model
+from plusx.models.classic import GridPool
 
-NAMES = ["resnet18", "resnet34", "resnet50", "alexnet", "vgg11", "vgg11-bn", "vgg16"]
+RESNETS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+CLASSIC = ["alexnet", *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "-bn"))]
 
 
 def parameters(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_state_dicts_fit_and_logits_are_equal(name: str) -> None:
-    oracle = torchvision.models.get_model(name.replace("-", "_"), num_classes=7).eval()
-    ours = create_model(name, 7).eval()
-    ours.load_state_dict(oracle.state_dict(), strict=True)
-    images = torch.randn(2, 3, 75, 96, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        assert torch.equal(ours(images), oracle(images))
-
-
-@pytest.mark.parametrize("name", ["resnet101", "resnet152", "vgg13", "vgg19", "vgg13-bn", "vgg16-bn", "vgg19-bn"])
-def test_the_other_state_dicts_have_the_same_names_and_shapes(name: str) -> None:
+def with_the_same_weights(name: str) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Ours and torchvision's, sharing one state dict of drawn numbers."""
     with torch.device("meta"):
-        oracle = torchvision.models.get_model(name.replace("-", "_"), num_classes=7)
         ours = create_model(name, 7)
-    assert {n: t.shape for n, t in ours.state_dict().items()} == {n: t.shape for n, t in oracle.state_dict().items()}
+        oracle = torchvision.models.get_model(name.replace("-", "_"), num_classes=7)
+    generator = torch.Generator().manual_seed(0)
+    state = {key: drawn(key, value, generator) for key, value in oracle.state_dict().items()}
+    for model in (ours, oracle):
+        model.load_state_dict(state, strict=True, assign=True)
+    return ours.eval(), oracle.eval()
+
+
+def drawn(key: str, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    if not like.is_floating_point():
+        return torch.zeros(like.shape, dtype=like.dtype)
+    if key.endswith("running_var") or like.ndim == 1:
+        return torch.empty(like.shape).uniform_(0.5, 1.5, generator=generator)
+    bound = (6 / like[0].numel()) ** 0.5
+    return torch.empty(like.shape).uniform_(-bound, bound, generator=generator)
+
+
+@pytest.mark.parametrize(("name", "height", "width"), [(n, 75, 96) for n in RESNETS] + [(n, 224, 224) for n in CLASSIC])
+def test_state_dicts_fit_and_logits_are_equal(name: str, height: int, width: int) -> None:
+    ours, oracle = with_the_same_weights(name)
+    images = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = oracle(images)
+        assert torch.equal(ours(images), expected)
+    assert torch.isfinite(expected).all()
+    assert expected.std() > 0
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (6, 6), (7, 7), (9, 13), (20, 6)])
+@pytest.mark.parametrize("grid", [6, 7])
+def test_pooling_to_a_grid_is_pytorchs_adaptive_pooling_and_its_gradient(grid: int, height: int, width: int) -> None:
+    images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    told = torch.randn(2, 3, grid, grid, generator=torch.Generator().manual_seed(1))
+    found = []
+    for pool in (GridPool(grid), torch.nn.AdaptiveAvgPool2d(grid)):
+        with torch.inference_mode():
+            pool(images)  # nothing of this may be kept for what follows
+        x = images.clone().requires_grad_()
+        y = pool(x)
+        y.backward(told)
+        found.append((y, x.grad))
+    torch.testing.assert_close(found[0], found[1])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def learns(name: str, steps: int) -> tuple[float, float]:
 
 
 SHALLOW = [
-    n for n in NAMES if n.startswith(("vgg11", "vgg16-bn", "alexnet")) or n.endswith(("18", "20", "18-3x3", "whitened"))
+    n for n in NAMES if n.startswith("alexnet") or n.endswith(("11", "13", "-bn", "18", "20", "18-3x3", "whitened"))
 ]
 
 
@@ -112,7 +113,7 @@ def test_a_tiny_batch_is_learned_by_heart(name: str) -> None:
     assert least < 0.3 * first
 
 
-@pytest.mark.parametrize("name", ["plain34", "plain44", "plain56", "plain110"])
+@pytest.mark.parametrize("name", ["plain34", "plain44", "plain56", "plain110", "vgg16", "vgg19"])
 def test_the_loss_of_deep_plain_networks_is_finite_and_falls(name: str) -> None:
     first, least = learns(name, 8)
     assert np.isfinite(least)
@@ -126,8 +127,37 @@ def test_an_unknown_name_is_one_sentence_with_the_nearest_known_one() -> None:
 
 
 def test_an_option_the_network_does_not_have_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"^alexnet has no stem to set; leave it out\.$"):
-        create_model("alexnet", 2, stem="3x3")
+    for option in ({"stem": "3x3"}, {"shortcut": "none"}, {"zero_init_residual": True}):
+        with pytest.raises(UsageError) as caught:
+            create_model("alexnet", 2, **option)
+        assert caught.value.message == f"alexnet has no {next(iter(option))} to set; leave it out."
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"stem": "typo"}, "There is no stem 'typo'; choose 7x7, 3x3, whitened or default."),
+        ({"shortcut": "identiy"}, "There is no shortcut 'identiy'; choose projection, identity, none or default."),
+        ({"classes": 0}, "A network needs at least one class and --classes is 0."),
+        (
+            {"shortcut": "none", "zero_init_residual": True},
+            "zero_init_residual needs shortcuts: without them a block with a zeroed branch is dead; leave it out.",
+        ),
+    ],
+)
+def test_an_option_that_cannot_be_is_one_sentence(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        create_model("resnet18", **({"classes": 2} | options))
+    assert caught.value.message.startswith(sentence)
+
+
+@pytest.mark.parametrize("name", [n for n in list_models() if n.startswith("resnet")])
+def test_every_resnet_has_its_plain_twin(name: str) -> None:
+    with torch.device("meta"):
+        twin = create_model(name.replace("resnet", "plain"), 3)
+        same = create_model(name, 3, shortcut="none")
+    assert [(n, p.shape) for n, p in twin.named_parameters()] == [(n, p.shape) for n, p in same.named_parameters()]
+    assert not any("downsample" in n for n, _ in twin.named_parameters())
 
 
 def test_timm_networks_are_taken_by_name() -> None:

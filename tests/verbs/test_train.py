@@ -325,6 +325,7 @@ def test_new_photos_leave_the_test_of_a_run_as_it_was_and_lost_ones_are_named(da
     ("flags", "sets", "sentence"),
     [
         ({"model": "alexnet", "size": 32}, (), "alexnet needs photos of at least 63 px and --size is 32"),
+        ({"model": "alexnet"}, ("shortcut=none",), "alexnet has no shortcut to set; leave it out."),
         ({"model": "resnet99"}, (), "There is no model 'resnet99'"),
         ({"device": "cuda"}, (), "There is no cuda device that this PyTorch can use; choose --device cpu"),
         ({}, ("precision=fp16",), "cpu cannot train in fp16; leave --set precision=... out"),
