@@ -102,9 +102,7 @@ def learns(name: str, steps: int) -> tuple[float, float]:
     return losses[0], min(losses)
 
 
-SHALLOW = [
-    n for n in NAMES if n.startswith("alexnet") or n.endswith(("11", "13", "-bn", "18", "20", "18-3x3", "whitened"))
-]
+SHALLOW = [n for n in NAMES if n.startswith(("alexnet", "vgg")) or n.endswith(("18", "20", "18-3x3", "whitened"))]
 
 
 @pytest.mark.parametrize("name", SHALLOW)
@@ -113,7 +111,7 @@ def test_a_tiny_batch_is_learned_by_heart(name: str) -> None:
     assert least < 0.3 * first
 
 
-@pytest.mark.parametrize("name", ["plain34", "plain44", "plain56", "plain110", "vgg16", "vgg19"])
+@pytest.mark.parametrize("name", ["plain34", "plain44", "plain56", "plain110"])
 def test_the_loss_of_deep_plain_networks_is_finite_and_falls(name: str) -> None:
     first, least = learns(name, 8)
     assert np.isfinite(least)
