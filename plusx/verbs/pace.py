@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 
 import torch
@@ -19,7 +20,7 @@ from plusx.training.step import State, train_step
 
 WARM_UP, MEASURED = 2, 6  # rounds over the sizes
 TESTED = 32  # photos in the batch that times testing
-REVIEWS = (0.05, 0.5, 0.85, 0.95)  # shares of the steps after which a timed run asks whether it will end in time
+REVIEWS = (0.15, 0.5, 0.85, 0.95)  # shares of the steps after which a timed run asks whether it will end in time
 LATE = 1.5  # at the first review, where little is known, only a run that would take so many times what is left is cut
 RESERVE = 4.0  # seconds of a budget for the last checkpoint, the model file and the end of the process
 
@@ -43,23 +44,27 @@ class Pacer:
         """The shortenings of a plan that ends in time, or None where the present one does or no review is due."""
         if step != self._due or self.plan.budget_seconds is None:
             return None
-        early = step < REVIEWS[1] * self.plan.last_step
-        shorter = self._shorter(step, self.plan.budget_seconds, LATE if early else 1.0)
+        left = self._started + self.plan.budget_seconds - time.monotonic() - RESERVE
+        shorter = self._shorter(step, self._pace(step), left, early=step < int(REVIEWS[1] * self.plan.last_step))
         if shorter is not None:
             self._run.write("plan", shorter.to_json())
             self.plan = shorter
         self._due = self._review_after(step)
         return None if shorter is None else shorter.shortened
 
-    def _shorter(self, step: int, budget: float, allowed: float) -> Plan | None:
-        now = time.monotonic()
-        expected = self.plan.seconds_between(self._reviewed, step)
-        pace = (now - self._at) / expected if expected else 1.0  # since the last review: what is slow now matters
+    def _pace(self, step: int) -> float:
+        """Observed over planned time per step since the last review: what is slow now matters."""
+        now, expected = time.monotonic(), self.plan.seconds_between(self._reviewed, step)
+        pace = (now - self._at) / expected if expected else 1.0
         self._reviewed, self._at = step, now
-        left = self._started + budget - now - RESERVE
-        if self.plan.seconds_from(step, pace) <= allowed * left:
+        return pace
+
+    def _shorter(self, step: int, pace: float, left: float, *, early: bool) -> Plan | None:
+        if not early:
+            return self.plan.shortened_at(step, left, pace)
+        if self.plan.seconds_from(step, pace) <= LATE * left:
             return None
-        return self.plan.shortened_at(step, left, pace)
+        return self.plan.shortened_at(step, left, math.sqrt(pace))  # it may pass, and there is a second cut
 
     def _review_after(self, step: int) -> int | None:
         return next((due for share in REVIEWS if (due := int(share * self.plan.last_step)) > step), None)

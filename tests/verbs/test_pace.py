@@ -47,8 +47,8 @@ def trained_at(pacer: Pacer, clock: Clock, seconds_per_step: float) -> list[int]
     [
         (0.1, []),  # as measured
         (0.12, [500]),  # 20 % slower is seen at half time
-        (0.14, [500]),  # at the first review that is not late enough to act on
-        (0.3, [50]),  # three times slower is seen at once
+        (0.13, [500]),  # at the first review that is not late enough to act on
+        (0.3, [150, 233]),  # three times slower is seen at the first, cut half way, and cut again at the second
     ],
 )
 def test_a_slow_machine_gets_a_shorter_run_that_ends_in_time(
