@@ -5,6 +5,7 @@ Two ways lead to one: epochs are counted, or a time budget is divided by the mea
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -18,7 +19,8 @@ from plusx.models import minimum_size
 from plusx.training.schedule import progress
 
 SIZE_MULTIPLE = 16  # sizes at which every stage of a five-times halved network has whole pixels
-MAX_SHORTENINGS = 2
+MAX_CUTS, MAX_GROWTHS = 2, 2
+WORTH = 1.05  # a longer plan that adds less is not made
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,14 @@ class Plan:
     total_steps: int
     steps_per_epoch: int
     sizes: tuple[tuple[float, int], ...]
-    shortened: tuple[tuple[int, int], ...] = ()  # (at step, new total), recorded when they happen
+    revisions: tuple[tuple[int, int], ...] = ()  # (at step, new end), recorded before they happen
     budget_seconds: float | None = None
+    most_steps: int | None = None
     seconds_per_step: tuple[tuple[int, float], ...] = ()  # (size, measured seconds), the ground of the plan
 
     def progress(self, step: int) -> float:
         """Share of the run done before `step`, in [0, 1]."""
-        return progress(step, self.total_steps, self.shortened)
+        return progress(step, self.total_steps, self.revisions)
 
     def size_at(self, step: int) -> int:
         """Training size of `step`, in pixels."""
@@ -47,8 +50,8 @@ class Plan:
 
     @property
     def last_step(self) -> int:
-        """Number of steps the run really has, shortenings counted."""
-        return self.shortened[-1][1] if self.shortened else self.total_steps
+        """Number of steps the run really has, revisions counted."""
+        return self.revisions[-1][1] if self.revisions else self.total_steps
 
     def seconds_between(self, start: int, end: int) -> float:
         """Seconds that the steps from `start` up to `end` were expected to take."""
@@ -59,14 +62,23 @@ class Plan:
         """Expected seconds of the steps from `step` to the end; `pace` is observed over planned time per step."""
         return pace * self.seconds_between(step, self.last_step)
 
-    def shortened_at(self, step: int, seconds_left: float, pace: float) -> Plan | None:
-        """A shorter plan that ends within `seconds_left`, or None where this one does or no further cut is allowed."""
-        needed = self.seconds_from(step, pace)
-        if needed <= seconds_left or len(self.shortened) >= MAX_SHORTENINGS:
+    def revised_at(self, step: int, seconds_left: float, pace: float) -> Plan | None:
+        """A plan that ends when `seconds_left` are over, shorter or longer; None where this one about does.
+
+        It is cut at most twice and grows at most twice, then by a twentieth or more, never beyond `most_steps`.
+        """
+        remaining, needed = self.last_step - step, self.seconds_from(step, pace)
+        if not needed:
             return None
-        remaining = self.last_step - step
-        kept = max(1, math.floor(remaining * max(seconds_left, 0.0) / needed))
-        return replace(self, shortened=(*self.shortened, (step, step + kept)))
+        fit = max(1, math.floor(remaining * max(seconds_left, 0.0) / needed))
+        end = step + fit if self.most_steps is None else min(step + fit, self.most_steps)
+        ends = [self.total_steps, *(new for _, new in self.revisions)]
+        cuts = sum(after < before for before, after in itertools.pairwise(ends))
+        if end < self.last_step:
+            allowed = cuts < MAX_CUTS
+        else:
+            allowed = end >= WORTH * self.last_step and len(self.revisions) - cuts < MAX_GROWTHS
+        return replace(self, revisions=(*self.revisions, (step, end))) if allowed else None
 
     def budget(self) -> dict[str, Any]:
         """The settings `time` and `epochs` that led to this plan."""
@@ -80,11 +92,12 @@ class Plan:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Plan:
         """The plan that `to_json` wrote."""
-        pairs = {name: tuple((a, b) for a, b in values[name]) for name in ("sizes", "shortened", "seconds_per_step")}
+        pairs = {name: tuple((a, b) for a, b in values[name]) for name in ("sizes", "revisions", "seconds_per_step")}
         return cls(
             total_steps=int(values["total_steps"]),
             steps_per_epoch=int(values["steps_per_epoch"]),
             budget_seconds=values["budget_seconds"],
+            most_steps=values["most_steps"],
             **pairs,
         )
 
@@ -128,7 +141,8 @@ def timed(
     """
     sizes = training_sizes(config)
     mean = sum(share * seconds_per_step[size] for share, size in sizes) + overhead / steps_per_epoch
-    steps = min(math.floor(seconds_left / mean), config.max_epochs * steps_per_epoch)
+    most = config.max_epochs * steps_per_epoch
+    steps = min(math.floor(seconds_left / mean), most)
     if steps < steps_per_epoch:
         used = (config.time or 0.0) - seconds_left
         raise usage.too_short(config.time or 0.0, used + mean * steps_per_epoch)
@@ -137,6 +151,7 @@ def timed(
         steps_per_epoch=steps_per_epoch,
         sizes=sizes,
         budget_seconds=config.time,
+        most_steps=most,
         seconds_per_step=tuple(sorted(seconds_per_step.items())),
     )
 

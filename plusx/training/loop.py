@@ -29,7 +29,7 @@ LONE_VALUE = "more than 1 value per channel"  # PyTorch's words where batch norm
 CHOSEN_BY = "accuracy"  # the validation figure that decides which weights are best
 
 Validate = Callable[[nn.Module], Mapping[str, float]]
-Shorten = Callable[[int], tuple[tuple[int, int], ...] | None]
+Revise = Callable[[int], tuple[tuple[int, int], ...] | None]
 
 
 class BatchSource(Protocol):
@@ -87,7 +87,7 @@ class Training:
     @property
     def total(self) -> int:
         """Steps of the run as now planned."""
-        return self.settings.shortened[-1][1] if self.settings.shortened else self.settings.total_steps
+        return self.settings.revisions[-1][1] if self.settings.revisions else self.settings.total_steps
 
     @property
     def epoch(self) -> int:
@@ -203,7 +203,7 @@ class Training:
 
 
 def fit(
-    training: Training, batches: BatchSource, validate: Validate | None = None, shorten: Shorten | None = None
+    training: Training, batches: BatchSource, validate: Validate | None = None, revise: Revise | None = None
 ) -> Outcome:
     """Train to the end of the plan, from wherever `training` stands.
 
@@ -214,7 +214,7 @@ def fit(
         _validate(training, validate, stop)  # one that an interruption has cut off
         while training.state.step < training.total and not training.out_of_patience:
             _leave_if_asked(training, stop)
-            _review(training, shorten)
+            _review(training, revise)
             _step(training, batches, stop)
             _validate(training, validate, stop)
             with stop.changing:
@@ -269,12 +269,14 @@ def _validate(training: Training, validate: Validate | None, stop: Stop) -> None
         training.validated(metrics)
 
 
-def _review(training: Training, shorten: Shorten | None) -> None:
-    """Ask the caller whether the plan has to be cut here to keep its budget."""
-    shortened = shorten(training.state.step) if shorten else None
-    if shortened is not None:
-        training.settings = replace(training.settings, shortened=shortened)
-        training.listen(Notice(f"The machine is slower than measured: the run now ends at step {training.total}."))
+def _review(training: Training, revise: Revise | None) -> None:
+    """Ask the caller whether the plan has to be revised here to keep its budget, or to use it."""
+    revisions = revise(training.state.step) if revise else None
+    if revisions is not None:
+        before = training.total
+        training.settings = replace(training.settings, revisions=revisions)
+        how = "slower" if training.total < before else "faster"
+        training.listen(Notice(f"The machine is {how} than measured: the run now ends at step {training.total:,}."))
 
 
 def _leave_if_asked(training: Training, stop: Stop) -> None:

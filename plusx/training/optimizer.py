@@ -43,7 +43,7 @@ def parameter_groups(model: nn.Module, settings: Settings) -> list[dict[str, Any
 
 def set_rate(optimizer: torch.optim.Optimizer, settings: Settings, step: int) -> float:
     """Give every group the rate of `step`; returns the rate of the weights."""
-    done = progress(step, settings.total_steps, settings.shortened)
+    done = progress(step, settings.total_steps, settings.revisions)
     factor = learning_rate(settings.schedule, done, settings.warmup, settings.milestones)
     rate = settings.learning_rate * factor
     for group in optimizer.param_groups:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-Shortenings = Sequence[tuple[int, int]]  # (at step, new total number of steps)
+Revisions = Sequence[tuple[int, int]]  # (at step, new total number of steps)
 
 
-def progress(step: int, total: int, shortened: Shortenings = ()) -> float:
+def progress(step: int, total: int, revisions: Revisions = ()) -> float:
     """Share of the run done before `step`, in [0, 1].
 
-    Without shortenings `step / total`. From a shortening on, what was left of the run is spread evenly
-    over the fewer steps that remain, so that the schedule still ends at its end.
+    Without revisions `step / total`. From a revision on, what was left of the run is spread evenly over
+    the steps that now remain, fewer or more, so that the schedule still ends at its end.
     """
     start, done, end = 0, 0.0, total
-    for at, new_end in shortened:
+    for at, new_end in revisions:
         if step <= at:
             break
         start, done, end = at, _line(at, start, done, end), new_end

@@ -14,7 +14,7 @@ class Settings:
     total_steps: int
     steps_per_epoch: int
     learning_rate: float
-    shortened: tuple[tuple[int, int], ...] = ()
+    revisions: tuple[tuple[int, int], ...] = ()
     seed: int = 0
     optimizer: str = "sgd"
     momentum: float = 0.9

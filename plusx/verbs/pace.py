@@ -21,36 +21,39 @@ from plusx.training.step import State, train_step
 WARM_UP, MEASURED = 2, 6  # rounds over the sizes
 TESTED = 32  # photos in the batch that times testing
 REVIEWS = (0.15, 0.5, 0.85, 0.95)  # shares of the steps after which a timed run asks whether it will end in time
-LATE = 1.5  # at the first review, where little is known, only a run that would take so many times what is left is cut
+WRONG = 1.5  # at the first review, where little is known, a plan is revised only if it is wrong by this factor
 RESERVE = 4.0  # seconds of a budget for the last checkpoint, the model file and the end of the process
 
 
 class Pacer:
-    """The plan of a run in progress; cuts it where its budget would be overrun, written down before it takes effect."""
+    """The plan of a run in progress, revised where it would overrun its budget or leave much of it unused.
+
+    A revision is written down before it takes effect.
+    """
 
     def __init__(self, run: RunFolder, plan: Plan, started: float) -> None:
         self.plan = plan
         self._run, self._started = run, started
         self._reviewed, self._at = 0, time.monotonic()  # the last review: its step, and when it was
         # the clock of a resumed run says nothing about its first part, so its plan stands
-        cuts = plan.budget_seconds is not None and not found(run.checkpoints)
-        self._due = self._review_after(0) if cuts else None
+        reviewed = plan.budget_seconds is not None and not found(run.checkpoints)
+        self._due = self._review_after(0) if reviewed else None
 
     def size_at(self, step: int) -> int:
         """Training size of `step` in the plan as it is now."""
         return self.plan.size_at(step)
 
-    def shorten(self, step: int) -> tuple[tuple[int, int], ...] | None:
-        """The shortenings of a plan that ends in time, or None where the present one does or no review is due."""
+    def revise(self, step: int) -> tuple[tuple[int, int], ...] | None:
+        """The revisions of a plan that uses its budget, or None where the present one does or no review is due."""
         if step != self._due or self.plan.budget_seconds is None:
             return None
         left = self._started + self.plan.budget_seconds - time.monotonic() - RESERVE
-        shorter = self._shorter(step, self._pace(step), left, early=step < int(REVIEWS[1] * self.plan.last_step))
-        if shorter is not None:
-            self._run.write("plan", shorter.to_json())
-            self.plan = shorter
+        revised = self._revised(step, self._pace(step), left, early=step < int(REVIEWS[1] * self.plan.last_step))
+        if revised is not None:
+            self._run.write("plan", revised.to_json())
+            self.plan = revised
         self._due = self._review_after(step)
-        return None if shorter is None else shorter.shortened
+        return None if revised is None else revised.revisions
 
     def _pace(self, step: int) -> float:
         """Observed over planned time per step since the last review: what is slow now matters."""
@@ -59,12 +62,12 @@ class Pacer:
         self._reviewed, self._at = step, now
         return pace
 
-    def _shorter(self, step: int, pace: float, left: float, *, early: bool) -> Plan | None:
+    def _revised(self, step: int, pace: float, left: float, *, early: bool) -> Plan | None:
         if not early:
-            return self.plan.shortened_at(step, left, pace)
-        if self.plan.seconds_from(step, pace) <= LATE * left:
+            return self.plan.revised_at(step, left, pace)
+        if left / WRONG <= self.plan.seconds_from(step, pace) <= left * WRONG:
             return None
-        return self.plan.shortened_at(step, left, math.sqrt(pace))  # it may pass, and there is a second cut
+        return self.plan.revised_at(step, left, math.sqrt(pace))  # it may pass, and there is a second revision
 
     def _review_after(self, step: int) -> int | None:
         return next((due for share in REVIEWS if (due := int(share * self.plan.last_step)) > step), None)
@@ -74,7 +77,7 @@ def seconds_per_step(network: Normalised, config: Config, batches: Batches) -> d
     """Seconds of an undisturbed training step at every size of the recipe, reading and augmentation included.
 
     The sizes take turns in `batches`, on a copy of the network, and the second fastest step of each counts:
-    other work on the machine only adds time, a plan too long is cut on the way, and one too short wastes its budget.
+    other work on the machine only adds time, and a plan is revised on the way.
     """
     settings = Settings.of(config.model_dump(), total_steps=10_000, steps_per_epoch=100)
     state = State.fresh(copy.deepcopy(network), settings)

@@ -309,7 +309,7 @@ def _fit(
         training.resume()
         board.open(training.state.step)
         share = partial(_size_share, training, pacer)
-        return fit(training, batches, _validator(session, photos, decoded.validation, share), pacer.shorten)
+        return fit(training, batches, _validator(session, photos, decoded.validation, share), pacer.revise)
 
 
 def _size_share(training: Training, pacer: Pacer) -> float:
@@ -331,7 +331,7 @@ def _settings(config: Config, plan: Plan) -> Settings:
         config.model_dump(),
         total_steps=plan.total_steps,
         steps_per_epoch=plan.steps_per_epoch,
-        shortened=plan.shortened,
+        revisions=plan.revisions,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,17 +66,33 @@ def test_a_budget_below_one_epoch_is_refused_with_what_is_needed() -> None:
         timed(10.0)
 
 
-def test_a_late_run_is_shortened_at_most_twice_and_keeps_its_end() -> None:
+def test_a_late_run_is_cut_at_most_twice_and_keeps_its_end() -> None:
     made = timed(175.0)
-    assert made.shortened_at(500, made.seconds_from(500) + 0.1, 1.0) is None
-    shorter = made.shortened_at(500, 60.0, 1.0)
+    assert made.revised_at(500, made.seconds_from(500) + 0.1, 1.0) is None
+    shorter = made.revised_at(500, 60.0, 1.0)
     assert shorter is not None
-    assert shorter.shortened == ((500, shorter.last_step),)
+    assert shorter.revisions == ((500, shorter.last_step),)
     assert shorter.seconds_from(500) <= 61.0
     assert (shorter.progress(500), shorter.progress(shorter.last_step)) == (0.5, 1.0)
-    again = shorter.shortened_at(600, 10.0, 1.0)
+    again = shorter.revised_at(600, 10.0, 1.0)
     assert again is not None
-    assert again.shortened_at(650, 1.0, 1.0) is None
+    assert again.revised_at(610, 1.0, 1.0) is None  # a third cut
+
+
+def test_an_early_run_grows_at_most_twice_and_never_beyond_the_most_epochs() -> None:
+    made = replace(timed(175.0), most_steps=2000)
+    grown = made.revised_at(200, 2 * made.seconds_from(200), 1.0)
+    assert grown is not None
+    assert grown.revisions == ((200, 1800),)
+    assert (grown.progress(200), grown.progress(1800)) == (0.2, 1.0)
+    assert grown.revised_at(300, 1.04 * grown.seconds_from(300), 1.0) is None  # not worth it
+    most = grown.revised_at(300, 9e9, 1.0)
+    assert most is not None
+    assert most.last_step == 2000
+    assert most.revised_at(400, 9e9, 1.0) is None
+    cut = most.revised_at(400, 10.0, 1.0)
+    assert cut is not None
+    assert cut.last_step < 600
 
 
 def test_a_plan_survives_its_file(tmp_path: Path) -> None:

@@ -135,18 +135,18 @@ def test_every_step_is_told_with_its_figures(tmp_path: Path) -> None:
 def test_a_shortened_plan_ends_at_its_new_end_with_its_rate_near_nothing(tmp_path: Path) -> None:
     asked: list[int] = []
 
-    def shorten(step: int) -> tuple[tuple[int, int], ...] | None:
+    def revise(step: int) -> tuple[tuple[int, int], ...] | None:
         asked.append(step)
         return ((6, 9),) if step == 6 else None
 
     one, photos = training(tmp_path, settings(12)), Photos()
-    outcome = fit(one, photos, photos.validate, shorten)
+    outcome = fit(one, photos, photos.validate, revise)
     assert asked == list(range(9))
     assert (outcome.steps, outcome.stopped_early) == (9, False)
     rates = [r["rate"] for r in history(tmp_path) if "rate" in r]
     assert rates[-1] == pytest.approx(0.05 * (1 - (0.5 + 0.5 * 2 / 3)) / 0.8)
-    again = run(tmp_path / "again", settings(12, shortened=((6, 9),)))  # --plan FILE repeats it
-    assert again.history == run(tmp_path, settings(12, shortened=((6, 9),)), resume=True).history
+    again = run(tmp_path / "again", settings(12, revisions=((6, 9),)))  # --plan FILE repeats it
+    assert again.history == run(tmp_path, settings(12, revisions=((6, 9),)), resume=True).history
 
 
 @pytest.mark.parametrize(

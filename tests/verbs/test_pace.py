@@ -32,10 +32,10 @@ def planned(steps: int, budget: float | None) -> Plan:
 
 
 def trained_at(pacer: Pacer, clock: Clock, seconds_per_step: float) -> list[int]:
-    """Run the plan to its end at a steady pace; returns the steps at which it was cut."""
+    """Run the plan to its end at a steady pace; returns the steps at which it was revised."""
     cuts, step = [], 0
     while step < pacer.plan.last_step:
-        if pacer.shorten(step) is not None:
+        if pacer.revise(step) is not None:
             cuts.append(step)
         clock.now += seconds_per_step
         step += 1
@@ -46,12 +46,13 @@ def trained_at(pacer: Pacer, clock: Clock, seconds_per_step: float) -> list[int]
     ("seconds_per_step", "cuts"),
     [
         (0.1, []),  # as measured
+        (0.05, [150, 729]),  # twice as fast: grown half way, then to the full
         (0.12, [500]),  # 20 % slower is seen at half time
         (0.13, [500]),  # at the first review that is not late enough to act on
         (0.3, [150, 233]),  # three times slower is seen at the first, cut half way, and cut again at the second
     ],
 )
-def test_a_slow_machine_gets_a_shorter_run_that_ends_in_time(
+def test_a_machine_other_than_measured_gets_a_run_of_another_length_that_fills_its_time(
     seconds_per_step: float, cuts: list[int], clock: Clock, tmp_path: Path
 ) -> None:
     run = RunFolder(tmp_path)
@@ -69,11 +70,17 @@ def test_a_machine_that_slows_down_late_is_noticed_at_the_last_reviews(
 ) -> None:
     pacer, step, begun = Pacer(RunFolder(tmp_path), planned(1000, 104.0), started=clock.now), 0, clock.now
     while step < pacer.plan.last_step:
-        assert pacer.shorten(step) is None or step == cut_at
+        assert pacer.revise(step) is None or step == cut_at
         clock.now += 0.1 if step < slow_from else 0.2
         step += 1
-    assert [at for at, _ in pacer.plan.shortened] == [cut_at]
+    assert [at for at, _ in pacer.plan.revisions] == [cut_at]
     assert 100.0 < clock.now - begun <= seconds
+
+
+def test_a_plan_never_grows_beyond_the_most_epochs(clock: Clock, tmp_path: Path) -> None:
+    short = Plan(1000, 100, ((1.0, 64),), budget_seconds=1e6, most_steps=1000, seconds_per_step=((64, 0.1),))
+    pacer = Pacer(RunFolder(tmp_path), short, started=clock.now)
+    assert trained_at(pacer, clock, 0.1) == []
 
 
 def test_runs_of_epochs_and_resumed_runs_are_never_cut(clock: Clock, tmp_path: Path) -> None:
