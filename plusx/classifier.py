@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from plusx.errors.usage import no_batch
 from plusx.images.decode import BadPhoto, upright_rgb
 from plusx.images.pool import DecodePool, Source
 from plusx.model_file import Header, ModelFile, load
@@ -98,6 +99,8 @@ class Classifier:
         self, sources: Sequence[Source], *, workers: int | None = None, batch_size: int = 64
     ) -> Iterator[tuple[list[int], Pixels | BadPhoto]]:
         """Batches of pixels [n, S, S, 3] with their positions; a photo that cannot be read comes alone."""
+        if batch_size < 1:
+            raise no_batch(batch_size)
         if workers is None and len(sources) <= FEW:
             workers = 0
         with DecodePool(self.header.preprocess, workers) as pool:

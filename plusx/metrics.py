@@ -38,7 +38,7 @@ def interval95(right: int, n: int) -> tuple[float, float]:
 def log_loss(probabilities: Probabilities, labels: Labels) -> float:
     """Mean cross-entropy with the natural logarithm."""
     chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.clip(chosen, _LEAST, 1.0)).mean())
+    return float(abs(np.log(np.clip(chosen, _LEAST, 1.0)).mean()))  # abs: all are <= 0, and -0.0 looks odd
 
 
 def expected_calibration_error(probabilities: Probabilities, labels: Labels, bins: int = CALIBRATION_BINS) -> float:

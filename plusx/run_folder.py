@@ -114,7 +114,7 @@ def refuse_taken(out: Path | None) -> None:
 def open_run(path: Path) -> RunFolder:
     """An existing run folder. Raises ModelError where it is none."""
     if not (path / "config.yaml").exists():
-        raise sentences.no_run(path) if path.exists() else sentences.missing(path)
+        raise sentences.no_run(path)
     return RunFolder(path)
 
 

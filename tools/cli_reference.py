@@ -7,19 +7,30 @@ python tools/cli_reference.py --check docs/cli.md
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
+import re
 import sys
 from pathlib import Path
 
 from plusx.cli.run import VERBS, build
 from plusx.config import Config
 
+FIELD = re.compile(r"^    (?P<name>\w+): (?P<type>.+?) = .*?(?:  # (?P<comment>.*))?$", re.MULTILINE)
+
+ENVIRONMENT = """## Environment
+
+`PLUSX_KEY=value` sets a setting. `PLUSX_CACHE_GB` bounds the cache of decoded photos (20), which lies in
+`$XDG_CACHE_HOME/plusx`, else `~/.cache/plusx`. `PLUSX_TRACE=1` prints the stack trace of a fault of plusx itself.
+`NO_COLOR` is respected. `OMP_NUM_THREADS` sets the threads of a training."""
+
 INTRODUCTION = """# Command line
 
 Generated from `plusx --help` by `make docs`; `make check` fails when it is stale.
 
 Exit codes: 0 ok · 1 the run failed, or `check` found problems · 2 usage or settings · 3 data ·
-4 model or checkpoint · 5 disk · 75 interrupted and resumable · 130 second Ctrl-C.
+4 model or checkpoint · 5 disk · 75 interrupted and resumable ·
+130 stopped with nothing to resume, or at the second Ctrl-C.
 """
 
 
@@ -36,9 +47,18 @@ def help_of(*tokens: str) -> str:
 
 def settings() -> str:
     """A table of every field of Config and its default, for `--set`."""
-    fields = Config.model_fields.items()
-    rows = [f"| `{name}` | `{field.default!r}` |" for name, field in fields]
-    return "\n".join(["| setting | default before any recipe |", "|---|---|", *rows])
+    told = {m["name"]: m for m in FIELD.finditer(inspect.getsource(Config))}
+    rows = [
+        f"| `{name}` | {_cell(told[name]['type'])} | `{field.default!r}` | {told[name]['comment'] or ''} |"
+        for name, field in Config.model_fields.items()
+    ]
+    return "\n".join(["| setting | kind | default before any recipe | meaning |", "|---|---|---|---|", *rows])
+
+
+def _cell(kind: str) -> str:
+    """A type as a table shows it: the choices of a Literal, else the code."""
+    choices = re.fullmatch(r"Literal\[(.*)\]", kind)
+    return (choices[1].replace('"', "`") if choices else f"`{kind}`").replace("|", "\\|")
 
 
 def page() -> str:
@@ -46,6 +66,7 @@ def page() -> str:
     parts = [INTRODUCTION, f"```\n{help_of()}\n```"]
     parts += [f"## plusx {verb}\n\n```\n{help_of(verb)}\n```" for verb in VERBS]
     parts.append(f"## Settings\n\nFor `--set key=value`, `--config FILE` and `PLUSX_KEY`.\n\n{settings()}")
+    parts.append(ENVIRONMENT)
     return "\n\n".join(parts) + "\n"
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from plusx.cli.flags import Quiet, Verbose
+from plusx.cli.flags import Quiet, Verbose, Whole
 
 
 def demo(
-    *, out: Path = Path("demo"), time: str = "3m", seed: int = 0, quiet: Quiet = False, verbose: Verbose = False
+    *, out: Path = Path("demo"), time: str = "3m", seed: Whole = 0, quiet: Quiet = False, verbose: Verbose = False
 ) -> int:
     """Draw pictures of cats and dogs, train on them, test, and predict a few: everything, offline.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from plusx.cli.flags import Device, Json, Quiet
+from plusx.cli.flags import Device, Json, Quiet, Whole
 
 
 def evaluate(
@@ -15,7 +15,7 @@ def evaluate(
     /,
     *data: str,
     device: Device = "auto",
-    batch_size: int = 64,
+    batch_size: Whole = 64,
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:

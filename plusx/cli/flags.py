@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
+
+def _whole(_type: type, tokens: Sequence[Token]) -> int:
+    """A whole number; cyclopts alone would round 1.5."""
+    return int(tokens[0].value)
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
 Switch = Annotated[bool, Parameter(negative="", show_default=False)]  # a flag that is off unless given
 Json = Annotated[Switch, Parameter(name="--json", help="One JSON document on stdout, nothing else.")]
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], Parameter(name="--device", help="Where to compute.")]

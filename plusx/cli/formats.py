@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from plusx.durable import write_file
+from plusx.durable import disk_errors, write_file
 from plusx.metrics import percent
 from plusx.verbs.predict import Row, to_csv, to_json, to_kaggle
 
@@ -23,7 +23,17 @@ def write_rows(rows: Iterator[Row], form: str, out: Path | None) -> None:
         return
     text = io.StringIO(newline="")
     writer(rows, text)
-    write_file(out, text.getvalue().encode("utf-8", "surrogateescape"))
+    _write(out, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def _write(out: Path, content: bytes) -> None:
+    """A file is replaced whole, behind a link too; a pipe or device is written to and stays what it is."""
+    target = out.resolve()
+    if target.exists() and not target.is_file():
+        with disk_errors(out):
+            target.write_bytes(content)
+    else:
+        write_file(target, content)
 
 
 def _table(rows: Iterator[Row], file: TextIO) -> None:

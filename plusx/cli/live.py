@@ -128,7 +128,7 @@ class Live:
         state = f"step {event.step:,}/{event.total:,}, loss {loss:.4f}, accuracy {percent(accuracy, 1)}"
         rate = event.photos / self._means["seconds"]
         left = (event.total - event.step) * self._means["seconds"]
-        state += f", {rate:,.3g} images/s, {_duration(left)} left"
+        state += f", {_rate(rate)} images/s, {_duration(left)} left"
         if self.out.is_terminal:
             self._bar(f"epoch {event.epoch + 1}", event.step, event.total, state)
         shown = event.step == event.total or (self._every_step and self._step_is_due(event))
@@ -141,8 +141,9 @@ class Live:
 
     def _validated(self, event: Validated) -> None:
         figures = f"accuracy {percent(event.metrics['accuracy'])}, log loss {event.metrics['log_loss']:.4f}"
+        n = f" (n = {event.metrics['n']:,})" if "n" in event.metrics else ""
         best = ", the best so far" if event.best else ""
-        self.out.print(f"epoch {event.epoch + 1}, step {event.step:,}: validation {figures}{best}")
+        self.out.print(f"epoch {event.epoch + 1}, step {event.step:,}: validation {figures}{n}{best}")
 
     def _mean(self, name: str, value: float) -> None:
         self._means[name] = SMOOTHING * self._means.get(name, value) + (1 - SMOOTHING) * value
@@ -163,6 +164,10 @@ def _settings(config: Config, *, every: bool) -> str:
     """The settings as `--set` takes them: every one, or those that differ from the defaults."""
     values = config.model_dump(mode="json", exclude_defaults=not every)
     return ", ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from plusx.cli.flags import Json
+from plusx.cli.flags import Json, Whole
 
 NETWORKS = ("network", "parameters", "smallest px")
 
@@ -16,8 +16,8 @@ def models(
     name: Annotated[str | None, Parameter(name="NAME")] = None,
     /,
     *,
-    classes: int = 2,
-    size: int = 224,
+    classes: Whole = 2,
+    size: Whole = 224,
     json: Json = False,
 ) -> int:
     """List the networks, or print the layers of one.

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from plusx.cli.flags import Device, Switch
+from plusx.cli.flags import Device, Switch, Whole
 
+TEXT = frozenset({".csv", ".json", ".txt", ".tsv"})
 FLAGS = ("--json", "--csv", "--kaggle", "--strict", "--out", "--device", "--batch-size")
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def predict(
     strict: Switch = False,
     out: Path | None = None,
     device: Device = "auto",
-    batch_size: int = 64,
+    batch_size: Whole = 64,
 ) -> int:
     """Answer for photos, folders or archives: one row for each, error rows included.
 
@@ -54,11 +55,28 @@ def predict(
     """
     from plusx.verbs.predict import Tally, predict
 
-    rows = predict(model, list(_listed(paths)), device=device, batch_size=batch_size)
+    listed = list(_listed(paths))
+    _refuse_overwriting(out, [model, *listed])
+    rows = predict(model, listed, device=device, batch_size=batch_size)
     tally = Tally()
     chosen = [name for name, given in (("json", json), ("csv", csv), ("kaggle", kaggle)) if given]
     _write(tally.counted(rows), chosen, out)
     return tally.exit_code(strict)
+
+
+def _refuse_overwriting(out: Path | None, read: Iterable[str | Path]) -> None:
+    """Raise UsageError where the answers would replace what they are made from."""
+    from plusx.errors.usage import would_overwrite
+
+    for path in read if out is not None and out.exists() else ():
+        taken = Path(path)
+        if taken.exists() and out is not None and (out.samefile(taken) or _inside(out, taken)):
+            raise would_overwrite(out, path)
+
+
+def _inside(out: Path, folder: Path) -> bool:
+    """Whether `out` is one of a folder's photos. New files beside them are welcome."""
+    return folder.resolve() in out.resolve().parents and out.suffix.lower() not in TEXT
 
 
 def _listed(paths: Iterable[str]) -> Iterator[str]:
@@ -67,7 +85,7 @@ def _listed(paths: Iterable[str]) -> Iterator[str]:
 
     for path in paths:
         if path == "-":
-            yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
+            yield from (line.rstrip("\r\n") for line in sys.stdin if line.strip())
         elif path.startswith("-") and not Path(path).exists():
             raise unknown_flag(path, "predict", FLAGS)
         else:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Sequence
+from types import FrameType
 
 from cyclopts import App, CycloptsError
 
@@ -38,6 +40,7 @@ def build() -> App:
         version=__version__,
         result_action="return_value",
         help_format="plaintext",
+        suppress_keyboard_interrupt=False,
         error_formatter=lambda error: f"plusx: {error}",
     )
     for verb, summary in VERBS.items():
@@ -48,6 +51,7 @@ def build() -> App:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `plusx`: runs a verb and exits with its documented code."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, _terminated)  # a run that can be resumed takes it over
     code = run(tokens)
     sys.exit(_flush() or code)
 
@@ -64,7 +68,7 @@ def run(tokens: Sequence[str]) -> int:
     except Error as error:
         return _tell(error.message, error.exit_code)
     except KeyboardInterrupt:
-        return _tell("Stopped.", 130)
+        return _tell("Stopped; there is nothing to resume.", 130)
     except BrokenPipeError:
         _silence()
         return 0
@@ -72,6 +76,10 @@ def run(tokens: Sequence[str]) -> int:
         return _unwritten(error) if error.errno in ADVICE else _unexpected(error)
     except Exception as error:
         return _unexpected(error)
+
+
+def _terminated(number: int, _: FrameType | None) -> None:
+    raise KeyboardInterrupt(number)
 
 
 def _verb(tokens: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from plusx.cli.flags import Json, Quiet, Switch, Verbose
+from plusx.cli.flags import Json, Quiet, Switch, Verbose, Whole
 
 
 def train(
@@ -15,12 +15,12 @@ def train(
     recipe: str | None = None,
     model: str | None = None,
     time: str | None = None,
-    epochs: int | None = None,
-    size: int | None = None,
-    batch_size: int | None = None,
+    epochs: Whole | None = None,
+    size: Whole | None = None,
+    batch_size: Whole | None = None,
     split: str | None = None,
     skip_bad: Annotated[bool | None, Parameter(negative="")] = None,
-    seed: int | None = None,
+    seed: Whole | None = None,
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None,
     out: Path | None = None,
     resume: Switch = False,

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from plusx.data.tar import members
@@ -21,6 +22,7 @@ SPLITS = {
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
     **{"val": "val", "valid": "val", "validation": "val"},
 }
+KAGGLE = re.compile(r"(?P<label>[^.]+)\.\d+\.\w+")  # flat names such as cat.0.jpg
 JUNK_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
 Parts = tuple[str, ...]
@@ -138,11 +140,21 @@ def add_tar(found: Files, path: str, shown: Parts, outer: Parts) -> None:
 def _add_one_of_several(found: Files, path: str, relative: Parts) -> None:
     if os.path.isdir(path):
         keeps_name = relative[-1].lower() in SPLITS or not _has_folders(found, path)  # such as photos/cat of photos/*
+        start = len(found.files)
         add_folder(found, path, relative, relative[-1:] if keeps_name else ())
+        found.files[start:] = _labelled_by_name(found.files[start:])
     elif path.lower().endswith(COMPRESSED):
         raise sentences.compressed(path)
     else:
         _add_file(found, path, relative, relative)
+
+
+def _labelled_by_name(files: list[File]) -> list[File]:
+    """Where all of a folder's files are flat names such as cat.0.jpg, each in a folder of its label: cat/cat.0.jpg."""
+    matches = [KAGGLE.fullmatch(file.parts[-1]) if len(file.parts) <= 2 else None for file in files]
+    if not all(matches):
+        return files
+    return [replace(file, parts=(m["label"], file.parts[-1])) for file, m in zip(files, matches, strict=True) if m]
 
 
 def _add_file(found: Files, path: str, name: Parts, parts: Parts) -> None:

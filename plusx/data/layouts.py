@@ -8,13 +8,12 @@ from __future__ import annotations
 import csv
 import io
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from plusx.data.files import COMPRESSED, SPLITS, File, Files, Parts, is_junk
+from plusx.data.files import COMPRESSED, KAGGLE, SPLITS, File, Files, Parts, is_junk
 from plusx.errors import data as sentences
 from plusx.errors.images import Undecodable
 from plusx.images.sniff import IMAGES, sniff
@@ -24,7 +23,6 @@ PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".heic", ".heif"}
     | {".avif", ".jp2", ".jxl"}  # not read by plusx: better named as unreadable than passed over
 )
-KAGGLE = re.compile(r"(?P<label>[^.]+)\.\d+\.\w+")
 _COLUMNS = ("path", "label", "split")  # of a CSV; the last may be missing
 
 

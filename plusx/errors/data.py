@@ -124,7 +124,8 @@ def compressed(path: str) -> DataError:
     """A compressed archive has no byte offsets to read from."""
     return DataError(
         f"{path} is compressed, and photos can only be read in place from a plain .tar: "
-        f"unpack it first with tar -xf {shlex.quote(path)} and name the folder.",
+        f"unpack it first with {'unzip' if path.lower().endswith('.zip') else 'tar -xf'} {shlex.quote(path)} "
+        "and name the folder.",
         code="compressed",
     )
 

@@ -11,6 +11,8 @@ ADVICE = {
     errno.ENOSPC: "free some space or choose another folder with --out",
     errno.EDQUOT: "your quota is used up: free some space or choose another folder with --out",
     errno.EROFS: "the file system is read-only: choose another folder with --out",
+    errno.ENOENT: "its folder does not exist: make it, or name another with --out",
+    errno.EISDIR: "it is a folder: name a file with --out",
     errno.EACCES: "you may not write there: choose another folder with --out",
 }
 

@@ -20,8 +20,7 @@ def unknown_recipe(name: str, known: Iterable[str]) -> UsageError:
 def unknown_setting(name: str, where: str, known: Iterable[str]) -> UsageError:
     """`where` sets a field that the configuration does not have."""
     return UsageError(
-        f"{where} sets {name!r}, which is no setting.{did_you_mean(name, known)} "
-        "`plusx train DATA --help` and docs/cli.md list the settings.",
+        f"{where} sets {name!r}, which is no setting.{did_you_mean(name, known)} docs/cli.md lists the settings.",
         code="unknown-setting",
     )
 
@@ -123,6 +122,16 @@ def unknown_flag(flag: str, verb: str, known: Iterable[str]) -> UsageError:
         f"There is no option or file {flag}.{did_you_mean(flag, known)} `plusx {verb} --help` lists what it takes.",
         code="unknown-flag",
     )
+
+
+def would_overwrite(out: Path, read: object) -> UsageError:
+    """`--out` names a file that is read."""
+    return UsageError(f"--out {out} would overwrite what is read ({read}); name another file.", code="would-overwrite")
+
+
+def no_batch(size: int) -> UsageError:
+    """A batch of no photos."""
+    return UsageError(f"--batch-size is {size} and must be at least 1.", code="bad-batch-size")
 
 
 def several_formats(chosen: Iterable[str]) -> UsageError:

@@ -35,8 +35,8 @@ def kaggle_needs_two(classes: int) -> UsageError:
 def changed(root: str, added: int, removed: int, example: str) -> DataError:
     """DATA is not what the run was started with."""
     return DataError(
-        f"{root} has changed since the run was started: {added} photos were added or edited and {removed} are gone "
-        f"({example}); bring the old photos back, or start a new run.",
+        f"{root} has changed since the run was started: photos added or edited: {added}, gone or edited: {removed} "
+        f"(such as {example}); bring the old photos back, or start a new run.",
         code="data-changed",
     )
 

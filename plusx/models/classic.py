@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -36,18 +33,18 @@ class GridPool(nn.Module):
         height, width = x.shape[-2:]
         if (height, width) == (self.grid, self.grid):
             return x
-        rows, columns = (torch.tensor(bin_averages(size, self.grid)).to(x) for size in (height, width))
-        return rows @ x @ columns.T
+        return averages(height, self.grid, x) @ x @ averages(width, self.grid, x).T
 
 
-@lru_cache(maxsize=16)
-def bin_averages(size: int, bins: int) -> npt.NDArray[np.float32]:
-    """The matrix [bins, size] whose row i averages over bin i."""
-    matrix = np.zeros((bins, size), dtype=np.float32)
-    for i in range(bins):
-        start, end = i * size // bins, -(-(i + 1) * size // bins)
-        matrix[i, start:end] = 1 / (end - start)
-    return matrix
+def averages(size: int, bins: int, like: Tensor) -> Tensor:
+    """The matrix [bins, size] whose row i averages over bin i, of the dtype and on the device of `like`.
+
+    Made anew for every batch: a tensor kept from inference mode could not be trained through, and `torch.export`
+    takes plain numbers where it warns of a cache.
+    """
+    edges = [(i * size // bins, -(-(i + 1) * size // bins)) for i in range(bins)]
+    rows = [[1 / (end - start) if start <= j < end else 0.0 for j in range(size)] for start, end in edges]
+    return like.new_tensor(rows)
 
 
 class Classic(nn.Module):

@@ -51,7 +51,7 @@ class Evaluation:
     def _headline(self) -> list[str]:
         f = self.figures
         low, high = f["accuracy_ci95"]
-        speed = f"{f['seconds']:.1f} s, {f['images_per_second']:.0f} images/s"
+        speed = f"{f['seconds']:.1f} s, {f['images_per_second']:.0f} images/s with start-up"
         return [
             f"{f['n']:,} photos of {self.tested} in {speed}",
             f"accuracy {percent(f['accuracy'])} (95 % interval {percent(low)} to {percent(high)})",

@@ -10,7 +10,8 @@ from typing import Any
 
 from plusx import metrics, model_file
 from plusx.config import Config
-from plusx.durable import write_file
+from plusx.durable import sha256_file, write_file
+from plusx.errors.model_file import damaged
 from plusx.model_file import Header, ModelFile
 from plusx.run_folder import RunFolder
 from plusx.training.loop import Outcome
@@ -63,8 +64,11 @@ def finish(
 
 
 def read_trained(run: RunFolder) -> Trained:
-    """What an already finished run gave."""
-    return Trained(run.path, run.model, run.read("metrics"))
+    """What an already finished run gave. Raises ModelError where its model is no longer what was written."""
+    metrics = run.read("metrics")
+    if metrics.get("model_sha256") != sha256_file(run.model):
+        raise damaged(run.model, "its bytes are not those that were written when the run ended")
+    return Trained(run.path, run.model, metrics)
 
 
 def views_of(config: Config) -> tuple[str, ...]:

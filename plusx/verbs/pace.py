@@ -19,6 +19,8 @@ from plusx.training.settings import Settings
 from plusx.training.step import State, train_step
 
 WARM_UP, MEASURED = 2, 6  # rounds over the sizes
+MEASURING = 0.1  # share of the budget that measuring may take, if two rounds fit
+APART = 0.03  # reviews lie so far apart, as a share of the steps
 TESTED = 32  # photos in the batch that times testing
 REVIEWS = (0.15, 0.5, 0.85, 0.95)  # shares of the steps after which a timed run asks whether it will end in time
 WRONG = 1.5  # at the first review, where little is known, a plan is revised only if it is wrong by this factor
@@ -48,7 +50,7 @@ class Pacer:
         if step != self._due or self.plan.budget_seconds is None:
             return None
         left = self._started + self.plan.budget_seconds - time.monotonic() - RESERVE
-        revised = self._revised(step, self._pace(step), left, early=step < int(REVIEWS[1] * self.plan.last_step))
+        revised = self._revised(step, self._pace(step), left)
         if revised is not None:
             self._run.write("plan", revised.to_json())
             self.plan = revised
@@ -62,15 +64,18 @@ class Pacer:
         self._reviewed, self._at = step, now
         return pace
 
-    def _revised(self, step: int, pace: float, left: float, *, early: bool) -> Plan | None:
-        if not early:
+    def _revised(self, step: int, pace: float, left: float) -> Plan | None:
+        needed, half = self.plan.seconds_from(step, pace), int(REVIEWS[1] * self.plan.last_step)
+        if step < half and not left / WRONG <= needed <= left * WRONG:
+            return self.plan.revised_at(step, left, math.sqrt(pace))  # it may pass, and there is a second revision
+        if step == half or (step > half and needed > left):  # late, on few steps, nothing is made longer
             return self.plan.revised_at(step, left, pace)
-        if left / WRONG <= self.plan.seconds_from(step, pace) <= left * WRONG:
-            return None
-        return self.plan.revised_at(step, left, math.sqrt(pace))  # it may pass, and there is a second revision
+        return None
 
     def _review_after(self, step: int) -> int | None:
-        return next((due for share in REVIEWS if (due := int(share * self.plan.last_step)) > step), None)
+        """The next review, far enough from `step` to measure a pace."""
+        last = self.plan.last_step
+        return next((due for share in REVIEWS if (due := int(share * last)) > step + APART * last), None)
 
 
 def seconds_per_step(network: Normalised, config: Config, batches: Batches) -> dict[int, float]:
@@ -82,8 +87,20 @@ def seconds_per_step(network: Normalised, config: Config, batches: Batches) -> d
     settings = Settings.of(config.model_dump(), total_steps=10_000, steps_per_epoch=100)
     state = State.fresh(copy.deepcopy(network), settings)
     sizes = [size for _, size in training_sizes(config)]
-    seconds = [_step_seconds(state, settings, batches, step) for step in range(len(sizes) * (WARM_UP + MEASURED))]
-    return {size: sorted(seconds[i :: len(sizes)][WARM_UP:])[1] for i, size in enumerate(sizes)}
+    seconds: dict[int, list[float]] = {size: [] for size in sizes}
+    begun, most = time.monotonic(), MEASURING * (config.time or math.inf)
+    for done in range(WARM_UP + MEASURED):
+        if done >= 2 and time.monotonic() - begun > most:
+            break
+        for i, size in enumerate(sizes):
+            seconds[size].append(_step_seconds(state, settings, batches, done * len(sizes) + i))
+    return {size: _undisturbed(taken) for size, taken in seconds.items()}
+
+
+def _undisturbed(taken: list[float]) -> float:
+    """The second fastest of the times after the warm-up, as far as there are so many."""
+    warm = sorted(taken[min(WARM_UP, len(taken) - 1) :])
+    return warm[min(1, len(warm) - 1)]
 
 
 def seconds_per_photo_tested(network: Normalised, size: int, device: torch.device) -> float:

@@ -56,7 +56,11 @@ def validator(
     def validate(network: nn.Module) -> dict[str, float]:
         size = round(pixels.store.size * share())
         answers = probabilities(network, pixels.store, rows, ("identity",), batch_size=batch_size, size=size)
-        return {"accuracy": metrics.accuracy(answers, right), "log_loss": metrics.log_loss(answers, right)}
+        return {
+            "n": len(right),
+            "accuracy": metrics.accuracy(answers, right),
+            "log_loss": metrics.log_loss(answers, right),
+        }
 
     return validate
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ def _start(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Trai
     refuse_network(config)
     session = Session(tuple(data), _budgeted(config, device), device, begun, listen)
     photos = labelled.look(session.data, session.config)
+    _tell_conflicts(photos, listen)
     with closing(_decode(session, photos, wish)) as decoded:
         network = build_network(session.config, len(photos.listing.classes), device)
         plan = _plan(session, wish.plan, network, photos, decoded)
@@ -127,6 +129,18 @@ def _resume(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Tra
         with closing(_decode(session, photos, wish)) as decoded:
             network = build_network(config, len(photos.listing.classes), session.device)
             return _train(session, run, photos, decoded, network, planning.read_plan(run.plan))
+
+
+def _tell_conflicts(photos: LabelledPhotos, listen: Callable[[TrainEvent], None]) -> None:
+    """Say where one photo lies in two classes: both cannot be right, and which one is, only people know."""
+    labels: dict[str, set[int | None]] = defaultdict(set)
+    for photo, sha256 in zip(photos.listing.photos, photos.hashes, strict=True):
+        labels[sha256].add(photo.label)
+    twice = sum(len(found) > 1 for found in labels.values())
+    if twice:
+        listen(
+            Notice(f"Photos that lie in more than one class: {twice:,}. `plusx check` names them; keep one of each.")
+        )
 
 
 def _wished(wish: Wish) -> Config:
@@ -168,7 +182,7 @@ def _train(
     session: Session, run: RunFolder, photos: LabelledPhotos, decoded: Decoded, network: Normalised, plan: Plan
 ) -> Trained:
     """Fit, then finish. A signal leaves a run that can be continued, whenever it comes."""
-    session.listen(Built(session.config, photos.listing, _counts(photos), network, run.path))
+    session.listen(Built(session.config, photos.listing, _counts(photos, decoded), network, run.path))
     session.listen(Planned(plan, session.config))
     with leaving(lambda: interrupted_run(run.path, _resume_command(run))):
         outcome = _fit(session, run, photos, decoded, network, plan)
@@ -180,8 +194,11 @@ def _resume_command(run: RunFolder) -> str:
 
 
 def _recorded_config(run: RunFolder) -> Config:
+    values = run.read_config()
+    for name in Config.model_fields.keys() - values.keys():
+        raise model_errors.damaged(run.path / "config.yaml", f"{name} is missing")
     try:
-        return Config.model_validate(run.read_config())
+        return Config.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         raise model_errors.damaged(run.path / "config.yaml", f"{first['loc'][0]}: {first['msg']}") from None
@@ -346,8 +363,11 @@ def _listener(session: Session, run: RunFolder, board: Board) -> Listener:
     return listen
 
 
-def _counts(photos: LabelledPhotos) -> dict[str, int]:
-    return {name: photos.splits.count(name) for name in split.NAMES}
+def _counts(photos: LabelledPhotos, decoded: Decoded) -> dict[str, int]:
+    """Photos of each split that can be read."""
+    bad = {name for name, _ in decoded.bad}
+    good = [where for photo, where in zip(photos.listing.photos, photos.splits, strict=True) if photo.name not in bad]
+    return {name: good.count(name) for name in split.NAMES}
 
 
 def _views(config: Config) -> int:

@@ -6,17 +6,21 @@ import importlib
 import inspect
 import io
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 import plusx
+from plusx.cli.formats import write_rows
 from plusx.cli.run import VERBS, run
 from plusx.cli.train import train
+from plusx.verbs.predict import Row
 from tests.verbs.conftest import SETS, fill
 
 FLAGS = [
@@ -50,6 +54,7 @@ def test_every_verb_has_help_that_explains_every_flag(verb: str, capsys: pytest.
         (["trian", "x"], 2, "Did you mean"),
         (["train", "x", "--epoch", "3"], 2, "Did you mean --epochs? `plusx train --help` lists what it takes."),
         (["train", "x", "--epochs", "many"], 2, 'unable to convert "many" into int'),
+        (["train", "x", "--epochs", "1.5"], 2, 'Invalid value "1.5" for --epochs'),
         (["train", "/nowhere/at/all"], 3, "/nowhere/at/all does not exist"),
         (["train", "."], 3, "plusx: . holds no photos: expected a folder with one folder per class"),
         (["train", "--resume"], 2, "--resume needs the run folder it continues: add --out runs/NAME"),
@@ -82,6 +87,17 @@ def test_a_mistake_is_one_sentence_and_its_exit_code(
 def test_the_package_runs_as_a_module() -> None:
     told = subprocess.run([sys.executable, "-m", "plusx", "--version"], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == plusx.__version__
+
+
+def test_answers_go_through_a_pipe_and_a_device_stays_what_it_is(tmp_path: Path) -> None:
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    write_rows(iter([Row("a.jpg", "cat", 0.5, {"cat": 0.5}, "cat", None)]), "csv", pipe)
+    reader.join(timeout=10)
+    assert b"a.jpg,cat,0.5" in read[0]
+    assert pipe.is_fifo()
 
 
 def test_a_full_disk_behind_stdout_is_one_sentence_and_a_reader_that_leaves_is_none() -> None:
@@ -161,6 +177,19 @@ def test_the_whole_path_from_the_command_line(
     (tmp_path / "empty").mkdir()
     assert run(["predict", trained["model"], "empty"]) == 3
     assert "plusx: empty holds no files to answer for; name photos, or a folder of them." in lines(capsys)[1]
+    before = (data / "lying" / "0.jpg").read_bytes()
+    for out in ("stripes/lying/0.jpg", "stripes/lying/1.jpg", trained["model"]):
+        assert run(["predict", trained["model"], "stripes/lying/0.jpg", "stripes", "--csv", "--out", out]) == 2
+        assert f"plusx: --out {out} would overwrite what is read (" in lines(capsys)[1]
+    assert (data / "lying" / "0.jpg").read_bytes() == before
+    (tmp_path / "link.csv").symlink_to("real.csv")
+    assert run(["predict", trained["model"], "stripes/lying/0.jpg", "--csv", "--out", "link.csv"]) == 0
+    assert (tmp_path / "link.csv").is_symlink()
+    assert len((tmp_path / "real.csv").read_text().splitlines()) == 2
+    assert run(["predict", trained["model"], "stripes/lying/0.jpg", "--out", "nowhere/x.csv"]) == 5
+    assert "its folder does not exist: make it, or name another with --out." in lines(capsys)[1]
+    assert run(["predict", trained["model"], "stripes/lying/0.jpg", "--batch-size", "0"]) == 2
+    assert "plusx: --batch-size is 0 and must be at least 1." in lines(capsys)[1]
     assert run(["predict", trained["model"], "--json", "--csv", "x.jpg"]) == 2
     assert "--json and --csv ask for different outputs; give one of them." in lines(capsys)[1]
     assert run(["predict", trained["model"], "missing.jpg"]) == 3

@@ -406,3 +406,14 @@ def test_hashes_are_of_the_bytes_and_unreadable_photos_equal_nothing(tmp_path: P
     a, copy, gone, lost = content_hashes(walk([tmp_path / n for n in ("a.jpg", "copy.jpg", "gone.jpg", "lost.jpg")]))
     assert a == copy
     assert len({a, gone, lost}) == 3
+
+
+def test_flat_names_beside_class_folders_keep_their_labels_when_several_folders_are_given(tmp_path: Path) -> None:
+    put(tmp_path / "kaggle", "cat.0.jpg", "cat.1.jpg", "dog.0.jpg", "dog.1.jpg")
+    put(tmp_path / "photos", "cat/a.jpg", "cat/b.jpg", "dog/a.jpg", "dog/b.jpg")
+    listing = scan([tmp_path / "kaggle", tmp_path / "photos"])
+    assert listing.classes == ("cat", "dog")
+    labels = {p.name: listing.classes[p.label or 0] for p in listing.photos}
+    assert len(labels) == 8
+    assert labels["kaggle/dog.1.jpg"] == labels["photos/dog/a.jpg"] == "dog"
+    assert listing.junk == ()

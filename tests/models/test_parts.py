@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
+import pytest
 import torch
 
 from plusx.models import create_model
@@ -86,3 +89,40 @@ def test_whitening_depends_on_the_photos_only() -> None:
         whiten_(model, images)
         weights.append(model.get_parameter("patches.weight").clone())
     assert torch.equal(weights[0], weights[1])
+
+
+def test_whitening_computes_on_the_cpu_since_apples_gpus_have_no_doubles() -> None:
+    images = torch.randn(20, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    class OnAnAppleGpu:
+        """Photos that can do no more than come to the CPU."""
+
+        def cpu(self) -> torch.Tensor:
+            return images
+
+    weights = []
+    for given in (images, cast(torch.Tensor, OnAnAppleGpu())):
+        model = create_model("resnet18", 2, width=0.25, stem="whitened")
+        whiten_(model, given)
+        weights.append(model.get_parameter("patches.weight").clone())
+    assert torch.equal(weights[0], weights[1])
+
+
+def shapes_of(name: str, **options: Any) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        return {key: value.shape for key, value in create_model(name, 3, **options).state_dict().items()}
+
+
+@pytest.mark.parametrize(("plain", "residual"), [("plain34", "resnet34"), ("plain50", "resnet50")])
+def test_a_shortcut_given_replaces_what_the_name_says(plain: str, residual: str) -> None:
+    assert shapes_of(plain, shortcut="projection") == shapes_of(residual)
+    assert shapes_of(residual, shortcut="none") == shapes_of(plain)
+    assert shapes_of(residual, shortcut="default") == shapes_of(residual)
+    padded = create_model(residual, 3, width=0.25, shortcut="identity")
+    assert any(isinstance(module, ZeroPadShortcut) for module in padded.modules())
+    assert not any("downsample" in key for key in padded.state_dict())
+
+
+def test_a_cifar_network_can_have_projections() -> None:
+    added = shapes_of("resnet20", shortcut="projection").keys() - shapes_of("resnet20").keys()
+    assert {key.rsplit(".", 2)[0] for key in added} == {"layer2.0.downsample", "layer3.0.downsample"}

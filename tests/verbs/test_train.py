@@ -31,10 +31,10 @@ from plusx.errors import DataError, Interrupted, ModelError, RunError, UsageErro
 from plusx.models import default_rate, minimum_size
 from plusx.recipes.plan import Plan
 from plusx.training.checkpoint import found, step_of
-from plusx.training.events import StepDone
+from plusx.training.events import Notice, StepDone
 from plusx.verbs.evaluate import evaluate
 from plusx.verbs.predict import predict
-from plusx.verbs.reports import Planned
+from plusx.verbs.reports import Built, Planned
 from plusx.verbs.train import train
 from plusx.verbs.wish import Wish
 from tests.verbs.conftest import QUICK, SETS, fill
@@ -316,8 +316,8 @@ def test_new_photos_leave_the_test_of_a_run_as_it_was_and_lost_ones_are_named(da
     with pytest.raises(DataError) as caught:
         evaluate(trained.run)
     assert caught.value.message == (
-        f"{data} has changed since the run was started: 0 photos were added or edited and 1 are gone "
-        f"({tested.path}); bring the old photos back, or start a new run."
+        f"{data} has changed since the run was started: photos added or edited: 0, gone or edited: 1 "
+        f"(such as {tested.path}); bring the old photos back, or start a new run."
     )
 
 
@@ -354,10 +354,56 @@ def test_resuming_with_another_plan_or_file_is_refused(data: Path, tmp_path: Pat
         train([], Wish(out=tmp_path / "a", resume=True, file=tmp_path / "other.yaml"))
 
 
+def test_a_photo_that_is_gone_is_named_and_the_shifts_it_causes_are_not(data: Path, tmp_path: Path) -> None:
+    for number in range(6):  # whichever split a photo was in
+        out = tmp_path / f"run-{number}"
+        with pytest.raises(MemoryError):
+            train([str(data)], Wish(QUICK, SETS, out=out), on_event=power_cut(1))
+        photo = data / "lying" / f"{number}.jpg"
+        content = photo.read_bytes()
+        photo.unlink()
+        with pytest.raises(DataError) as caught:
+            train([], Wish(out=out, resume=True))
+        photo.write_bytes(content)
+        assert caught.value.message == (
+            f"{data} has changed since the run was started: photos added or edited: 0, gone or edited: 1 "
+            f"(such as lying/{number}.jpg); bring the old photos back, or start a new run."
+        )
+
+
+def test_a_finished_run_vouches_for_no_other_model(data: Path, tmp_path: Path) -> None:
+    trained = run(data, tmp_path / "run", epochs=1)
+    trained.model.write_bytes(trained.model.read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelError) as caught:
+        train([], Wish(out=tmp_path / "run", resume=True))
+    assert caught.value.message == (
+        f"{trained.model} is damaged: its bytes are not those that were written when the run ended; "
+        "copy it again or train again."
+    )
+
+
+def test_a_photo_in_two_classes_and_unreadable_ones_are_told(data: Path, tmp_path: Path) -> None:
+    shutil.copy(data / "lying" / "3.jpg", data / "standing" / "copy.jpg")
+    (data / "lying" / "bad.jpg").write_text("no photo")
+    events: list[Any] = []
+    run(data, tmp_path / "run", epochs=1, skip_bad=True, events=events)
+    told = [event.text for event in events if isinstance(event, Notice)]
+    assert told == [
+        "Photos in more than one class: 1. `plusx check` names them; keep one of each.",
+        "Going on without 1 photo that cannot be read; skipped.csv names them.",
+    ]
+    counts = next(event.counts for event in events if isinstance(event, Built))
+    assert sum(counts.values()) == 61
+
+
 def test_settings_edited_by_hand_are_refused_in_one_sentence(data: Path, tmp_path: Path) -> None:
     trained = run(data, tmp_path / "run", epochs=1)
     config = trained.run / "config.yaml"
-    config.write_text(config.read_text().replace("batch_size: 16", "batch_size: many"))
+    text = config.read_text()
+    config.write_text("{}")
+    with pytest.raises(ModelError, match=r"config\.yaml is damaged: \w+ is missing"):
+        train([], Wish(out=tmp_path / "run", resume=True))
+    config.write_text(text.replace("batch_size: 16", "batch_size: many"))
     with pytest.raises(ModelError, match=r"config\.yaml is damaged: batch_size: Input should be a valid integer"):
         train([], Wish(out=tmp_path / "run", resume=True))
 
