@@ -28,6 +28,8 @@ Positive = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=8, le=2048)]
 AboveZero = Annotated[float, Field(gt=0.0)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
+Areas = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
+Ratios = Annotated[tuple[AboveZero, AboveZero], AfterValidator(_ordered)]
 Sizes = Annotated[tuple[tuple[Share, Share], ...], AfterValidator(_whole)]
 
 
@@ -85,10 +87,8 @@ class Config(BaseModel):
     # augmentation (training only)
     sampling: Literal["shuffle", "balanced"] = "shuffle"
     flip: Literal["none", "random", "alternating"] = "none"
-    crop_scale: Annotated[tuple[Share, Share], AfterValidator(_ordered)] | None = (
-        None  # share of the area a random-resized crop keeps
-    )
-    crop_ratio: Annotated[tuple[AboveZero, AboveZero], AfterValidator(_ordered)] = (0.75, 1.3333)
+    crop_scale: Areas | None = None  # share of the area a random-resized crop keeps, least and most
+    crop_ratio: Ratios = (0.75, 1.3333)  # its width over its height, least and most
     colour: Fraction = 0.0  # strength of brightness, contrast and saturation jitter
     erasing: Fraction = 0.0  # probability of erasing a rectangle
     policy: Literal["none", "trivial"] = "none"  # TrivialAugment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -10,7 +11,10 @@ from cyclopts import Parameter, Token
 
 def _whole(_type: type, tokens: Sequence[Token]) -> int:
     """A whole number; cyclopts alone would round 1.5."""
-    return int(tokens[0].value)
+    text = tokens[0].value
+    if not re.fullmatch(r"[+-]?\d+", text):
+        raise ValueError(f"{text!r} is no whole number")
+    return int(text)
 
 
 Whole = Annotated[int, Parameter(converter=_whole)]

@@ -53,8 +53,8 @@ def test_every_verb_has_help_that_explains_every_flag(verb: str, capsys: pytest.
     [
         (["trian", "x"], 2, "Did you mean"),
         (["train", "x", "--epoch", "3"], 2, "Did you mean --epochs? `plusx train --help` lists what it takes."),
-        (["train", "x", "--epochs", "many"], 2, 'unable to convert "many" into int'),
-        (["train", "x", "--epochs", "1.5"], 2, 'Invalid value "1.5" for --epochs'),
+        (["train", "x", "--epochs", "many"], 2, "Invalid value for --epochs: 'many' is no whole number."),
+        (["train", "x", "--epochs", "1.5"], 2, "Invalid value for --epochs: '1.5' is no whole number."),
         (["train", "/nowhere/at/all"], 3, "/nowhere/at/all does not exist"),
         (["train", "."], 3, "plusx: . holds no photos: expected a folder with one folder per class"),
         (["train", "--resume"], 2, "--resume needs the run folder it continues: add --out runs/NAME"),

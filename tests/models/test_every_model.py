@@ -74,7 +74,10 @@ HE = 6**0.5
 UNSHORTENED = [n for n in NAMES if n.startswith(("plain", "vgg"))]
 
 
-@pytest.mark.parametrize(("name", "gain"), [(n, 1.0) for n in NAMES] + [(n, HE) for n in UNSHORTENED])
+@pytest.mark.parametrize(
+    ("name", "gain"),
+    [pytest.param(n, 1.0, id=n) for n in NAMES] + [pytest.param(n, HE, id=f"{n}-he") for n in UNSHORTENED],
+)
 def test_the_golden_output_has_not_moved(name: str, gain: float) -> None:
     import os
 

@@ -219,7 +219,9 @@ def test_changed_photos_stop_a_resume(data: Path, tmp_path: Path) -> None:
     trained = run(data, tmp_path / "run")
     trained.model.unlink()
     (data / "lying" / "7.jpg").unlink()
-    with pytest.raises(DataError, match=r"has changed since the run was started: 0 photos were added or edited and 1"):
+    with pytest.raises(
+        DataError, match=r"has changed since the run was started: photos added or edited: 0, gone or edited: 1"
+    ):
         train([], Wish(out=tmp_path / "run", resume=True))
 
 
@@ -389,7 +391,7 @@ def test_a_photo_in_two_classes_and_unreadable_ones_are_told(data: Path, tmp_pat
     run(data, tmp_path / "run", epochs=1, skip_bad=True, events=events)
     told = [event.text for event in events if isinstance(event, Notice)]
     assert told == [
-        "Photos in more than one class: 1. `plusx check` names them; keep one of each.",
+        "Photos that lie in more than one class: 1. `plusx check` names them; keep one of each.",
         "Going on without 1 photo that cannot be read; skipped.csv names them.",
     ]
     counts = next(event.counts for event in events if isinstance(event, Built))
