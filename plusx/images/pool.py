@@ -83,7 +83,6 @@ class DecodePool:
         self.seconds = seconds
         self.command = tuple(command or worker_command())
         self._crew: list[_Worker] = []
-        self._complaints: BinaryIO | None = None
         self._failed_starts = 0
 
     def __enter__(self) -> DecodePool:
@@ -113,9 +112,6 @@ class DecodePool:
         for member in self._crew:
             member.end()
         self._crew.clear()
-        if self._complaints is not None:
-            self._complaints.close()
-            self._complaints = None
 
     def _supervise(self, tasks: _Tasks) -> Iterator[_Answer]:
         self._dismiss(member for member in self._crew if member.gone())
@@ -153,7 +149,7 @@ class DecodePool:
         tasks.give_back(member.queue)
         self._failed_starts = 0 if member.ready else self._failed_starts + 1
         if self._failed_starts >= _MAX_FAILED_STARTS:
-            raise errors.workers_do_not_start(self._last_complaint())
+            raise errors.workers_do_not_start(member.last_words)
         return blamed, stopped
 
     def _deal(self, tasks: _Tasks) -> None:
@@ -170,19 +166,11 @@ class DecodePool:
         return idle if idle is not None and len(idle.queue) <= QUEUE - _HAND else None
 
     def _start(self) -> _Worker:
-        if self._complaints is None:
-            self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - close() ends it
         setup = {"preprocess": self.preprocess.to_json(), "seconds": self.seconds, "memory": worker.MEMORY}
         try:
-            return _Worker(self.command, setup, self.preprocess.crop, self._complaints)
+            return _Worker(self.command, setup, self.preprocess.crop)
         except OSError as error:
             raise errors.workers_do_not_start(error.strerror or str(error)) from error
-
-    def _last_complaint(self) -> str:
-        assert self._complaints is not None, "a worker was started"
-        self._complaints.seek(0)
-        lines = self._complaints.read().decode(errors="replace").strip().splitlines()
-        return lines[-1].strip() if lines else ""
 
     def _wait(self) -> None:
         """Until a worker has something to say, or the first of them is late."""
@@ -220,7 +208,7 @@ class _Tasks:
 class _Worker:
     """The parent's side of one process. Nothing it says is trusted: index, code and size must be what is due."""
 
-    def __init__(self, command: Sequence[str], setup: dict[str, Any], crop: int, complaints: BinaryIO) -> None:
+    def __init__(self, command: Sequence[str], setup: dict[str, Any], crop: int) -> None:
         self.crop = crop
         self.queue: deque[Task] = deque()
         self.facts = False  # whether the facts of the photos in the queue are due, or their pixels
@@ -229,7 +217,10 @@ class _Worker:
         self.since = time.monotonic()  # when the photo in hand, or the start, began
         self.outbox = bytearray(worker.message(setup))
         self._inbox = bytearray()
-        self._process = _spawn(command, complaints)
+        # its own, since what several print at once would mix; end() closes it
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115
+        self.last_words = ""  # the last line it complained with, known when it has ended
+        self._process = _spawn(command, self._complaints)
         assert self._process.stdin is not None, "stdin is a pipe"
         assert self._process.stdout is not None, "stdout is a pipe"
         self._input = self._process.stdin.fileno()
@@ -289,7 +280,10 @@ class _Worker:
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
-        return self._process.wait()
+        status = self._process.wait()
+        self.last_words = _last_line(self._complaints)
+        self._complaints.close()
+        return status
 
     def _flush(self) -> None:
         # A dead worker's pipe is broken: receive() finds its end and that is where it is dealt with.
@@ -372,6 +366,12 @@ def _spawn(command: Sequence[str], complaints: BinaryIO) -> subprocess.Popen[byt
         env=environment,
         start_new_session=True,  # a terminal's Ctrl-C and hang-up are for the parent
     )
+
+
+def _last_line(file: BinaryIO) -> str:
+    file.seek(0)
+    lines = file.read().decode(errors="replace").strip().splitlines()
+    return lines[-1].strip() if lines else ""
 
 
 def _prepare_pipes(written: int, read: int) -> None:
