@@ -39,6 +39,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     recipe: str = "fast"
+    scale: Literal["auto", "small", "medium", "large"] = "small"  # of the fast recipe; "auto": what the time affords
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     # the network
@@ -46,6 +47,7 @@ class Config(BaseModel):
     width: Annotated[float, Field(gt=0, le=4)] = 1.0  # multiplies every channel count
     stem: Literal["default", "7x7", "3x3", "whitened"] = "default"  # "default": what the model's name says
     shortcut: Literal["default", "projection", "identity", "none"] = "default"  # "none": the plain twin
+    downsampling: Literal["default", "stride", "pool"] = "default"  # "pool": halve maps without skipping pixels
     zero_init_residual: bool = False
 
     # pixels: the short side goes to `size * resize_ratio`, the centre crop to `size`
@@ -79,7 +81,7 @@ class Config(BaseModel):
     label_smoothing: Fraction = 0.0
     clip_norm: AboveZero | None = None
     accumulate: Positive = 1
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # "auto": bf16 where the device has instructions for it
     average: Literal["none", "ema"] = "none"
     average_decay: Fraction = 0.999
     average_every: Positive = 1

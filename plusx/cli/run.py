@@ -13,7 +13,7 @@ from types import FrameType
 from cyclopts import App, CycloptsError
 
 from plusx.errors import Error
-from plusx.errors.disk import ADVICE
+from plusx.errors.disk import FULL
 from plusx.version import __version__
 
 STARTED = time.monotonic()  # budgets count from here: what Python needed before is milliseconds
@@ -26,6 +26,7 @@ VERBS = {
     "evaluate": "Test a model on photos it never saw.",
     "predict": "Answer for photos, folders or archives.",
     "models": "List the networks, or print the layers of one.",
+    "bench": "Measure how fast this machine trains, and where the time goes.",
     "cache": "Show or clear the cache of decoded photos.",
     "demo": "Draw pictures, train on them, test and predict: everything, offline.",
     "download": "Fetch a public data set.",
@@ -73,7 +74,7 @@ def run(tokens: Sequence[str]) -> int:
         _silence()
         return 0
     except OSError as error:
-        return _unwritten(error) if error.errno in ADVICE else _unexpected(error)
+        return _unwritten(error) if error.errno in FULL else _unexpected(error)
     except Exception as error:
         return _unexpected(error)
 

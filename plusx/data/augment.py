@@ -35,6 +35,7 @@ class Augment:
     policy: str = "none"
     mixup: float = 0.0
     cutmix: float = 0.0
+    precision: str = "fp32"  # of training: "bf16" scales and crops in bfloat16, as the network computes
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Augment:
@@ -75,7 +76,7 @@ def draw(augment: Augment, seed: int, epoch: int, indices: Indices, step: int) -
 def apply(
     images: Tensor, targets: Tensor, augment: Augment, parameters: Parameters, size: int, classes: int
 ) -> tuple[Tensor, Tensor]:
-    """Augmented images and targets: uint8 or float32 on 0..255 [B, 3, size, size]; int64 [B] or float32 [B, C].
+    """Augmented images and targets: uint8 or floats on 0..255 [B, 3, size, size]; int64 [B] or float32 [B, C].
 
     Where nothing is asked for and the size is right, the uint8 pixels come back as they are.
     """
@@ -96,7 +97,8 @@ def apply(
 
 def _geometry(images: Tensor, augment: Augment, window: geometry.Window, size: int) -> Tensor:
     if augment.crop_scale is not None or images.shape[2] != size:
-        return geometry.resample(images, window, size)
+        dtype = torch.bfloat16 if augment.precision == "bf16" else torch.float32
+        return geometry.resample(images, window, size, dtype)
     if window.mirrored.any():
         flags = torch.from_numpy(window.mirrored).to(images.device).view(-1, 1, 1, 1)
         return torch.where(flags, images.flip(3), images)

@@ -30,7 +30,7 @@ class Store(Protocol):
 
 @dataclass
 class Batch:
-    """Images [B, 3, H, W], uint8 or float32 on 0..255; targets int64 [B] or float32 [B, C]; sample indices [B]."""
+    """Images [B, 3, H, W], uint8 or floats on 0..255; targets int64 [B] or float32 [B, C]; sample indices [B]."""
 
     images: Tensor
     targets: Tensor
@@ -92,10 +92,18 @@ class Batches:
 
     def batch(self, step: int) -> Batch:
         """The batch of `step`, augmented, on the device."""
-        indices = self._order.indices(step, self._samples.labels)
-        pixels = self._pixels(step)
+        return self.augmented(self.pixels(step), step)
+
+    def pixels(self, step: int) -> Pixels:
+        """The photos of `step` as they are stored, uint8 [B, S, S, 3]; from here on those of the next are read."""
+        pixels = self._read_or_wait(step)
         self._ahead = (step + 1, self._reader.submit(self._read, step + 1))
-        images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).contiguous()  # [B, 3, S, S]
+        return pixels
+
+    def augmented(self, pixels: Pixels, step: int) -> Batch:
+        """The batch that the photos of `step` make."""
+        indices = self._order.indices(step, self._samples.labels)
+        images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)  # [B, 3, S, S], channels last
         targets = torch.from_numpy(self._samples.labels[indices]).to(self._device)
         return self._augmented(Batch(images, targets, indices), step)
 
@@ -114,7 +122,7 @@ class Batches:
         images, targets = augment.apply(batch.images, batch.targets, self._augment, parameters, size, classes)
         return Batch(images, targets, batch.indices)
 
-    def _pixels(self, step: int) -> Pixels:
+    def _read_or_wait(self, step: int) -> Pixels:
         """The pixels of `step`; read by the one thread that reads, since a streaming store has one reader."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] == step:

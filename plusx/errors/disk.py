@@ -15,6 +15,7 @@ ADVICE = {
     errno.EISDIR: "it is a folder: name a file with --out",
     errno.EACCES: "you may not write there: choose another folder with --out",
 }
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})  # what only a disk says
 
 
 def cannot_write(path: Path, error: OSError) -> DiskError:

@@ -6,6 +6,8 @@ State-dict names (conv1, bn1, downsample.0 ...) are those of torchvision, the fi
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -39,20 +41,37 @@ def projection_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.
 
 
 SHORTCUTS = {"projection": projection_shortcut, "identity": ZeroPadShortcut}
+DOWNSAMPLINGS = ("stride", "pool")
+
+
+def pooled_shortcut(kind: str, in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """The mean of stride x stride pixels, then the shortcut `kind` at stride 1: nothing is skipped.
+
+    "ResNet-D" of He, T. et al. 2018 (arXiv 1812.01187, section 4.2).
+    """
+    return nn.Sequential(nn.AvgPool2d(stride), SHORTCUTS[kind](in_channels, out_channels, 1))
 
 
 class Block(nn.Module):
-    """What both blocks share: the addition. `shortcut` is "projection", "identity" or "none" (a plain block)."""
+    """What both blocks share: the addition. `shortcut` is "projection", "identity" or "none" (a plain block).
+
+    Where `stride` is 2, `downsampling` says how pixels go: by "stride", as in the paper, or by "pool": the branch
+    takes the largest of four behind the convolution that would have skipped them, the shortcut their mean.
+    """
 
     expansion = 1
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut: str) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut: str, downsampling: str) -> None:
         super().__init__()
+        pools = downsampling == "pool" and stride > 1
         self.has_shortcut = shortcut != "none"
         self.relu = nn.ReLU(inplace=True)
+        self.conv_stride = 1 if pools else stride
+        self.pool = nn.MaxPool2d(stride) if pools else nn.Identity()
         self.downsample: nn.Module | None = None
         if self.has_shortcut and (stride != 1 or in_channels != out_channels):
-            self.downsample = SHORTCUTS[shortcut](in_channels, out_channels, stride)
+            make = partial(pooled_shortcut, shortcut) if pools else SHORTCUTS[shortcut]
+            self.downsample = make(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, H, W] -> [B, out, H/stride, W/stride]."""
@@ -76,16 +95,23 @@ class Block(nn.Module):
 class BasicBlock(Block):
     """Two 3x3 convolutions (figure 5, left)."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1, shortcut: str = "projection") -> None:
-        super().__init__(in_channels, channels, stride, shortcut)
-        self.conv1 = conv3x3(in_channels, channels, stride)
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        shortcut: str = "projection",
+        downsampling: str = "stride",
+    ) -> None:
+        super().__init__(in_channels, channels, stride, shortcut, downsampling)
+        self.conv1 = conv3x3(in_channels, channels, self.conv_stride)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = conv3x3(channels, channels)
         self.bn2 = nn.BatchNorm2d(channels)
 
     def residual(self, x: Tensor) -> Tensor:
         """F(x): conv, norm, ReLU, conv, norm."""
-        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn1(self.pool(self.conv1(x))))
         branch: Tensor = self.bn2(self.conv2(out))
         return branch
 
@@ -103,11 +129,18 @@ class Bottleneck(Block):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1, shortcut: str = "projection") -> None:
-        super().__init__(in_channels, channels * self.expansion, stride, shortcut)
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int = 1,
+        shortcut: str = "projection",
+        downsampling: str = "stride",
+    ) -> None:
+        super().__init__(in_channels, channels * self.expansion, stride, shortcut, downsampling)
         self.conv1 = conv1x1(in_channels, channels)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = conv3x3(channels, channels, stride)
+        self.conv2 = conv3x3(channels, channels, self.conv_stride)
         self.bn2 = nn.BatchNorm2d(channels)
         self.conv3 = conv1x1(channels, channels * self.expansion)
         self.bn3 = nn.BatchNorm2d(channels * self.expansion)
@@ -115,7 +148,7 @@ class Bottleneck(Block):
     def residual(self, x: Tensor) -> Tensor:
         """F(x): three convolutions, each with its norm, ReLU between."""
         out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.relu(self.bn2(self.pool(self.conv2(out))))
         branch: Tensor = self.bn3(self.conv3(out))
         return branch
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypedDict, Unpack
 
 from torch import nn
 
 from plusx.errors import models as sentences
-from plusx.models.blocks import SHORTCUTS, BasicBlock, Block, Bottleneck
+from plusx.models.blocks import DOWNSAMPLINGS, SHORTCUTS, BasicBlock, Block, Bottleneck
 from plusx.models.classic import VGG_STAGES, alexnet, scaled, vgg
 from plusx.models.resnet import ResNet, initialise_resnet_
 
 IMAGENET_CHANNELS = (64, 128, 256, 512)
 CIFAR_CHANNELS = (16, 32, 64)
-STEMS = ("7x7", "3x3", "whitened")
+KNOWN = {"stem": ("7x7", "3x3", "whitened"), "shortcut": (*SHORTCUTS, "none"), "downsampling": DOWNSAMPLINGS}
 TIMM = "timm/"
 
 
@@ -27,7 +29,18 @@ class Options:
     width: float = 1.0
     stem: str = "default"
     shortcut: str = "default"
+    downsampling: str = "default"
     zero_init_residual: bool = False
+
+
+class Departures(TypedDict, total=False):
+    """The same as keyword arguments."""
+
+    width: float
+    stem: str
+    shortcut: str
+    downsampling: str
+    zero_init_residual: bool
 
 
 @dataclass(frozen=True)
@@ -54,26 +67,20 @@ def minimum_size(name: str) -> int:
     return entry(name).minimum
 
 
-def create_model(
-    name: str,
-    classes: int,
-    *,
-    width: float = 1.0,
-    stem: str = "default",
-    shortcut: str = "default",
-    zero_init_residual: bool = False,
-) -> nn.Module:
+def create_model(name: str, classes: int, **departures: Unpack[Departures]) -> nn.Module:
     """Build network `name` for normalised images [B, 3, H, W]; it returns logits [B, classes].
 
-    `width` multiplies every channel count; `stem` (7x7, 3x3, whitened) and `shortcut` (projection, identity, none)
-    replace a ResNet's. Raises UsageError for an unknown name and for options the network does not have.
+    `width` multiplies every channel count; `stem` (7x7, 3x3, whitened), `shortcut` (projection, identity, none) and
+    `downsampling` (stride, pool) replace a ResNet's. Raises UsageError for an unknown name and for options the network
+    does not have.
     """
     if classes < 1:
         raise sentences.no_classes(classes)
-    for option, value, known in (("stem", stem, STEMS), ("shortcut", shortcut, (*SHORTCUTS, "none"))):
-        if value not in ("default", *known):
+    options = Options(classes, **departures)
+    for option, known in KNOWN.items():
+        if (value := getattr(options, option)) not in ("default", *known):
             raise sentences.unknown_option(option, value, known)
-    return entry(name).build(Options(classes, width, stem, shortcut, zero_init_residual))
+    return entry(name).build(options)
 
 
 def entry(name: str) -> Entry:
@@ -98,13 +105,13 @@ def _resnet(
         kind = shortcut if options.shortcut == "default" else options.shortcut
         if kind == "none" and options.zero_init_residual:
             raise sentences.zero_without_shortcut()
+        downsampling = "stride" if options.downsampling == "default" else options.downsampling
         model = ResNet(
-            block,
+            partial(block, shortcut=kind, downsampling=downsampling),
             depths,
             [scaled(n, options.width) for n in channels],
             options.classes,
             stem=stem if options.stem == "default" else options.stem,
-            shortcut=kind,
         )
         initialise_resnet_(model, zero_init_residual=options.zero_init_residual, torch_defaults=torch_defaults)
         return model
@@ -115,7 +122,7 @@ def _resnet(
 def _classic(name: str, build: Callable[[int, float], nn.Module]) -> Callable[[Options], nn.Module]:
     def checked(options: Options) -> nn.Module:
         plain = Options(options.classes, options.width)
-        for option in ("stem", "shortcut", "zero_init_residual"):
+        for option in (*KNOWN, "zero_init_residual"):
             if getattr(options, option) != getattr(plain, option):
                 raise sentences.no_such_option(name, option)
         return build(options.classes, options.width)
@@ -125,7 +132,7 @@ def _classic(name: str, build: Callable[[int, float], nn.Module]) -> Callable[[O
 
 def _timm(name: str, options: Options) -> nn.Module:
     if options != Options(options.classes):
-        raise sentences.no_such_option(TIMM + name, "width, stem, shortcut or zero_init_residual")
+        raise sentences.no_such_option(TIMM + name, "width, stem, shortcut, downsampling or zero_init_residual")
     try:
         timm = importlib.import_module("timm")
     except ImportError:
@@ -147,7 +154,7 @@ def _vgg(depth: int, *, norm: bool) -> Callable[[int, float], nn.Module]:
 
 
 def _entries() -> dict[str, Entry]:
-    basic = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+    basic = {10: (1, 1, 1, 1), 16: (2, 2, 2, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
     deep = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
     made = {f"resnet{n}": Entry(_resnet(BasicBlock, d)) for n, d in basic.items()}
     made |= {f"resnet{n}": Entry(_resnet(Bottleneck, d)) for n, d in deep.items()}

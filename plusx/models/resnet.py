@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,20 +22,20 @@ PATCH_SIZE = 4
 class ResNet(nn.Module):
     """A residual network on normalised images [B, 3, H, W]; returns logits [B, classes].
 
-    `depths` blocks per stage, `channels` per stage before expansion; every stage but the first halves
-    height and width. `stem` is "7x7" (stride 2 and max pool, as for ImageNet), "3x3" (stride 1, as for
-    CIFAR-10) or "whitened"; `shortcut` is that of every block. The first weights are `initialise_resnet_`'s.
+    `block` makes a block from (input channels, channels, stride). There are `depths` blocks per stage, of
+    `channels` before expansion; every stage but the first halves height and width. `stem` is "7x7" (stride 2 and
+    max pool, as for ImageNet), "3x3" (stride 1, as for CIFAR-10) or "whitened". The first weights are
+    `initialise_resnet_`'s.
     """
 
     def __init__(
         self,
-        block: type[Block],
+        block: Callable[[int, int, int], Block],
         depths: Sequence[int],
         channels: Sequence[int],
         classes: int,
         *,
         stem: str = "7x7",
-        shortcut: str = "projection",
     ) -> None:
         super().__init__()
         self.stem_kind = stem
@@ -43,10 +43,11 @@ class ResNet(nn.Module):
         in_channels = channels[0]
         self.stages: list[str] = []
         for index, (depth, width) in enumerate(zip(depths, channels, strict=True)):
-            stage = make_stage(block, in_channels, width, depth, 1 if index == 0 else 2, shortcut)
+            first = block(in_channels, width, 1 if index == 0 else 2)
+            in_channels = width * first.expansion
+            others = [block(in_channels, width, 1) for _ in range(depth - 1)]
             self.stages.append(f"layer{index + 1}")
-            self.add_module(self.stages[-1], stage)
-            in_channels = width * block.expansion
+            self.add_module(self.stages[-1], nn.Sequential(first, *others))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(in_channels, classes)
 
@@ -86,15 +87,6 @@ class ResNet(nn.Module):
         x = self.relu(self.bn1(self.conv1(x)))
         pooled: Tensor = self.maxpool(x)
         return pooled
-
-
-def make_stage(
-    block: type[Block], in_channels: int, channels: int, depth: int, stride: int, shortcut: str
-) -> nn.Sequential:
-    """`depth` blocks, the first of which changes size and channels."""
-    first = block(in_channels, channels, stride, shortcut)
-    others = [block(channels * block.expansion, channels, 1, shortcut) for _ in range(depth - 1)]
-    return nn.Sequential(first, *others)
 
 
 def initialise_resnet_(model: ResNet, *, zero_init_residual: bool, torch_defaults: bool) -> None:

@@ -34,6 +34,7 @@ class Plan:
     budget_seconds: float | None = None
     most_steps: int | None = None
     seconds_per_step: tuple[tuple[int, float], ...] = ()  # (size, measured seconds), the ground of the plan
+    scale: str | None = None  # of the fast recipe: the network and sizes that the budget afforded
 
     def progress(self, step: int) -> float:
         """Share of the run done before `step`, in [0, 1]."""
@@ -98,6 +99,7 @@ class Plan:
             steps_per_epoch=int(values["steps_per_epoch"]),
             budget_seconds=values["budget_seconds"],
             most_steps=values["most_steps"],
+            scale=values.get("scale"),
             **pairs,
         )
 

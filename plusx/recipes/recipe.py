@@ -9,12 +9,20 @@ from plusx.config import Config
 from plusx.errors import usage
 
 _FAST_NETWORK: dict[str, Any] = {
-    "model": "resnet18",
-    "width": 0.5,
     "stem": "whitened",
-    "learning_rate": 0.1,
+    "downsampling": "pool",
+    "learning_rate": 0.2,
     "norm_bias_rate": 16.0,
 }
+_TO_80_PX = {"width": 0.5, "size": 80, "sizes": ((0.5, 0.6), (0.375, 0.8), (0.125, 1.0))}
+# What a time budget affords, the smallest first. `docs/experiments.md` has what each is worth.
+SCALES: dict[str, dict[str, Any]] = {
+    "small": {"model": "resnet10", **_TO_80_PX},
+    "medium": {"model": "resnet16", **_TO_80_PX},
+    "large": {"model": "resnet18", "width": 0.75, "size": 96, "sizes": ((0.4, 0.67), (0.4, 0.83), (0.2, 1.0))},
+}
+# From so many epochs on a scale is ahead of the one before it.
+ENOUGH_EPOCHS = {"small": 0.0, "medium": 8.0, "large": 25.0}
 
 
 def textbook(model: str | None = None) -> Config:
@@ -44,18 +52,22 @@ def textbook(model: str | None = None) -> Config:
     )
 
 
-def fast(model: str | None = None) -> Config:
-    """A half-width ResNet-18 behind a whitened stem, small pictures growing to 80 px: the default.
+def fast(model: str | None = None, scale: str = "auto") -> Config:
+    """A narrow ResNet behind a whitened stem, small pictures that grow: the default.
 
     `plusx train DATA --time 10m`. Whitened stem and fast norm biases after airbench (Jordan 2024,
-    arXiv 2404.00498, sections 3.2 and 3.4), growing sizes after fast.ai's DAWNBench entry. What it
-    reaches is written in `docs/experiments.md`. Any other model keeps its own stem and rate.
+    arXiv 2404.00498, sections 3.2 and 3.4), growing sizes after fast.ai's DAWNBench entry, pooling in the place
+    of strides after Page (2018) and ResNet-D (arXiv 1812.01187). What it reaches is written in
+    `docs/experiments.md`. `scale` "auto" is the smallest until somebody knows what the time budget affords.
+    Any other model keeps its own stem and rate, and is not scaled.
     """
-    network = _FAST_NETWORK if model is None else {"model": model}
+    known = SCALES.get(scale, SCALES["small"])
+    sizes = {name: known[name] for name in ("size", "sizes")}
+    network = {**_FAST_NETWORK, **known, "scale": scale} if model is None else {"model": model, **sizes}
     return Config(
         recipe="fast",
-        size=80,
-        sizes=((0.5, 0.6), (0.375, 0.8), (0.125, 1.0)),
+        precision="auto",
+        checkpoint_every=1_000_000,  # by the clock: a step may take twenty milliseconds
         flip_views=True,
         batch_size=64,
         weight_decay=5e-4,
@@ -70,12 +82,12 @@ def fast(model: str | None = None) -> Config:
 
 
 def best(model: str | None = None) -> Config:
-    """The fast recipe's network at full width and 128 px with stronger augmentation, for hours or a GPU.
+    """A full-width ResNet-18 of the fast recipe's kind at 128 px with stronger augmentation, for hours or a GPU.
 
     `plusx train DATA --recipe best --time 2h`. Its settings follow the literature and are not yet
     tuned or measured here: see `docs/experiments.md`.
     """
-    values = fast(model).model_dump() | {
+    values = fast(model, "large").model_dump() | {
         "recipe": "best",
         "width": 1.0,
         "size": 128,
@@ -95,8 +107,11 @@ def list_recipes() -> tuple[str, ...]:
     return tuple(_RECIPES)
 
 
-def recipe(name: str, model: str | None = None) -> Config:
-    """The complete configuration of recipe `name` for `model`. Raises UsageError for an unknown name."""
+def recipe(name: str, model: str | None = None, scale: str = "auto") -> Config:
+    """The complete configuration of recipe `name` for `model`; `scale` is the fast one's.
+
+    Raises UsageError for an unknown name.
+    """
     if name not in _RECIPES:
         raise usage.unknown_recipe(name, _RECIPES)
-    return _RECIPES[name](model)
+    return fast(model, scale) if name == "fast" else _RECIPES[name](model)

@@ -39,7 +39,8 @@ def resolve(
     wished = {name: value for _, values in layers for name, value in values.items()}
     budgeted = _one_budget(layers, wished)
     try:
-        base = recipe(str(wished.get("recipe") or "fast"), wished.get("model")).model_dump()
+        name, scale = str(wished.get("recipe") or "fast"), str(wished.get("scale") or "auto")
+        base = recipe(name, wished.get("model"), scale).model_dump()
         config = Config.model_validate(base | budgeted)
     except ValidationError as error:
         raise _named_error(error, layers) from None

@@ -35,7 +35,7 @@ def probabilities(
     device = next(network.parameters()).device
     answers = []
     for pixels in in_order(store, rows, min(BATCH, batch_size)):
-        images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).contiguous()  # [b, 3, S, S]
+        images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)  # [b, 3, S, S]
         answers.append(mean_probabilities(network, _scaled(images, size), views).cpu().numpy())
     return np.concatenate(answers)
 

@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,10 @@ from pydantic import ValidationError
 
 from plusx.config import Config
 from plusx.data import split
-from plusx.data.augment import Augment
-from plusx.data.loader import Batches, Order, Samples
 from plusx.errors import data as data_errors
 from plusx.errors import model_file as model_errors
 from plusx.errors import usage
 from plusx.errors.training import interrupted_run
-from plusx.images.decode import BadPhoto
 from plusx.models.normalise import Normalised
 from plusx.recipes import plan as planning
 from plusx.recipes.plan import Plan
@@ -36,43 +32,18 @@ from plusx.training.loop import Outcome, Paths, Training, Validate, fit
 from plusx.training.settings import Settings
 from plusx.training.step import State
 from plusx.verbs import labelled
-from plusx.verbs.board import Board, require_tensorboard
+from plusx.verbs.board import Board
 from plusx.verbs.finish import Trained, finish, read_trained
 from plusx.verbs.labelled import LabelledPhotos, Pixels
-from plusx.verbs.network import build_network, refuse_network, whiten, with_default_rate
-from plusx.verbs.pace import RESERVE, Pacer, seconds_per_photo_tested, seconds_per_step
+from plusx.verbs.network import build_network, refuse_network, whiten
+from plusx.verbs.pace import Pacer
+from plusx.verbs.planned import make_plan
 from plusx.verbs.reports import Built, Decoding, Planned, TrainEvent
+from plusx.verbs.session import Decoded, Session, batches_of, prepared_device
+from plusx.verbs.settle import at_scale, budgeted, wished
 from plusx.verbs.testing import validator
 from plusx.verbs.weights import save_weights
 from plusx.verbs.wish import Wish
-
-CPU_BUDGET, GPU_BUDGET = 600.0, 120.0
-
-
-@dataclass(frozen=True)
-class Session:
-    """What is trained, how, on what, since when, and who watches."""
-
-    data: tuple[str, ...]
-    config: Config
-    device: torch.device
-    started: float
-    listen: Callable[[TrainEvent], None]
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """The pixels of a run, and the photos left out since they cannot be read, those of the test included."""
-
-    training: Pixels
-    validation: Pixels | None
-    bad: tuple[tuple[str, BadPhoto], ...]
-
-    def close(self) -> None:
-        """Let go of the cache."""
-        for pixels in (self.training, self.validation):
-            if pixels is not None:
-                pixels.store.close()
 
 
 def train(
@@ -94,16 +65,18 @@ def train(
 
 def _start(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[TrainEvent], None]) -> Trained:
     """A new run: everything that can be refused is, then its folder is made, then it is trained."""
-    config = _wished(wish)
+    config = wished(wish)
     refuse_taken(wish.out)
-    device = _device(config)
+    device = prepared_device(config)
     refuse_network(config)
-    session = Session(tuple(data), _budgeted(config, device), device, begun, listen)
-    photos = labelled.look(session.data, session.config)
+    config = budgeted(config, device)
+    photos = labelled.look(data, config)
     _tell_conflicts(photos, listen)
+    config = at_scale(config, wish, device, len(photos.rows("train")), begun)
+    session = Session(tuple(data), config, device, begun, listen)
     with closing(_decode(session, photos, wish)) as decoded:
         network = build_network(session.config, len(photos.listing.classes), device)
-        plan = _plan(session, wish.plan, network, photos, decoded)
+        plan = make_plan(session, wish.plan, network, photos, decoded)
         run = create(wish.out, _run_name(data, session.config))
         with run.lock():
             _write_start(run, session, photos, decoded, plan)
@@ -141,30 +114,6 @@ def _tell_conflicts(photos: LabelledPhotos, listen: Callable[[TrainEvent], None]
         listen(
             Notice(f"Photos that lie in more than one class: {twice:,}. `plusx check` names them; keep one of each.")
         )
-
-
-def _wished(wish: Wish) -> Config:
-    """The resolved settings. Raises UsageError for what cannot be, before any photo is looked at."""
-    config = resolve(wish.flags, sets=wish.sets, file=wish.file)
-    if config.tensorboard:
-        require_tensorboard()
-    return config if wish.plan is None else _of_the_plan(config, wish, planning.read_plan(wish.plan))
-
-
-def _of_the_plan(config: Config, wish: Wish, plan: Plan) -> Config:
-    """The settings with the budget that the plan was made for. Raises UsageError where another one was asked for."""
-    budget = plan.budget()
-    for name in given(wish.flags, wish.sets, wish.file) & {"time", "epochs"}:
-        if getattr(config, name) != budget[name]:
-            raise usage.plan_and_budget()
-    return config.model_copy(update=budget)
-
-
-def _budgeted(config: Config, device: torch.device) -> Config:
-    """The settings with what they leave to the machine: the learning rate, and a budget where there is none."""
-    if config.time is None and config.epochs is None:
-        config = config.model_copy(update={"time": CPU_BUDGET if device.type == "cpu" else GPU_BUDGET})
-    return with_default_rate(config)
 
 
 def _write_start(run: RunFolder, session: Session, photos: LabelledPhotos, decoded: Decoded, plan: Plan) -> None:
@@ -207,7 +156,7 @@ def _recorded_config(run: RunFolder) -> Config:
 def _recorded_device(run: RunFolder, config: Config, listen: Callable[[TrainEvent], None]) -> torch.device:
     """The device of a resumed run, with its thread count; whatever else has changed is told."""
     recorded = run.read("environment")
-    device = _device(config, recorded.get("threads"))
+    device = prepared_device(config, recorded.get("threads"))
     changes = environment.differences(recorded, environment.record(device, fast_math=config.fast_math))
     if changes:
         listen(
@@ -218,23 +167,16 @@ def _recorded_device(run: RunFolder, config: Config, listen: Callable[[TrainEven
 
 def _refuse_changes(run: RunFolder, config: Config, wish: Wish) -> None:
     """A resumed run keeps its settings; flags given again must say the same."""
-    wished = resolve(wish.flags, sets=wish.sets, file=wish.file, environment={})
+    again = resolve(wish.flags, sets=wish.sets, file=wish.file, environment={})
     changed: list[tuple[str, object, object]] = [
-        (name, getattr(config, name), getattr(wished, name))
+        (name, getattr(config, name), getattr(again, name))
         for name in sorted(given(wish.flags, wish.sets, wish.file))
-        if getattr(config, name) != getattr(wished, name)
+        if getattr(again, name) not in (getattr(config, name), "auto")
     ]
     if wish.plan is not None and planning.read_plan(wish.plan).total_steps != planning.read_plan(run.plan).total_steps:
         changed.append(("--plan", str(run.plan), str(wish.plan)))
     if changed:
         raise usage.changed_settings(run.path, changed)
-
-
-def _device(config: Config, threads: int | None = None) -> torch.device:
-    environment.prepare(threads, fast_math=config.fast_math)
-    device = environment.choose_device(config.device)
-    environment.require_precision(device, config.precision)
-    return device
 
 
 def _decode(session: Session, photos: LabelledPhotos, wish: Wish) -> Decoded:
@@ -277,40 +219,6 @@ def _decoded(session: Session, photos: LabelledPhotos, name: str, how: Any) -> P
     return pixels
 
 
-def _plan(session: Session, given: Path | None, network: Normalised, photos: LabelledPhotos, decoded: Decoded) -> Plan:
-    """A given plan, one of so many epochs, or the longest that the time budget holds."""
-    config = session.config
-    steps = _order(config).steps_per_epoch(len(decoded.training.rows))
-    if given is not None:
-        return planning.repeated(given, config, steps)
-    if config.epochs is not None:
-        return planning.counted(config, steps, config.epochs)
-    sizes = [size for _, size in planning.training_sizes(config)]
-    with closing(_batches(session, photos, decoded.training, lambda step: sizes[step % len(sizes)])) as batches:
-        return _timed_plan(session, network, steps, batches, decoded.validation)
-
-
-def _timed_plan(session: Session, network: Normalised, steps: int, batches: Batches, validation: Pixels | None) -> Plan:
-    """Divide what is left of the budget by the measured time of a step."""
-    config = session.config
-    cost = seconds_per_step(network, config, batches)
-    tested = seconds_per_photo_tested(network, config.test_size or config.size, session.device)
-    photos = len(validation.rows) if validation else 0
-    left = session.started + (config.time or 0.0) - time.monotonic() - RESERVE - photos * tested * _views(config)
-    return planning.timed(config, steps, cost, left, overhead=photos / 2 * tested)
-
-
-def _batches(session: Session, photos: LabelledPhotos, pixels: Pixels, size_at: Callable[[int], int]) -> Batches:
-    names = [photo.name for photo in photos.photos(pixels.rows)]
-    samples = Samples(photos.labels(pixels.rows), pixels.store_rows, names, len(photos.listing.classes))
-    augment = Augment.of(session.config.model_dump())
-    return Batches(pixels.store, samples, _order(session.config), augment, size_at, session.device)
-
-
-def _order(config: Config) -> Order:
-    return Order(config.seed, config.batch_size, config.drop_last, config.sampling, config.merge_lone)
-
-
 def _fit(
     session: Session, run: RunFolder, photos: LabelledPhotos, decoded: Decoded, network: Normalised, plan: Plan
 ) -> Outcome:
@@ -319,7 +227,7 @@ def _fit(
     settings = _settings(session.config, plan)
     paths = Paths(run.path, _resume_command(run))
     board = Board(run.path, wanted=session.config.tensorboard)
-    with closing(_batches(session, photos, decoded.training, pacer.size_at)) as batches, closing(board):
+    with closing(batches_of(session, photos, decoded.training, pacer.size_at)) as batches, closing(board):
         if not checkpoint.found(run.checkpoints):  # else the checkpoint holds the filters
             whiten(network, batches)
         training = Training(State.fresh(network, settings), settings, paths, _listener(session, run, board))
@@ -340,16 +248,23 @@ def _validator(
     if validation is None:
         return None
     chooses = split.halves([photos.hashes[i] for i in validation.rows], session.config.seed)
-    return validator(validation, photos.labels(validation.rows), chooses, share)
+    return validator(validation, photos.labels(validation.rows), chooses, share, session.config.batch_size)
 
 
 def _settings(config: Config, plan: Plan) -> Settings:
     return Settings.of(
-        config.model_dump(),
+        config.model_dump() | {"patience": _patience(config, plan)},
         total_steps=plan.total_steps,
         steps_per_epoch=plan.steps_per_epoch,
         revisions=plan.revisions,
     )
+
+
+def _patience(config: Config, plan: Plan) -> int | None:
+    """Of a timed run at least half of its epochs: validation stands still while the learning rate is high."""
+    if config.patience is None or plan.budget_seconds is None:
+        return config.patience
+    return max(config.patience, plan.total_steps // plan.steps_per_epoch // config.validate_every // 2)
 
 
 def _listener(session: Session, run: RunFolder, board: Board) -> Listener:
@@ -368,10 +283,6 @@ def _counts(photos: LabelledPhotos, decoded: Decoded) -> dict[str, int]:
     bad = {name for name, _ in decoded.bad}
     good = [where for photo, where in zip(photos.listing.photos, photos.splits, strict=True) if photo.name not in bad]
     return {name: good.count(name) for name in split.NAMES}
-
-
-def _views(config: Config) -> int:
-    return 2 if config.flip_views else 1
 
 
 def _run_name(data: Sequence[str], config: Config) -> str:

@@ -124,7 +124,7 @@ def test_the_textbook_gets_exactly_the_stored_pixels() -> None:
     batches = batches_of(store, Order(seed=1, batch_size=8))
     batch = batches.batch(2)
     assert batch.images.dtype == torch.uint8
-    assert batch.images.is_contiguous()
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
     assert batch.images.shape == (5, 3, 8, 8)
     expected = store.pixels[20 - batch.indices].transpose(0, 3, 1, 2)  # sample i lies at row 20 - i
     np.testing.assert_array_equal(batch.images.numpy(), expected)

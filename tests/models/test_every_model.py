@@ -168,7 +168,9 @@ def test_an_unknown_name_is_one_sentence_with_the_nearest_known_one() -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in list_models() if n.startswith(("alexnet", "vgg"))])
-@pytest.mark.parametrize("option", [{"stem": "3x3"}, {"shortcut": "none"}, {"zero_init_residual": True}])
+@pytest.mark.parametrize(
+    "option", [{"stem": "3x3"}, {"shortcut": "none"}, {"downsampling": "pool"}, {"zero_init_residual": True}]
+)
 def test_an_option_the_network_does_not_have_is_refused(name: str, option: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as caught:
         create_model(name, 2, **option)
@@ -182,7 +184,7 @@ def test_an_option_the_network_does_not_have_is_refused(name: str, option: dict[
 def test_timm_networks_take_no_options(option: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as caught:
         create_model("timm/resnet10t", 3, **option)
-    expected = "timm/resnet10t has no width, stem, shortcut or zero_init_residual to set; leave it out."
+    expected = "timm/resnet10t has no width, stem, shortcut, downsampling or zero_init_residual to set; leave it out."
     assert caught.value.message == expected
 
 

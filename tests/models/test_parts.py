@@ -37,6 +37,35 @@ def test_the_zero_padded_shortcut_keeps_every_second_pixel_and_adds_empty_channe
     assert out[:, 4:].abs().sum() == 0
 
 
+def test_a_block_that_pools_skips_no_pixel() -> None:
+    for kind in (BasicBlock, Bottleneck):
+        torch.manual_seed(0)
+        block = kind(8, 4, 2, downsampling="pool").eval()
+        x = torch.randn(2, 8, 6, 6)
+        skipping = kind(8, 4, 2).eval()
+        convolution = "conv1" if kind is BasicBlock else "conv2"
+        assert skipping.get_submodule(convolution).stride == (2, 2)
+        assert block.get_submodule(convolution).stride == (1, 1)
+        norm = block.get_submodule(convolution.replace("conv", "bn"))
+        seen: list[torch.Tensor] = []
+        norm.register_forward_hook(lambda _module, inputs, _output, seen=seen: seen.append(inputs[0]))
+        made: list[torch.Tensor] = []
+        block.get_submodule(convolution).register_forward_hook(lambda _m, _i, output, made=made: made.append(output))
+        out = block(x)
+        assert torch.equal(seen[0], made[0].unflatten(2, (3, 2)).unflatten(4, (3, 2)).amax((3, 5)))
+        identity = x.unflatten(2, (3, 2)).unflatten(4, (3, 2)).mean((3, 5))
+        weight = block.get_parameter("downsample.1.0.weight")[:, :, 0, 0]
+        shortcut = torch.einsum("oi,bihw->bohw", weight, identity) / (1 + 1e-5) ** 0.5  # a norm that has seen nothing
+        torch.testing.assert_close(out, torch.relu(block.residual(x) + shortcut))
+
+
+def test_pooling_changes_neither_parameters_nor_blocks_that_keep_their_size() -> None:
+    striding, pooling = (create_model("resnet10", 2, width=0.25, downsampling=d) for d in ("stride", "pool"))
+    assert [p.shape for p in striding.parameters()] == [p.shape for p in pooling.parameters()]
+    pools = [name for name, m in pooling.named_modules() if isinstance(m, torch.nn.MaxPool2d)]
+    assert pools == ["maxpool", "layer2.0.pool", "layer3.0.pool", "layer4.0.pool"]
+
+
 def test_plain_and_residual_twins_have_equal_parameters() -> None:
     for plain, residual in (("plain20", "resnet20"), ("plain56", "resnet56")):
         shapes = [{n: p.shape for n, p in create_model(m, 10).named_parameters()} for m in (plain, residual)]

@@ -1,0 +1,77 @@
+"""Write docs/benchmarks.md from the lines that the benchmarks left in benchmarks/results/.
+
+    python benchmarks/report.py
+
+A benchmark writes one JSON line per figure as it measures it; whoever wants the figure in the page copies the file
+to benchmarks/results/ under the benchmark's name. Nothing in the page is written by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import time_to_accuracy
+
+Lines = list[dict[str, Any]]
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+HEAD = """# Benchmarks
+
+Written by `python benchmarks/report.py` from the lines in `benchmarks/results/`. Each command prints the same table.
+"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One section: its title, what it says, the command that measures it, and how its lines become a table."""
+
+    name: str
+    title: str
+    text: str
+    command: str
+    table: Callable[[Lines], list[str]]
+
+    def section(self) -> str:
+        """The section, or nothing where nothing was measured yet."""
+        path = RESULTS / f"{self.name}.jsonl"
+        if not path.exists():
+            return ""
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        body = "\n".join(self.table(lines))
+        return f"\n## {self.title}\n\n{self.text}\n\n    {self.command}\n\n{machines(lines)}\n\n{body}\n"
+
+
+def machines(lines: Lines) -> str:
+    """The machines and versions of all lines, each said once."""
+    found = dict.fromkeys(_machine(line["machine"]) for line in lines if "machine" in line)
+    return " ".join(f"Measured on {machine}." for machine in found)
+
+
+def _machine(m: dict[str, Any]) -> str:
+    versions = f"plusx {m['plusx']}, PyTorch {m['torch']}, Python {m['python']}"
+    return f"{m['processor']} ({m['cores']} cores, {m['threads']} threads, device {m['device']}), {versions}"
+
+
+REPORTS = (
+    Report(
+        "time_to_accuracy",
+        "Time to accuracy",
+        "Kaggle's Dogs vs Cats at 160 px, from nothing, cold cache, decoding included; one photo in eight locked away "
+        "for testing, by content, and nothing chosen on it.",
+        "python benchmarks/time_to_accuracy.py 'dogs-vs-cats/*.tar' WORK --times 3m 5m 10m --seeds 0 1 2",
+        time_to_accuracy.table,
+    ),
+)
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(HEAD + "".join(report.section() for report in REPORTS))
+
+
+if __name__ == "__main__":
+    main()

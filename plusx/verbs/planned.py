@@ -1,0 +1,41 @@
+"""The plan of a new run: a given one, so many epochs, or as many steps as the time budget holds."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from plusx.data.loader import Batches
+from plusx.models.normalise import Normalised
+from plusx.recipes import plan as planning
+from plusx.recipes.plan import Plan
+from plusx.verbs.labelled import LabelledPhotos, Pixels
+from plusx.verbs.pace import RESERVE, seconds_per_photo_tested, seconds_per_step
+from plusx.verbs.session import Decoded, Session, batches_of, order_of
+
+
+def make_plan(
+    session: Session, given: Path | None, network: Normalised, photos: LabelledPhotos, decoded: Decoded
+) -> Plan:
+    """The plan in the file `given`, one of so many epochs, or the longest that the time budget holds."""
+    config = session.config
+    steps = order_of(config).steps_per_epoch(len(decoded.training.rows))
+    if given is not None:
+        return planning.repeated(given, config, steps)
+    if config.epochs is not None:
+        return replace(planning.counted(config, steps, config.epochs), scale=config.scale)
+    sizes = [size for _, size in planning.training_sizes(config)]
+    with closing(batches_of(session, photos, decoded.training, lambda step: sizes[step % len(sizes)])) as batches:
+        return replace(_timed(session, network, steps, batches, decoded.validation), scale=config.scale)
+
+
+def _timed(session: Session, network: Normalised, steps: int, batches: Batches, validation: Pixels | None) -> Plan:
+    """Divide what is left of the budget by the measured time of a step."""
+    config = session.config
+    cost = seconds_per_step(network, config, batches)
+    tested = seconds_per_photo_tested(network, config.test_size or config.size, session.device)
+    photos, views = len(validation.rows) if validation else 0, 2 if config.flip_views else 1
+    left = session.started + (config.time or 0.0) - time.monotonic() - RESERVE - photos * tested * views
+    return planning.timed(config, steps, cost, left, overhead=photos / 2 * tested)

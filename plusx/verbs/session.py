@@ -1,0 +1,63 @@
+"""What the steps of `train` share: the settings, the device, the decoded photos, and the batches they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from plusx.config import Config
+from plusx.data.augment import Augment
+from plusx.data.loader import Batches, Order, Samples
+from plusx.images.decode import BadPhoto
+from plusx.training import environment
+from plusx.verbs.labelled import LabelledPhotos, Pixels
+from plusx.verbs.reports import TrainEvent
+
+
+@dataclass(frozen=True)
+class Session:
+    """What is trained, how, on what, since when, and who watches."""
+
+    data: tuple[str, ...]
+    config: Config
+    device: torch.device
+    started: float
+    listen: Callable[[TrainEvent], None]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The pixels of a run, and the photos left out since they cannot be read, those of the test included."""
+
+    training: Pixels
+    validation: Pixels | None
+    bad: tuple[tuple[str, BadPhoto], ...]
+
+    def close(self) -> None:
+        """Let go of the cache."""
+        for pixels in (self.training, self.validation):
+            if pixels is not None:
+                pixels.store.close()
+
+
+def prepared_device(config: Config, threads: int | None = None) -> torch.device:
+    """The device of the settings, this process made ready for it. Raises UsageError where it cannot be."""
+    environment.prepare(threads, fast_math=config.fast_math)
+    device = environment.choose_device(config.device)
+    environment.require_precision(device, config.precision)
+    return device
+
+
+def batches_of(session: Session, photos: LabelledPhotos, pixels: Pixels, size_at: Callable[[int], int]) -> Batches:
+    """The training batches of a run at the sizes that `size_at` gives."""
+    names = [photo.name for photo in photos.photos(pixels.rows)]
+    samples = Samples(photos.labels(pixels.rows), pixels.store_rows, names, len(photos.listing.classes))
+    augment = Augment.of(session.config.model_dump())
+    return Batches(pixels.store, samples, order_of(session.config), augment, size_at, session.device)
+
+
+def order_of(config: Config) -> Order:
+    """The order in which samples are seen."""
+    return Order(config.seed, config.batch_size, config.drop_last, config.sampling, config.merge_lone)

@@ -1,0 +1,95 @@
+"""From a wish to settings: what recipe, plan and machine leave open is decided here, before a photo is decoded."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+
+import torch
+
+from plusx.config import Config
+from plusx.errors import usage
+from plusx.recipes import plan as planning
+from plusx.recipes.plan import Plan
+from plusx.recipes.recipe import ENOUGH_EPOCHS, SCALES
+from plusx.recipes.resolve import given, resolve
+from plusx.training import environment
+from plusx.verbs.board import require_tensorboard
+from plusx.verbs.network import forward_flops, with_default_rate
+from plusx.verbs.pace import RESERVE, seconds_per_step
+from plusx.verbs.rehearsal import CLASSES, noise_batches, started_network
+from plusx.verbs.wish import Wish
+
+CPU_BUDGET, GPU_BUDGET = 600.0, 120.0
+
+
+def wished(wish: Wish) -> Config:
+    """The resolved settings. Raises UsageError for what cannot be, before any photo is looked at."""
+    config = resolve(wish.flags, sets=wish.sets, file=wish.file)
+    if config.tensorboard:
+        require_tensorboard()
+    return config if wish.plan is None else _of_the_plan(wish, planning.read_plan(wish.plan))
+
+
+def budgeted(config: Config, device: torch.device) -> Config:
+    """The settings with what they leave to the machine: learning rate, precision, and a budget where there is none."""
+    if config.time is None and config.epochs is None:
+        config = config.model_copy(update={"time": CPU_BUDGET if device.type == "cpu" else GPU_BUDGET})
+    precision = environment.choose_precision(device, config.precision)
+    return with_default_rate(config).model_copy(update={"precision": precision})
+
+
+def at_scale(config: Config, wish: Wish, device: torch.device, photos: int, started: float) -> Config:
+    """The settings at the largest scale that sees every one of `photos` often enough in the time budget.
+
+    Only where the scale is left open: a step of the smallest is timed on noise, and the others take as much
+    longer as they have more operations.
+    """
+    if config.scale != "auto":
+        return config
+    scale = "small" if config.time is None or not photos else _affordable(config, wish, device, photos, started)
+    return budgeted(_scaled(config, wish, scale), device)
+
+
+def _affordable(config: Config, wish: Wish, device: torch.device, photos: int, started: float) -> str:
+    scales = {name: budgeted(_scaled(config, wish, name), device) for name in SCALES}
+    smallest = next(iter(scales.values()))
+    seconds_per_flop = _step_seconds(smallest, device) / _flops(smallest, planning.training_sizes(smallest)[0][1])
+    left = started + (config.time or 0.0) - time.monotonic() - RESERVE
+    chosen = next(iter(scales))
+    for name, scaled in scales.items():
+        mean = sum(share * _flops(scaled, size) for share, size in planning.training_sizes(scaled))
+        steps = left / (mean * seconds_per_flop)
+        if steps * scaled.batch_size >= ENOUGH_EPOCHS[name] * photos:
+            chosen = name
+    return chosen
+
+
+def _step_seconds(config: Config, device: torch.device) -> float:
+    """Seconds of a training step at the first size."""
+    size = planning.training_sizes(config)[0][1]
+    with closing(noise_batches(config, size, device)) as batches:
+        network = started_network(config, batches, device)
+        return seconds_per_step(network, config.model_copy(update={"size": size, "sizes": ()}), batches)[size]
+
+
+def _flops(config: Config, size: int) -> int:
+    return config.batch_size * forward_flops(config, CLASSES, size)
+
+
+def _scaled(config: Config, wish: Wish, scale: str) -> Config:
+    """What was wished, at `scale`; the budget stays."""
+    resolved = resolve({**wish.flags, "scale": scale}, sets=wish.sets, file=wish.file)
+    return resolved.model_copy(update={"time": config.time, "epochs": config.epochs})
+
+
+def _of_the_plan(wish: Wish, plan: Plan) -> Config:
+    """The settings that the plan was made for. Raises UsageError where another budget was asked for."""
+    named = given(wish.flags, wish.sets, wish.file)
+    flags = dict(wish.flags) if "scale" in named or plan.scale is None else {**wish.flags, "scale": plan.scale}
+    config = resolve(flags, sets=wish.sets, file=wish.file)
+    budget = plan.budget()
+    for name in named & {"time", "epochs"}:
+        if getattr(config, name) != budget[name]:
+            raise usage.plan_and_budget()
+    return config.model_copy(update=budget)

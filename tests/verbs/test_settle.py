@@ -1,0 +1,75 @@
+"""What a recipe leaves open is settled by the machine and the budget."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import pytest
+import torch
+
+from plusx.config import Config
+from plusx.recipes.plan import training_sizes
+from plusx.recipes.recipe import ENOUGH_EPOCHS, SCALES
+from plusx.verbs import settle
+from plusx.verbs.network import forward_flops
+from plusx.verbs.settle import at_scale, budgeted, wished
+from plusx.verbs.wish import Wish
+
+CPU = torch.device("cpu")
+
+
+def settled(monkeypatch: pytest.MonkeyPatch, step: float, photos: int = 10_000, **flags: Any) -> Config:
+    """The settings where a step of the smallest scale takes `step` seconds."""
+    monkeypatch.setattr(settle, "_step_seconds", lambda *_: step)
+    wish = Wish(flags={"time": 600.0, **flags})
+    return at_scale(budgeted(wished(wish), CPU), wish, CPU, photos, time.monotonic())
+
+
+def expected_seconds(scale: str, step: float, photos: int) -> float:
+    """What enough epochs take at `scale`, by operations."""
+    smallest, config = (budgeted(wished(Wish(flags={"scale": name})), CPU) for name in ("small", scale))
+    mean = sum(share * forward_flops(config, 2, size) for share, size in training_sizes(config))
+    first = training_sizes(smallest)[0][1]
+    return ENOUGH_EPOCHS[scale] * photos / 64 * step * mean / forward_flops(smallest, 2, first)
+
+
+@pytest.mark.parametrize("scale", ["medium", "large"])
+def test_the_budget_affords_a_scale_from_enough_epochs_on(monkeypatch: pytest.MonkeyPatch, scale: str) -> None:
+    step = 0.02
+    photos = math.floor(10_000 * 590.0 / expected_seconds(scale, step, 10_000))
+    scales = list(SCALES)
+    assert settled(monkeypatch, step, round(0.98 * photos)).scale == scale
+    assert settled(monkeypatch, step, round(1.02 * photos)).scale == scales[scales.index(scale) - 1]
+
+
+def test_a_slow_machine_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settled(monkeypatch, step=1.0)
+    assert (config.scale, config.model, config.width) == ("small", SCALES["small"]["model"], SCALES["small"]["width"])
+
+
+def test_what_the_user_set_holds_at_every_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settled(monkeypatch, 1e-4, width=0.25, seed=7)
+    assert (config.scale, config.width, config.seed, config.time) == ("large", 0.25, 7, 600.0)
+
+
+def test_a_model_that_was_named_is_not_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settled(monkeypatch, 1e-4, model="resnet34")
+    assert (config.scale, config.model, config.width) == ("small", "resnet34", 1.0)
+
+
+def test_a_run_of_epochs_takes_the_smallest_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settled(monkeypatch, 1e-4, time=None, epochs=3).scale == "small"
+
+
+def test_precision_is_settled_by_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    for there, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda there=there: {"avx2": True, "avx512_bf16": there})
+        assert settled(monkeypatch, step=1.0).precision == expected
+    assert settled(monkeypatch, step=1.0, precision="fp32").precision == "fp32"
+
+
+def test_a_step_on_noise_is_timed() -> None:
+    wish = Wish(flags={"time": 20.0, "batch_size": 4}, sets=("width=0.125",))
+    assert 0 < settle._step_seconds(budgeted(wished(wish), CPU), CPU) < 10
