@@ -39,7 +39,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     recipe: str = "fast"
-    scale: Literal["auto", "small", "medium", "large"] = "small"  # of the fast recipe; "auto": what the time affords
+    scale: Literal["auto", "small", "medium", "large", "huge"] = "small"  # of fast; "auto": what the time affords
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     # the network

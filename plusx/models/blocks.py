@@ -45,11 +45,11 @@ DOWNSAMPLINGS = ("stride", "pool")
 
 
 def pooled_shortcut(kind: str, in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """The mean of stride x stride pixels, then the shortcut `kind` at stride 1: nothing is skipped.
+    """The mean of stride x stride pixels, at the edge of those there are, then the shortcut `kind` at stride 1.
 
     "ResNet-D" of He, T. et al. 2018 (arXiv 1812.01187, section 4.2).
     """
-    return nn.Sequential(nn.AvgPool2d(stride), SHORTCUTS[kind](in_channels, out_channels, 1))
+    return nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True), SHORTCUTS[kind](in_channels, out_channels, 1))
 
 
 class Block(nn.Module):
@@ -67,7 +67,8 @@ class Block(nn.Module):
         self.has_shortcut = shortcut != "none"
         self.relu = nn.ReLU(inplace=True)
         self.conv_stride = 1 if pools else stride
-        self.pool = nn.MaxPool2d(stride) if pools else nn.Identity()
+        # an odd last row or column counts too, as where a convolution strides
+        self.pool = nn.MaxPool2d(stride, ceil_mode=True) if pools else nn.Identity()
         self.downsample: nn.Module | None = None
         if self.has_shortcut and (stride != 1 or in_channels != out_channels):
             make = partial(pooled_shortcut, shortcut) if pools else SHORTCUTS[shortcut]

@@ -59,6 +59,24 @@ def test_a_block_that_pools_skips_no_pixel() -> None:
         torch.testing.assert_close(out, torch.relu(block.residual(x) + shortcut))
 
 
+@pytest.mark.parametrize("size", range(1, 8))
+def test_a_block_that_pools_makes_maps_of_the_size_that_a_stride_makes(size: int) -> None:
+    x = torch.randn(2, 8, size, size)
+    for kind in (BasicBlock, Bottleneck):
+        pooling, striding = (kind(8, 4, 2, downsampling=d).eval() for d in ("pool", "stride"))
+        assert pooling(x).shape == striding(x).shape
+
+
+def test_at_an_odd_edge_a_block_pools_over_what_is_there() -> None:
+    block = BasicBlock(8, 4, 2, downsampling="pool")
+    x = torch.randn(2, 8, 5, 5)
+    assert torch.equal(block.pool(x)[:, :, 2, 2], x[:, :, 4, 4])
+    assert torch.equal(block.pool(x)[:, :, 2, 0], x[:, :, 4, :2].amax(2))
+    mean = block.get_submodule("downsample.0")
+    assert torch.equal(mean(x)[:, :, 2, 2], x[:, :, 4, 4])
+    torch.testing.assert_close(mean(x)[:, :, 0, 2], x[:, :, :2, 4].mean(2))
+
+
 def test_pooling_changes_neither_parameters_nor_blocks_that_keep_their_size() -> None:
     striding, pooling = (create_model("resnet10", 2, width=0.25, downsampling=d) for d in ("stride", "pool"))
     assert [p.shape for p in striding.parameters()] == [p.shape for p in pooling.parameters()]

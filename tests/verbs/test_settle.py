@@ -35,7 +35,7 @@ def expected_seconds(scale: str, step: float, photos: int) -> float:
     return ENOUGH_EPOCHS[scale] * photos / 64 * step * mean / forward_flops(smallest, 2, first)
 
 
-@pytest.mark.parametrize("scale", ["medium", "large"])
+@pytest.mark.parametrize("scale", ["medium", "large", "huge"])
 def test_the_budget_affords_a_scale_from_enough_epochs_on(monkeypatch: pytest.MonkeyPatch, scale: str) -> None:
     step = 0.02
     photos = math.floor(10_000 * 590.0 / expected_seconds(scale, step, 10_000))
@@ -51,7 +51,7 @@ def test_a_slow_machine_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_the_user_set_holds_at_every_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     config = settled(monkeypatch, 1e-4, width=0.25, seed=7)
-    assert (config.scale, config.width, config.seed, config.time) == ("large", 0.25, 7, 600.0)
+    assert (config.scale, config.width, config.seed, config.time) == ("huge", 0.25, 7, 600.0)
 
 
 def test_a_model_that_was_named_is_not_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
