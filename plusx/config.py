@@ -56,6 +56,7 @@ class Config(BaseModel):
     resize_ratio: Annotated[float, Field(ge=1.0, le=2.0)] = 1.0
     sizes: Sizes = ()  # progressive: (share of the steps, fraction of `size`)
     flip_views: bool = False  # at test time, average a photo and its mirror image
+    smaller_views: bool = False  # and all of these again at six sevenths of the size
     mean: tuple[Fraction, Fraction, Fraction] = (0.485, 0.456, 0.406)
     std: tuple[AboveZero, AboveZero, AboveZero] = (0.229, 0.224, 0.225)
 

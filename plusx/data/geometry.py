@@ -79,6 +79,13 @@ def resample(images: Tensor, window: Window, size: int, dtype: torch.dtype = tor
     return torch.matmul(rows.to(dtype)[:, None], narrow)
 
 
+def scaled(images: Tensor, size: int) -> Tensor:
+    """Whole images [B, 3, S, S] at `size`; the very same where that is their size."""
+    if size == images.shape[-1]:
+        return images
+    return resample(images, whole(np.zeros(len(images), dtype=bool)), size)
+
+
 def _weights(start: Floats, extent: Floats, backwards: Flags, shape: tuple[int, int], device: torch.device) -> Tensor:
     """Triangle-filter weights [B, size, pixels] for `shape` = (size, pixels); every row sums to 1."""
     size, pixels = shape

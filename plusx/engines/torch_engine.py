@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from plusx.data import geometry
 from plusx.errors import model_file as sentences
 from plusx.model_file import ModelFile
 from plusx.models import create_model
 from plusx.models.normalise import Normalised
 
-VIEWS = {"identity": lambda images: images, "flip": lambda images: images.flip(3)}
+SMALLER = 6 / 7  # what a smaller view is of the size that photos are tested at
 
 
 class TorchEngine:
@@ -35,6 +36,24 @@ class TorchEngine:
         images = images.permute(0, 3, 1, 2)  # [n, 3, S, S], channels last as it lies in memory
         answer: npt.NDArray[np.float32] = mean_probabilities(self.network, images, self.views).cpu().numpy()
         return answer
+
+
+def smaller(images: Tensor) -> Tensor:
+    """Images [n, 3, S, S] at six sevenths of their size."""
+    return geometry.scaled(images, smaller_size(images.shape[-1]))
+
+
+def smaller_size(size: int) -> int:
+    """The size of the smaller view of photos of `size` pixels."""
+    return round(size * SMALLER)
+
+
+VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda images: images,
+    "flip": lambda images: images.flip(3),
+    "smaller": smaller,
+    "smaller-flip": lambda images: smaller(images.flip(3)),
+}
 
 
 def mean_probabilities(network: nn.Module, images: Tensor, views: tuple[str, ...]) -> Tensor:

@@ -17,7 +17,7 @@ from plusx.run_folder import RunFolder
 from plusx.training.loop import Outcome
 from plusx.verbs.labelled import LabelledPhotos, Pixels, tested_preprocess
 from plusx.verbs.network import network_arguments
-from plusx.verbs.testing import probabilities
+from plusx.verbs.testing import probabilities, views_of
 from plusx.verbs.weights import as_arrays
 
 
@@ -69,11 +69,6 @@ def read_trained(run: RunFolder) -> Trained:
     if metrics.get("model_sha256") != sha256_file(run.model):
         raise damaged(run.model, "its bytes are not those that were written when the run ended")
     return Trained(run.path, run.model, metrics)
-
-
-def views_of(config: Config) -> tuple[str, ...]:
-    """Test-time views of the model file."""
-    return ("identity", "flip") if config.flip_views else ("identity",)
 
 
 def _validation(

@@ -27,7 +27,7 @@ Indices = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]
 Store = PixelStore | StreamingStore
 
-CACHE_MARGIN = 1.15  # training photos are cached this much larger than they are cropped
+CACHE_MARGIN = 4 / 3  # training photos are cached this much larger than they are cropped
 
 
 @dataclass(frozen=True)

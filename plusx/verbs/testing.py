@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from plusx import metrics
+from plusx.config import Config
 from plusx.data import geometry
 from plusx.data.loader import in_order
 from plusx.engines.torch_engine import mean_probabilities
@@ -36,8 +37,16 @@ def probabilities(
     answers = []
     for pixels in in_order(store, rows, min(BATCH, batch_size)):
         images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)  # [b, 3, S, S]
-        answers.append(mean_probabilities(network, _scaled(images, size), views).cpu().numpy())
+        images = geometry.scaled(images, size or store.size)
+        answers.append(mean_probabilities(network, images, views).cpu().numpy())
     return np.concatenate(answers)
+
+
+def views_of(config: Config) -> tuple[str, ...]:
+    """The test-time views that the settings ask for."""
+    views = ("identity", "flip") if config.flip_views else ("identity",)
+    again = ("smaller", "smaller-flip")[: len(views)] if config.smaller_views else ()
+    return (*views, *again)
 
 
 def validator(
@@ -63,10 +72,3 @@ def validator(
         }
 
     return validate
-
-
-def _scaled(images: Tensor, size: int | None) -> Tensor:
-    """Images [b, 3, S, S] at `size`, the very same where that is their size."""
-    if size is None or size == images.shape[-1]:
-        return images
-    return geometry.resample(images, geometry.whole(np.zeros(len(images), dtype=bool)), size)
