@@ -49,6 +49,7 @@ class Config(BaseModel):
     shortcut: Literal["default", "projection", "identity", "none"] = "default"  # "none": the plain twin
     downsampling: Literal["default", "stride", "pool"] = "default"  # "pool": halve maps without skipping pixels
     zero_init_residual: bool = False
+    weights: str | None = None  # to start from: a .safetensors file, a run folder of plusx, or timm:NAME
 
     # pixels: the short side goes to `size * resize_ratio`, the centre crop to `size`
     size: Pixels = 224  # the final training size
@@ -76,6 +77,8 @@ class Config(BaseModel):
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
     decay_norms_and_biases: bool = False
     norm_bias_rate: AboveZero = 1.0  # multiplies the rate on the biases of norms
+    input_rate: Share = 1.0  # rate of the first layer as a share of the head's; geometric in between
+    frozen: Fraction = 0.0  # share of the steps, at the beginning, in which only the head learns
     schedule: Literal["constant", "triangular", "cosine", "steps"] = "triangular"
     warmup: Fraction = 0.2  # share of the steps
     milestones: tuple[Fraction, ...] = ()  # of schedule "steps": the rate is divided by ten at these shares

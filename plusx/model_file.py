@@ -121,7 +121,7 @@ def _metadata(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             start = file.read(8)
-            kind = _foreign_kind(start)
+            kind = foreign_kind(start)
             if kind:
                 raise sentences.foreign(path, kind)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER + 1
@@ -137,8 +137,8 @@ def _metadata(path: Path) -> dict[str, Any]:
     return found
 
 
-def _foreign_kind(start: bytes) -> str | None:
-    """What a file is by its first bytes, where that is a known other format."""
+def foreign_kind(start: bytes) -> str | None:
+    """What a file is by its first bytes, in words, where that is a known other format."""
     if start[:4] == b"PK\x03\x04":
         return "a zip archive, perhaps a PyTorch .pt file; plusx never loads pickles"
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):

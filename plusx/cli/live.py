@@ -16,7 +16,7 @@ from plusx.metrics import percent
 from plusx.training.events import Notice, StepDone, Validated
 from plusx.verbs.finish import Trained
 from plusx.verbs.models import layers_of
-from plusx.verbs.reports import Built, Decoding, Planned, TrainEvent
+from plusx.verbs.reports import Built, Decoding, Planned, Started, TrainEvent
 
 SMOOTHING = 0.95  # of the running means of loss, accuracy and seconds
 
@@ -53,6 +53,8 @@ class Live:
                 self._built(event)
             case Planned():
                 self._planned(event)
+            case Started():
+                self.out.print(event.text)
             case StepDone():
                 self._step(event)
             case Validated():

@@ -14,6 +14,7 @@ def train(
     *data: str,
     recipe: str | None = None,
     model: str | None = None,
+    weights: str | None = None,
     time: str | None = None,
     epochs: Whole | None = None,
     size: Whole | None = None,
@@ -40,9 +41,11 @@ def train(
     data
         Photos: a folder with one folder per class (or train/, val/, test/ of them), tar archives, a glob, or a CSV.
     recipe
-        textbook, fast (the default) or best.
+        textbook, fast (the default), best, or finetune (the default with --weights).
     model
-        A network of `plusx models`; the recipe's own where not given.
+        A network of `plusx models`; the recipe's own, or that of --weights, where not given.
+    weights
+        Start from these: a .safetensors file, a run folder of plusx, or timm:NAME, which is downloaded.
     time
         How long the whole command may take, such as 90s, 10m or 2h.
     epochs
@@ -79,6 +82,7 @@ def train(
     flags = {
         "recipe": recipe,
         "model": model,
+        "weights": weights,
         "time": time,
         "epochs": epochs,
         "size": size,

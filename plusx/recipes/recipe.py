@@ -7,6 +7,7 @@ from typing import Any
 
 from plusx.config import Config
 from plusx.errors import usage
+from plusx.models import default_rate
 
 _FAST_NETWORK: dict[str, Any] = {
     "stem": "whitened",
@@ -36,6 +37,7 @@ SCALES: dict[str, dict[str, Any]] = {
         **_LONG,
     },
 }
+FINETUNED = 0.2  # share of a model's rate from scratch
 # From so many epochs on a scale is ahead of the one before it.
 ENOUGH_EPOCHS = {"small": 0.0, "medium": 8.0, "large": 25.0, "huge": 30.0}
 
@@ -105,7 +107,41 @@ def best(model: str | None = None) -> Config:
     return Config.model_validate(values)
 
 
-_RECIPES: dict[str, Callable[[str | None], Config]] = {"best": best, "fast": fast, "textbook": textbook}
+def finetune(model: str | None = None) -> Config:
+    """From weights to one's own classes: low rates, lowest near the input, and the head alone at first.
+
+    `plusx train DATA --weights FILE`, for which it is the default. Rates that grow from layer to layer and a head
+    that learns first after Howard and Ruder (2018, arXiv 1801.06146, section 3.2 and 3.3). Network and normalisation
+    are those that the weights were made for, and of a model file of plusx the size too.
+    """
+    name = model or "resnet18"
+    return Config(
+        recipe="finetune",
+        model=name,
+        size=128,
+        precision="auto",
+        checkpoint_every=1_000_000,
+        flip_views=True,
+        batch_size=64,
+        learning_rate=FINETUNED * default_rate(name),
+        input_rate=0.1,
+        frozen=0.1,
+        weight_decay=1e-4,
+        schedule="triangular",
+        warmup=0.2,
+        label_smoothing=0.1,
+        flip="alternating",
+        crop_scale=(0.5, 1.0),
+        patience=20,
+    )
+
+
+_RECIPES: dict[str, Callable[[str | None], Config]] = {
+    "best": best,
+    "fast": fast,
+    "finetune": finetune,
+    "textbook": textbook,
+}
 
 
 def list_recipes() -> tuple[str, ...]:

@@ -19,6 +19,8 @@ from plusx.recipes.recipe import recipe
 _PREFIX = "PLUSX_"
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
+NETWORK = ("model", "width", "stem", "shortcut", "downsampling", "zero_init_residual")
+
 Layer = tuple[str, dict[str, Any]]  # where the values come from, as named in an error; the values
 
 
@@ -28,8 +30,11 @@ def resolve(
     sets: Sequence[str] = (),
     file: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    made_for: Mapping[str, Any] | None = None,
 ) -> Config:
     """The complete configuration of a run. `flags` are Config fields, absent or None where not given.
+
+    `made_for` are the settings that the weights to start from were made for: laid over the recipe, below all wishes.
 
     Raises UsageError that names the layer and the field for anything unknown or out of bounds.
     """
@@ -39,14 +44,21 @@ def resolve(
     wished = {name: value for _, values in layers for name, value in values.items()}
     budgeted = _one_budget(layers, wished)
     try:
-        name, scale = str(wished.get("recipe") or "fast"), str(wished.get("scale") or "auto")
-        base = recipe(name, wished.get("model"), scale).model_dump()
-        config = Config.model_validate(base | budgeted)
+        config = Config.model_validate(_base(wished, made_for or {}) | budgeted)
     except ValidationError as error:
         raise _named_error(error, layers) from None
     if config.split:
         parse_fractions(config.split)  # a split that makes no sense is told before a photo is read
     return config
+
+
+def _base(wished: Mapping[str, Any], made_for: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe, and over it what the weights were made for; of another model, only what is not of its network."""
+    name = str(wished.get("recipe") or ("finetune" if wished.get("weights") else "fast"))
+    model = wished.get("model") or made_for.get("model")
+    if model != made_for.get("model"):
+        made_for = {field: value for field, value in made_for.items() if field not in NETWORK}
+    return recipe(name, model, str(wished.get("scale") or "auto")).model_dump() | dict(made_for)
 
 
 def given(flags: Mapping[str, Any], sets: Sequence[str], file: Path | None) -> set[str]:

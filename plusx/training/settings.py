@@ -22,6 +22,8 @@ class Settings:
     weight_decay: float = 0.0
     decay_norms_and_biases: bool = False
     norm_bias_rate: float = 1.0
+    input_rate: float = 1.0
+    frozen: float = 0.0
     schedule: str = "constant"
     warmup: float = 0.0
     milestones: tuple[float, ...] = ()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from plusx import keyed
 from plusx.training.averaging import Average
+from plusx.training.layers import freeze_or_thaw
 from plusx.training.optimizer import build_optimizer, set_rate
 from plusx.training.settings import Settings
 
@@ -56,6 +57,11 @@ class State:
         """The model that is validated and, in the end, kept: the average where there is one."""
         return self.average.model if self.average else self.model
 
+    @property
+    def learning(self) -> list[nn.Parameter]:
+        """The parameters that the optimizer updates, now or once they are thawed."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
 
 @dataclass(frozen=True)
 class StepResult:
@@ -86,6 +92,7 @@ def compute_gradients(state: State, batch: Batch, settings: Settings) -> StepRes
     torch.manual_seed(keyed.global_seed(settings.seed, state.step))  # for layers such as dropout
     rate = set_rate(state.optimizer, settings, state.step)
     state.model.train()
+    freeze_or_thaw(state.model, state.learning, settings, state.step)
     state.optimizer.zero_grad(set_to_none=True)
     loss, right = torch.zeros((), device=batch.images.device), torch.zeros((), device=batch.images.device)
     parts = min(settings.accumulate, len(batch.images))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from plusx import metrics, model_file
 from plusx.config import Config
 from plusx.durable import sha256_file, write_file
@@ -15,6 +17,7 @@ from plusx.errors.model_file import damaged
 from plusx.model_file import Header, ModelFile
 from plusx.run_folder import RunFolder
 from plusx.training.loop import Outcome
+from plusx.verbs import start
 from plusx.verbs.labelled import LabelledPhotos, Pixels, tested_preprocess
 from plusx.verbs.network import network_arguments
 from plusx.verbs.testing import probabilities, views_of
@@ -56,8 +59,9 @@ def finish(
         config=config.model_dump(mode="json"),
         step=outcome.kept_step,
     )
-    seen = [h for h, name in zip(photos.hashes, photos.splits, strict=True) if name != "test"]
-    model = model_file.to_bytes(ModelFile(header, as_arrays(outcome.model), model_file.seen_hashes(seen)))
+    used = [h for h, name in zip(photos.hashes, photos.splits, strict=True) if name != "test"]
+    seen = np.union1d(model_file.seen_hashes(used), start.seen(run))
+    model = model_file.to_bytes(ModelFile(header, as_arrays(outcome.model), seen))
     run.write("metrics", figures | {"model_sha256": hashlib.sha256(model).hexdigest()})
     write_file(run.model, model)  # last: a run with a model is finished
     return read_trained(run)

@@ -82,9 +82,10 @@ def seconds_per_step(network: Normalised, config: Config, batches: Batches) -> d
     """Seconds of an undisturbed training step at every size of the recipe, reading and augmentation included.
 
     The sizes take turns in `batches`, on a copy of the network, and the second fastest step of each counts:
-    other work on the machine only adds time, and a plan is revised on the way.
+    other work on the machine only adds time, and a plan is revised on the way. A frozen network is timed as it
+    will be when it is thawed.
     """
-    settings = Settings.of(config.model_dump(), total_steps=10_000, steps_per_epoch=100)
+    settings = Settings.of(config.model_dump() | {"frozen": 0.0}, total_steps=10_000, steps_per_epoch=100)
     state = State.fresh(copy.deepcopy(network), settings)
     sizes = [size for _, size in training_sizes(config)]
     seconds: dict[int, list[float]] = {size: [] for size in sizes}

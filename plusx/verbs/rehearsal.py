@@ -54,6 +54,6 @@ def started_network(config: Config, batches: Batches, device: torch.device) -> N
 
 def start(config: Config, batches: Batches, device: torch.device) -> tuple[State, Settings]:
     """A training of the recipe's network that could begin."""
-    values: dict[str, Any] = config.model_dump()
+    values: dict[str, Any] = config.model_dump() | {"frozen": 0.0}
     settings = Settings.of(values, total_steps=1_000_000, steps_per_epoch=batches.steps_per_epoch)
     return State.fresh(started_network(config, batches, device), settings), settings

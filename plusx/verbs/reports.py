@@ -42,4 +42,11 @@ class Planned:
     config: Config
 
 
-TrainEvent = Event | Decoding | Built | Planned
+@dataclass(frozen=True)
+class Started:
+    """Weights lie in the network; `text` says what matched, in one line."""
+
+    text: str
+
+
+TrainEvent = Event | Decoding | Built | Planned | Started

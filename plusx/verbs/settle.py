@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import closing
+from typing import Any
 
 import torch
 
 from plusx.config import Config
-from plusx.errors import usage
+from plusx.errors import transfer, usage
 from plusx.recipes import plan as planning
 from plusx.recipes.plan import Plan
 from plusx.recipes.recipe import ENOUGH_EPOCHS, SCALES
@@ -23,12 +25,20 @@ from plusx.verbs.wish import Wish
 CPU_BUDGET, GPU_BUDGET = 600.0, 120.0
 
 
-def wished(wish: Wish) -> Config:
-    """The resolved settings. Raises UsageError for what cannot be, before any photo is looked at."""
-    config = resolve(wish.flags, sets=wish.sets, file=wish.file)
+def wished(wish: Wish, made_for: Mapping[str, Any] | None = None) -> Config:
+    """The resolved settings; those that weights were `made_for` lie below all wishes.
+
+    Raises UsageError for what cannot be, before any photo is looked at.
+    """
+    config = resolve(wish.flags, sets=wish.sets, file=wish.file, made_for=made_for)
     if config.tensorboard:
         require_tensorboard()
-    return config if wish.plan is None else _of_the_plan(wish, planning.read_plan(wish.plan))
+    if config.frozen and config.weights is None:
+        raise transfer.frozen_without_weights()
+    if wish.plan is not None:
+        config = _of_the_plan(wish, planning.read_plan(wish.plan), made_for)
+    fixed = config.weights is not None and config.scale == "auto"  # weights have one network
+    return config.model_copy(update={"scale": "small"}) if fixed else config
 
 
 def budgeted(config: Config, device: torch.device) -> Config:
@@ -83,11 +93,11 @@ def _scaled(config: Config, wish: Wish, scale: str) -> Config:
     return resolved.model_copy(update={"time": config.time, "epochs": config.epochs})
 
 
-def _of_the_plan(wish: Wish, plan: Plan) -> Config:
+def _of_the_plan(wish: Wish, plan: Plan, made_for: Mapping[str, Any] | None) -> Config:
     """The settings that the plan was made for. Raises UsageError where another budget was asked for."""
     named = given(wish.flags, wish.sets, wish.file)
     flags = dict(wish.flags) if "scale" in named or plan.scale is None else {**wish.flags, "scale": plan.scale}
-    config = resolve(flags, sets=wish.sets, file=wish.file)
+    config = resolve(flags, sets=wish.sets, file=wish.file, made_for=made_for)
     budget = plan.budget()
     for name in named & {"time", "epochs"}:
         if getattr(config, name) != budget[name]:

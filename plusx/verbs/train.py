@@ -20,6 +20,7 @@ from plusx.errors import data as data_errors
 from plusx.errors import model_file as model_errors
 from plusx.errors import usage
 from plusx.errors.training import interrupted_run
+from plusx.model_file import short_hash
 from plusx.models.normalise import Normalised
 from plusx.recipes import plan as planning
 from plusx.recipes.plan import Plan
@@ -31,16 +32,17 @@ from plusx.training.interrupt import leaving
 from plusx.training.loop import Outcome, Paths, Training, Validate, fit
 from plusx.training.settings import Settings
 from plusx.training.step import State
-from plusx.verbs import labelled
+from plusx.verbs import labelled, start
 from plusx.verbs.board import Board
 from plusx.verbs.finish import Trained, finish, read_trained
 from plusx.verbs.labelled import LabelledPhotos, Pixels
 from plusx.verbs.network import build_network, refuse_network, whiten
 from plusx.verbs.pace import Pacer
 from plusx.verbs.planned import make_plan
-from plusx.verbs.reports import Built, Decoding, Planned, TrainEvent
+from plusx.verbs.reports import Built, Decoding, Planned, Started, TrainEvent
 from plusx.verbs.session import Decoded, Session, batches_of, prepared_device
 from plusx.verbs.settle import at_scale, budgeted, wished
+from plusx.verbs.start import Weights
 from plusx.verbs.testing import validator
 from plusx.verbs.weights import save_weights
 from plusx.verbs.wish import Wish
@@ -67,6 +69,8 @@ def _start(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Trai
     """A new run: everything that can be refused is, then its folder is made, then it is trained."""
     config = wished(wish)
     refuse_taken(wish.out)
+    weights = start.find(config.weights) if config.weights else None
+    config = wished(wish, weights.settings) if weights else config
     device = prepared_device(config)
     refuse_network(config)
     config = budgeted(config, device)
@@ -76,9 +80,12 @@ def _start(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Trai
     session = Session(tuple(data), config, device, begun, listen)
     with closing(_decode(session, photos, wish)) as decoded:
         network = build_network(session.config, len(photos.listing.classes), device)
+        report = _load(network, weights, session, photos)
         plan = make_plan(session, wish.plan, network, photos, decoded)
         run = create(wish.out, _run_name(data, session.config))
         with run.lock():
+            if weights and report:
+                start.record(run, weights, report)
             _write_start(run, session, photos, decoded, plan)
             return _train(session, run, photos, decoded, network, plan)
 
@@ -101,7 +108,29 @@ def _resume(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Tra
         labelled.refuse_changed(run.split, photos)
         with closing(_decode(session, photos, wish)) as decoded:
             network = build_network(config, len(photos.listing.classes), session.device)
+            if not checkpoint.found(run.checkpoints):
+                _load(network, start.find_again(run), session, photos)
             return _train(session, run, photos, decoded, network, planning.read_plan(run.plan))
+
+
+def _load(
+    network: Normalised, weights: Weights | None, session: Session, photos: LabelledPhotos
+) -> start.Report | None:
+    """Lay the weights, if any, into the network, and tell what became of them."""
+    if weights is None:
+        return None
+    report = start.load(network, weights, photos.listing.classes, session.config.model)
+    session.listen(Started(report.line()))
+    validated = {short_hash(photos.hashes[row]) for row in photos.rows("val")}
+    known = len(validated.intersection(weights.seen))
+    if known:
+        session.listen(
+            Notice(
+                f"The weights were trained or chosen on {known:,} of the {len(validated):,} validation photos, "
+                "which flatters validation; `plusx evaluate` leaves such photos out of the test."
+            )
+        )
+    return report
 
 
 def _tell_conflicts(photos: LabelledPhotos, listen: Callable[[TrainEvent], None]) -> None:
@@ -228,8 +257,8 @@ def _fit(
     paths = Paths(run.path, _resume_command(run))
     board = Board(run.path, wanted=session.config.tensorboard)
     with closing(batches_of(session, photos, decoded.training, pacer.size_at)) as batches, closing(board):
-        if not checkpoint.found(run.checkpoints):  # else the checkpoint holds the filters
-            whiten(network, batches)
+        if not checkpoint.found(run.checkpoints) and start.waits_for_whitening(run, network):
+            whiten(network, batches)  # later the checkpoint holds the filters
         training = Training(State.fresh(network, settings), settings, paths, _listener(session, run, board))
         training.resume()
         board.open(training.state.step)

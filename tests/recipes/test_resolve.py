@@ -64,7 +64,7 @@ def test_durations_are_read(text: str | float, expected: float) -> None:
         (
             {"recipe": "textbok"},
             {},
-            "There is no recipe 'textbok'; the recipes are best, fast, textbook. Did you mean textbook?",
+            "There is no recipe 'textbok'; the recipes are best, fast, finetune, textbook. Did you mean textbook?",
         ),
         (
             {},
