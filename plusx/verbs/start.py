@@ -218,7 +218,6 @@ def _refuse_misfits(found: Match, ours: Mapping[str, Tensor], weights: Weights, 
             raise sentences.not_finite(weights.path, other)
 
 
-
 def _shape(value: Tensor) -> str:
     return " x ".join(map(str, value.shape)) or "one number"
 

@@ -24,8 +24,8 @@ from plusx.verbs.predict import Row
 from tests.verbs.conftest import SETS, fill
 
 FLAGS = [
-    *("data", "recipe", "model", "weights", "time", "epochs", "size", "batch_size", "split", "skip_bad", "seed", "device"),
-    *("out", "resume", "plan", "config", "set_", "json", "quiet", "verbose"),
+    *("data", "recipe", "model", "weights", "time", "epochs", "size", "batch_size", "split", "skip_bad", "seed"),
+    *("device", "out", "resume", "plan", "config", "set_", "json", "quiet", "verbose"),
 ]
 
 
@@ -58,7 +58,11 @@ def test_every_verb_has_help_that_explains_every_flag(verb: str, capsys: pytest.
         (["train", "/nowhere/at/all"], 3, "/nowhere/at/all does not exist"),
         (["train", "."], 3, "plusx: . holds no photos: expected a folder with one folder per class"),
         (["train", "--resume"], 2, "--resume needs the run folder it continues: add --out runs/NAME"),
-        (["train", ".", "--recipe", "slow"], 2, "There is no recipe 'slow'; the recipes are best, fast, finetune, textbook."),
+        (
+            ["train", ".", "--recipe", "slow"],
+            2,
+            "There is no recipe 'slow'; the recipes are best, fast, finetune, textbook.",
+        ),
         (["evaluate", "/nowhere"], 4, "There is no /nowhere; expected a model.safetensors of plusx"),
         (["predict", "/nowhere", "--jsn"], 2, "There is no option or file --jsn. Did you mean --json? `plusx predict"),
         (["predict", "/nowhere", "x.jpg"], 4, "There is no /nowhere; expected a model.safetensors of plusx"),

@@ -75,7 +75,9 @@ def test_the_average_beside_the_weights_is_not_taken_for_them() -> None:
     assert set(found.pairs.values()) == {f"model.{name}" for name in found.pairs}
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet20", "resnet18-3x3", "plain18", "vgg16-bn"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet34", "resnet50", "resnet20", "resnet18-3x3", "plain18", "vgg16-bn"]
+)
 def test_the_network_that_tensors_were_made_for_is_recognised(name: str) -> None:
     with torch.device("meta"):
         theirs = shapes(create_model(name, 1000))
