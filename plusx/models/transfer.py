@@ -98,8 +98,9 @@ def _readings(name: str) -> Iterator[str]:
 
 
 def _fits(ours: Shape, theirs: Shape) -> bool:
-    """Equal, or a convolution over the whole map in the place of a fully connected layer."""
-    return ours == theirs or (len(theirs) == 4 and ours == (theirs[0], prod(theirs[1:])))
+    """Equal; or one number as a list of one; or a convolution over the whole map for a fully connected layer."""
+    as_linear = len(theirs) == 4 and ours == (theirs[0], prod(theirs[1:]))
+    return ours == theirs or (ours, theirs) == ((), (1,)) or as_linear
 
 
 def _share(pairs: Collection[str], sizes: Mapping[str, int]) -> float:

@@ -164,7 +164,7 @@ def _read(source: str, path: Path, settings: Mapping[str, Any] | None) -> Weight
         raise sentences.foreign(path, kind)
     try:
         tensors = safetensors.torch.load(data)
-        with safetensors.safe_open(path, "pt") as opened:  # type: ignore[no-untyped-call]
+        with safetensors.safe_open(path, "pt") as opened:
             ours = model_file.KEY in (opened.metadata() or {})
     except (safetensors.SafetensorError, ValueError, KeyError, OSError) as error:
         raise sentences.damaged(path, " ".join(str(error).split())) from None
