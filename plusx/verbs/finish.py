@@ -17,6 +17,7 @@ from plusx.run_folder import RunFolder
 from plusx.training.loop import Outcome
 from plusx.verbs.labelled import LabelledPhotos, Pixels, tested_preprocess
 from plusx.verbs.network import network_arguments
+from plusx.verbs.session import Decoded
 from plusx.verbs.testing import probabilities
 from plusx.verbs.weights import as_arrays
 
@@ -34,9 +35,7 @@ class Trained:
         return {"run": str(self.run), "model": str(self.model), **self.metrics}
 
 
-def finish(
-    run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outcome, validation: Pixels | None
-) -> Trained:
+def finish(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outcome, decoded: Decoded) -> Trained:
     """Measure the kept weights on all of validation, write metrics.json, then the model file: the run is finished."""
     views = views_of(config)
     figures: dict[str, Any] = {
@@ -44,7 +43,7 @@ def finish(
         "kept_step": outcome.kept_step,
         "stopped_early": outcome.stopped_early,
         "data_fingerprint": photos.fingerprint,
-        "validation": _validation(photos, outcome, validation, config),
+        "validation": _validation(photos, outcome, decoded.validation, config),
     }
     header = Header(
         classes=photos.listing.classes,
@@ -56,8 +55,8 @@ def finish(
         config=config.model_dump(mode="json"),
         step=outcome.kept_step,
     )
-    seen = [h for h, name in zip(photos.hashes, photos.splits, strict=True) if name != "test"]
-    model = model_file.to_bytes(ModelFile(header, as_arrays(outcome.model), model_file.seen_hashes(seen)))
+    seen = model_file.seen_hashes(_seen(photos, decoded))
+    model = model_file.to_bytes(ModelFile(header, as_arrays(outcome.model), seen))
     run.write("metrics", figures | {"model_sha256": hashlib.sha256(model).hexdigest()})
     write_file(run.model, model)  # last: a run with a model is finished
     return read_trained(run)
@@ -74,6 +73,13 @@ def read_trained(run: RunFolder) -> Trained:
 def views_of(config: Config) -> tuple[str, ...]:
     """Test-time views of the model file."""
     return ("identity", "flip") if config.flip_views else ("identity",)
+
+
+def _seen(photos: LabelledPhotos, decoded: Decoded) -> list[str]:
+    """SHA-256 of every photo trained or chosen on: what could not be read was neither."""
+    rows = zip(photos.listing.photos, photos.hashes, photos.splits, strict=True)
+    bad = {name for name, _ in decoded.bad}
+    return [sha256 for photo, sha256, where in rows if where != "test" and photo.name not in bad]
 
 
 def _validation(

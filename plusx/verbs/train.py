@@ -135,7 +135,7 @@ def _train(
     session.listen(Planned(plan, session.config))
     with leaving(lambda: interrupted_run(run.path, _resume_command(run))):
         outcome = _fit(session, run, photos, decoded, network, plan)
-        return finish(run, session.config, photos, outcome, decoded.validation)
+        return finish(run, session.config, photos, outcome, decoded)
 
 
 def _resume_command(run: RunFolder) -> str:
