@@ -84,7 +84,7 @@ def fingerprint(hashes: Sequence[str], labels: Sequence[int]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One line of split.csv."""
 
