@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import growth
+import startup
 import time_to_accuracy
 
 Lines = list[dict[str, Any]]
@@ -64,6 +66,21 @@ REPORTS = (
         "for testing, by content, and nothing chosen on it.",
         "python benchmarks/time_to_accuracy.py 'dogs-vs-cats/*.tar' WORK --times 3m 5m 10m --seeds 0 1 2",
         time_to_accuracy.table,
+    ),
+    Report(
+        "growth",
+        "Growth",
+        "What a photo costs when there are more of them: distinct tiny pictures in tars of ten thousand, each stage in "
+        "a process of its own after what it builds on, median of the rounds; the peak is that of the whole process.",
+        "python benchmarks/growth.py WORK --photos 1000 10000 100000 1000000",
+        growth.table,
+    ),
+    Report(
+        "startup",
+        "Start",
+        "Seconds of a whole process, median and quartiles, started in turn with what it is compared with.",
+        "python benchmarks/startup.py MODEL PHOTO --rounds 15 --out benchmarks/results/startup.jsonl",
+        startup.table,
     ),
 )
 

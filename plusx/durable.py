@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,14 @@ def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_lines(lines: Iterable[str]) -> str:
+    """Hexadecimal SHA-256 of lines of text with newlines between them, which are never all in memory."""
+    digest = hashlib.sha256()
+    for number, line in enumerate(lines):
+        digest.update(b"\n" * (number > 0) + line.encode())
+    return digest.hexdigest()
 
 
 def require_space(folder: Path, needed: int) -> None:

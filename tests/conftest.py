@@ -10,15 +10,21 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads of one would stall the others
 
 ROOT = Path(__file__).parents[1]
+PHOTOS = Path(os.environ.get("PLUSX_PHOTOS", ROOT.parent / "shared" / "data"))
 
 
 @pytest.fixture
 def photos() -> Path:
     """The folder of real photos, or a skip that says how to name one."""
-    folder = Path(os.environ.get("PLUSX_PHOTOS", ROOT.parent / "shared" / "data"))
-    if not (folder / "dogs-vs-cats").is_dir():
+    if not (PHOTOS / "dogs-vs-cats").is_dir():
         pytest.skip("no real photos here: set PLUSX_PHOTOS to a folder that holds dogs-vs-cats/train-0.tar")
-    return folder
+    return PHOTOS
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PLUSX_PHOTOS is read by now, and no setting that plusx knows."""
+    monkeypatch.delenv("PLUSX_PHOTOS", raising=False)
 
 
 @pytest.fixture(autouse=True)

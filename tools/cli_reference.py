@@ -20,8 +20,9 @@ FIELD = re.compile(r"^    (?P<name>\w+): (?P<type>.+?) = .*?(?:  # (?P<comment>.
 
 ENVIRONMENT = """## Environment
 
-`PLUSX_KEY=value` sets a setting. `PLUSX_CACHE_GB` bounds the cache of decoded photos (20), which lies in
-`$XDG_CACHE_HOME/plusx`, else `~/.cache/plusx`. `PLUSX_TRACE=1` prints the stack trace of a fault of plusx itself.
+`PLUSX_KEY=value` sets a setting; a name of that kind which is no setting is refused. `PLUSX_CACHE_GB` bounds the
+cache of decoded photos (20), which lies in `$XDG_CACHE_HOME/plusx`, else `~/.cache/plusx`. `PLUSX_TRACE=1` prints
+the stack trace of a fault of plusx itself.
 `NO_COLOR` is respected. `OMP_NUM_THREADS` sets the threads of a training."""
 
 INTRODUCTION = """# Command line

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from plusx.cli.flags import Device, Switch, Whole
+from plusx.cli.flags import Device, Quiet, Switch, Verbose, Whole
 
 TEXT = frozenset({".csv", ".json", ".txt", ".tsv"})
-FLAGS = ("--json", "--csv", "--kaggle", "--strict", "--out", "--device", "--batch-size")
+FLAGS = ("--json", "--csv", "--kaggle", "--strict", "--out", "--device", "--batch-size", "--quiet", "--verbose")
 
 if TYPE_CHECKING:
-    from plusx.verbs.predict import Row
+    from plusx.verbs.predict import Row, Tally
 
 
 def predict(
@@ -29,6 +31,8 @@ def predict(
     out: Path | None = None,
     device: Device = "auto",
     batch_size: Whole = 64,
+    quiet: Quiet = False,
+    verbose: Annotated[Verbose, Parameter(help="Print more: which model answers, and how long that took.")] = False,
 ) -> int:
     """Answer for photos, folders or archives: one row for each, error rows included.
 
@@ -57,11 +61,38 @@ def predict(
 
     listed = list(_listed(paths))
     _refuse_overwriting(out, [model, *listed])
-    rows = predict(model, listed, device=device, batch_size=batch_size)
     tally = Tally()
     chosen = [name for name, given in (("json", json), ("csv", csv), ("kaggle", kaggle)) if given]
-    _write(tally.counted(rows), chosen, out)
+    with _progress(shown=out is not None and not quiet) as progress:
+        rows = predict(model, listed, device=device, batch_size=batch_size, on_progress=progress)
+        _write(tally.counted(rows), chosen, out)
+    if not quiet:
+        _remark(tally, model if verbose else None)
     return tally.exit_code(strict)
+
+
+@contextmanager
+def _progress(*, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress callback where the answers go to a file; on a terminal they show by themselves how far they are."""
+    if not shown:
+        yield None
+        return
+    from plusx.cli.terminal import console, counting
+
+    with counting(console(), "predicting") as progress:
+        yield progress
+
+
+def _remark(tally: Tally, model: Path | None) -> None:
+    """Say how many rows are errors and, of a `model`, what it is and how long everything took."""
+    from plusx.cli.run import STARTED
+    from plusx.verbs.predict import described
+
+    said = [f"{tally.bad:,} of {tally.good + tally.bad:,} could not be read; their rows say why."] if tally.bad else []
+    if model is not None:
+        said.append(described(model))
+        said.append(f"answers: {tally.good:,}, in {time.monotonic() - STARTED:.1f} s")
+    sys.stderr.write("".join(f"{line}\n" for line in said))
 
 
 def _refuse_overwriting(out: Path | None, read: Iterable[str | Path]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
+import itertools
 import json
 import math
 import os
@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plusx.data.source import Photo
-from plusx.durable import TEMPORARY, locked, write_json
+from plusx.durable import TEMPORARY, locked, sha256_lines, write_json
 from plusx.errors import DiskError
 from plusx.errors import cache as sentences
 from plusx.images.decode import BadPhoto
@@ -198,8 +198,7 @@ def clear() -> int:
 
 
 def _key(hashes: Sequence[str], preprocess: Preprocess) -> str:
-    text = "\n".join((str(FORMAT), preprocess.key(), *hashes))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return sha256_lines(itertools.chain((str(FORMAT), preprocess.key()), hashes))[:32]
 
 
 def _lock(key: str) -> Path:

@@ -9,6 +9,8 @@ Every layout is first a flat list of named files (on disk or inside tars) and th
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import glob
 import hashlib
 import io
@@ -53,6 +55,19 @@ class Listing:
     has_splits: bool
 
 
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the cyclic garbage collector, which would look again and again through millions of objects that stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@uncollected()
 def scan(data: str | Path | Sequence[str | Path], *, trainable: bool = True) -> Listing:
     """The listing of DATA: a folder, a tar, a glob, a CSV, or several of them.
 
@@ -77,6 +92,7 @@ def scan(data: str | Path | Sequence[str | Path], *, trainable: bool = True) -> 
     return Listing(root, classes, photos, labelled.junk, has_splits)
 
 
+@uncollected()
 def walk(paths: Iterable[str | Path]) -> list[Photo]:
     """Photos without labels, for predicting: files as given, folders and tars walked in sorted order.
 
@@ -86,6 +102,7 @@ def walk(paths: Iterable[str | Path]) -> list[Photo]:
     return [photo for path in paths for photo in _walked(os.fspath(path))]
 
 
+@uncollected()
 def content_hashes(photos: Sequence[Photo]) -> list[str]:
     """SHA-256 of each photo's bytes, in hexadecimal; of a photo that cannot be read, one of its name.
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import statistics
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from plusx.data.source import Listing, Photo, content_hashes, scan
 from plusx.errors import DataError
-from plusx.images.decode import BadPhoto, Facts
+from plusx.images.decode import BadPhoto
 from plusx.images.pool import DecodePool
 from plusx.images.preprocess import Preprocess
 
@@ -115,14 +116,14 @@ def check(
     """
     listing, unusable = _scan(data)
     hashes = content_hashes(listing.photos)
-    facts, bad = _survey(listing.photos, workers, on_progress)
-    conflicts, across, within = _equal_photos(listing, hashes, sorted(facts))
+    widths, heights, bad = _survey(listing.photos, workers, on_progress)
+    conflicts, across, within = _equal_photos(listing, hashes, bad)
     return CheckReport(
         data=listing.root,
         classes=listing.classes,
         photos=len(listing.photos),
         counts=_counts(listing),
-        sizes=_sizes(facts.values()),
+        sizes=Sizes(_spread(widths), _spread(heights)) if widths else None,
         unusable=unusable,
         unreadable=tuple(Unreadable(listing.photos[i].name, why.code, why.reason) for i, why in sorted(bad.items())),
         conflicts=conflicts,
@@ -141,52 +142,53 @@ def _scan(data: str | Path | Sequence[str | Path]) -> tuple[Listing, str | None]
 
 def _survey(
     photos: Sequence[Photo], workers: int | None, on_progress: Progress | None
-) -> tuple[dict[int, Facts], dict[int, BadPhoto]]:
-    """What every readable photo states of itself, and why the others cannot be read, by position."""
-    facts: dict[int, Facts] = {}
+) -> tuple[Sequence[int], Sequence[int], dict[int, BadPhoto]]:
+    """Widths and heights of the readable photos, and why the others cannot be read, by position."""
+    widths, heights = array("I"), array("I")  # of a million photos: numbers alone, no objects
     bad: dict[int, BadPhoto] = {}
     with DecodePool(_SMALL, workers=workers) as pool:
         for done, (index, answer) in enumerate(pool.survey(photo.source for photo in photos), start=1):
             if isinstance(answer, BadPhoto):
                 bad[index] = answer
             else:
-                facts[index] = answer
+                widths.append(answer.width)
+                heights.append(answer.height)
             if on_progress is not None:
                 on_progress(done, len(photos))
-    return facts, bad
+    return widths, heights, bad
 
 
 def _equal_photos(
-    listing: Listing, hashes: Sequence[str], good: Sequence[int]
+    listing: Listing, hashes: Sequence[str], bad: Container[int]
 ) -> tuple[tuple[tuple[str, ...], ...], ...]:
     """Groups of equal photos: with different labels, across splits, and the rest; the first two can overlap."""
-    groups: dict[str, list[Photo]] = defaultdict(list)
-    for i in good:
-        groups[hashes[i]].append(listing.photos[i])
     conflicts: list[tuple[str, ...]] = []
     across: list[tuple[str, ...]] = []
     within: list[tuple[str, ...]] = []
-    for group in groups.values():
-        if len(group) > 1:
-            names = tuple(photo.name for photo in group)
-            torn = len({photo.label for photo in group}) > 1
-            parted = len({photo.split for photo in group}) > 1
-            conflicts += [names] * torn
-            across += [names] * parted
-            within += [names] * (not torn and not parted)
+    for group in _groups_of_equals(listing, hashes, bad):
+        names = tuple(photo.name for photo in group)
+        torn = len({photo.label for photo in group}) > 1
+        parted = len({photo.split for photo in group}) > 1
+        conflicts += [names] * torn
+        across += [names] * parted
+        within += [names] * (not torn and not parted)
     return tuple(conflicts), tuple(across), tuple(within)
+
+
+def _groups_of_equals(listing: Listing, hashes: Sequence[str], bad: Container[int]) -> Iterable[list[Photo]]:
+    """The readable photos whose bytes another one has too; nearly all are alone and get no list of their own."""
+    counts = Counter(h for i, h in enumerate(hashes) if i not in bad)
+    groups: dict[str, list[Photo]] = defaultdict(list)
+    for i, h in enumerate(hashes):
+        if counts[h] > 1 and i not in bad:
+            groups[h].append(listing.photos[i])
+    return groups.values()
 
 
 def _counts(listing: Listing) -> dict[str, dict[str, int]]:
     counted = Counter((photo.split or "all", photo.label) for photo in listing.photos)
     splits = [name for name in ("train", "val", "test", "all") if any(split == name for split, _ in counted)]
     return {s: {name: counted[s, i] for i, name in enumerate(listing.classes)} for s in splits}
-
-
-def _sizes(facts: Collection[Facts]) -> Sizes | None:
-    if not facts:
-        return None
-    return Sizes(_spread([f.width for f in facts]), _spread([f.height for f in facts]))
 
 
 def _spread(values: Sequence[int]) -> tuple[int, int, int]:

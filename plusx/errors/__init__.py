@@ -77,7 +77,8 @@ class Interrupted(Error):
     exit_code = 75
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """' Did you mean X?' for the nearest known name, or '' where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]}?" if near else ""
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """' Did you mean X?' for the nearest known name, or '' where none is near. What all start with does not count."""
+    rests = [other.removeprefix(prefix) for other in known]
+    near = difflib.get_close_matches(name.removeprefix(prefix), rests, n=1, cutoff=0.6)
+    return f" Did you mean {prefix}{near[0]}?" if near else ""

@@ -25,6 +25,15 @@ def unknown_setting(name: str, where: str, known: Iterable[str]) -> UsageError:
     )
 
 
+def unknown_variable(name: str, known: Iterable[str], prefix: str) -> UsageError:
+    """An environment variable that plusx would own and does not know."""
+    return UsageError(
+        f"The environment sets {name}, which plusx does not know.{did_you_mean(name, known, prefix)} "
+        "docs/cli.md lists the settings; unset what is none.",
+        code="unknown-variable",
+    )
+
+
 def bad_setting(name: str, value: object, why: str, where: str) -> UsageError:
     """A field has a value of the wrong kind or out of its bounds."""
     return UsageError(f"{where} sets {name} to {value!r}: {why}.", code="bad-setting")

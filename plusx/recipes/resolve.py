@@ -17,6 +17,7 @@ from plusx.errors import usage
 from plusx.recipes.recipe import recipe
 
 _PREFIX = "PLUSX_"
+_NO_SETTINGS = ("PLUSX_CACHE_GB", "PLUSX_TRACE")  # what the cache and the command line read themselves
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 NETWORK = ("model", "width", "stem", "shortcut", "downsampling", "zero_init_residual")
@@ -103,7 +104,11 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
     names = {_PREFIX + name.upper(): name for name in Config.model_fields}
-    return {names[key]: _parsed(value) for key, value in env.items() if key in names}
+    ours = {key: value for key, value in env.items() if key.startswith(_PREFIX) and key not in _NO_SETTINGS}
+    for key in ours:
+        if key not in names:
+            raise usage.unknown_variable(key, (*names, *_NO_SETTINGS), _PREFIX)
+    return {names[key]: _parsed(value) for key, value in ours.items()}
 
 
 def _key_value(text: str) -> tuple[str, Any]:

@@ -20,6 +20,7 @@ from plusx.training.loop import Outcome
 from plusx.verbs import start
 from plusx.verbs.labelled import LabelledPhotos, Pixels, tested_preprocess
 from plusx.verbs.network import network_arguments
+from plusx.verbs.session import Decoded
 from plusx.verbs.testing import probabilities, views_of
 from plusx.verbs.weights import as_arrays
 
@@ -37,9 +38,7 @@ class Trained:
         return {"run": str(self.run), "model": str(self.model), **self.metrics}
 
 
-def finish(
-    run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outcome, validation: Pixels | None
-) -> Trained:
+def finish(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outcome, decoded: Decoded) -> Trained:
     """Measure the kept weights on all of validation, write metrics.json, then the model file: the run is finished."""
     views = views_of(config)
     figures: dict[str, Any] = {
@@ -47,7 +46,7 @@ def finish(
         "kept_step": outcome.kept_step,
         "stopped_early": outcome.stopped_early,
         "data_fingerprint": photos.fingerprint,
-        "validation": _validation(photos, outcome, validation, config),
+        "validation": _validation(photos, outcome, decoded.validation, config),
     }
     header = Header(
         classes=photos.listing.classes,
@@ -59,8 +58,7 @@ def finish(
         config=config.model_dump(mode="json"),
         step=outcome.kept_step,
     )
-    used = [h for h, name in zip(photos.hashes, photos.splits, strict=True) if name != "test"]
-    seen = np.union1d(model_file.seen_hashes(used), start.seen(run))
+    seen = np.union1d(model_file.seen_hashes(_used(photos, decoded)), start.seen(run))
     model = model_file.to_bytes(ModelFile(header, as_arrays(outcome.model), seen))
     run.write("metrics", figures | {"model_sha256": hashlib.sha256(model).hexdigest()})
     write_file(run.model, model)  # last: a run with a model is finished
@@ -73,6 +71,13 @@ def read_trained(run: RunFolder) -> Trained:
     if metrics.get("model_sha256") != sha256_file(run.model):
         raise damaged(run.model, "its bytes are not those that were written when the run ended")
     return Trained(run.path, run.model, metrics)
+
+
+def _used(photos: LabelledPhotos, decoded: Decoded) -> list[str]:
+    """SHA-256 of every photo trained or chosen on: what could not be read was neither."""
+    rows = zip(photos.listing.photos, photos.hashes, photos.splits, strict=True)
+    bad = {name for name, _ in decoded.bad}
+    return [sha256 for photo, sha256, where in rows if where != "test" and photo.name not in bad]
 
 
 def _validation(

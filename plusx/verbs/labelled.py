@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -128,9 +128,9 @@ def split_rows(photos: LabelledPhotos) -> list[split.Row]:
 def refuse_changed(path: Path, photos: LabelledPhotos) -> None:
     """Raise DataError where DATA is not what split.csv recorded when the run was started."""
     recorded, found = split.read_split_csv(path), split_rows(photos)
-    before, now = ({replace(row, split="") for row in rows} for rows in (recorded, found))
+    before, now = ({(row.path, row.label, row.sha256) for row in rows} for rows in (recorded, found))
     if before != now:  # which split they would now go to follows from that, and is no fault of its own
-        example = min((before - now) or (now - before), key=lambda row: row.path).path
+        example, *_ = min((before - now) or (now - before))
         raise use_errors.changed(photos.listing.root, len(now - before), len(before - now), example)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,8 +14,11 @@ from plusx.classifier import Classifier, Prediction
 from plusx.data.source import Photo, walk
 from plusx.errors import use as sentences
 from plusx.images.decode import BadPhoto
+from plusx.model_file import read_header
+from plusx.run_folder import model_path
 
 COLUMNS = ("path", "label", "probability", "probabilities", "answer", "error")
+Progress = Callable[[int, int], None]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that starts so
 
 
@@ -57,23 +60,39 @@ def predict(
     device: str = "auto",
     workers: int | None = None,
     batch_size: int = 64,
+    on_progress: Progress | None = None,
 ) -> Iterator[Row]:
-    """Rows for photos, folders, globs and tars, in their order. A photo that cannot be read is a row with an error."""
+    """Rows for photos, folders, globs and tars, in their order. A photo that cannot be read is a row with an error.
+
+    `on_progress` hears (photos done, all photos).
+    """
     if not paths:
         raise sentences.no_paths()
     classifier = Classifier.load(model, device=device)
     photos = walk(paths)
     if not photos:
         raise sentences.nothing_found(" ".join(map(str, paths)))
-    return _rows(classifier, photos, workers, batch_size)
+    results = classifier.predict_many([photo.source for photo in photos], workers=workers, batch_size=batch_size)
+    return _rows(photos, results, on_progress)
 
 
-def _rows(classifier: Classifier, photos: Sequence[Photo], workers: int | None, batch_size: int) -> Iterator[Row]:
+def described(model: str | Path) -> str:
+    """What a model file or run folder is, in a line."""
+    header = read_header(model_path(Path(model)))
+    network, size = header.network.get("name"), header.preprocess.crop
+    views = " and ".join(header.views)
+    return f"{model}: {network}, step {header.step:,}, {size} px, views {views}, classes {', '.join(header.classes)}"
+
+
+def _rows(
+    photos: Sequence[Photo], results: Iterable[tuple[int, Prediction | BadPhoto]], on_progress: Progress | None
+) -> Iterator[Row]:
     """Answers come as they are decoded and leave in the order of the photos."""
     waiting: dict[int, Row] = {}
     following = 0
-    sources = [photo.source for photo in photos]
-    for place, result in classifier.predict_many(sources, workers=workers, batch_size=batch_size):
+    for done, (place, result) in enumerate(results, start=1):
+        if on_progress is not None:
+            on_progress(done, len(photos))
         waiting[place] = _row(photos[place].name, result)
         while following in waiting:
             yield waiting.pop(following)

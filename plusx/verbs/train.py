@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -135,14 +134,12 @@ def _load(
 
 def _tell_conflicts(photos: LabelledPhotos, listen: Callable[[TrainEvent], None]) -> None:
     """Say where one photo lies in two classes: both cannot be right, and which one is, only people know."""
-    labels: dict[str, set[int | None]] = defaultdict(set)
-    for photo, sha256 in zip(photos.listing.photos, photos.hashes, strict=True):
-        labels[sha256].add(photo.label)
-    twice = sum(len(found) > 1 for found in labels.values())
+    first: dict[str, int | None] = {}
+    labelled_photos = zip(photos.listing.photos, photos.hashes, strict=True)
+    twice = {sha256 for photo, sha256 in labelled_photos if first.setdefault(sha256, photo.label) != photo.label}
     if twice:
-        listen(
-            Notice(f"Photos that lie in more than one class: {twice:,}. `plusx check` names them; keep one of each.")
-        )
+        said = f"Photos that lie in more than one class: {len(twice):,}. `plusx check` names them; keep one of each."
+        listen(Notice(said))
 
 
 def _write_start(run: RunFolder, session: Session, photos: LabelledPhotos, decoded: Decoded, plan: Plan) -> None:
@@ -164,7 +161,7 @@ def _train(
     session.listen(Planned(plan, session.config))
     with leaving(lambda: interrupted_run(run.path, _resume_command(run))):
         outcome = _fit(session, run, photos, decoded, network, plan)
-        return finish(run, session.config, photos, outcome, decoded.validation)
+        return finish(run, session.config, photos, outcome, decoded)
 
 
 def _resume_command(run: RunFolder) -> str:

@@ -198,6 +198,15 @@ def test_the_whole_path_from_the_command_line(
     assert run(["predict", trained["model"], "--json", "--csv", "x.jpg"]) == 2
     assert "--json and --csv ask for different outputs; give one of them." in lines(capsys)[1]
     assert run(["predict", trained["model"], "missing.jpg"]) == 3
-    assert "missing.jpg" in lines(capsys)[0]
+    out, err = lines(capsys)
+    assert "missing.jpg" in out
+    assert err == "1 of 1 could not be read; their rows say why.\n"
+    assert run(["predict", trained["model"], "missing.jpg", "-q"]) == 3
+    assert lines(capsys) == (out, "")
+    assert run(["predict", trained["model"], "stripes/lying/0.jpg", "-v"]) == 0
+    told = (
+        f"{trained['model']}: resnet20, step 4, 32 px, views identity and flip, classes lying, standing\nanswers: 1, "
+    )
+    assert lines(capsys)[1].startswith(told)
     assert run(["cache", "--clear"]) == 0
     assert "0 decoded sets, 0.0 MB" in lines(capsys)[0]

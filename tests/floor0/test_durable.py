@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import subprocess
 import sys
@@ -121,3 +122,8 @@ def test_leftovers_are_swept(tmp_path: Path) -> None:
     (tmp_path / "kept").write_bytes(b"")
     durable.sweep_temporary(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("lines", [[], ["a"], ["a", "", "ä"]])
+def test_lines_have_the_hash_of_their_text(lines: list[str]) -> None:
+    assert durable.sha256_lines(iter(lines)) == hashlib.sha256("\n".join(lines).encode()).hexdigest()

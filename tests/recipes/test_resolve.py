@@ -83,6 +83,24 @@ def test_durations_are_read(text: str | float, expected: float) -> None:
             "the environment sets flip to 'sideways': input should be 'none', 'random' or 'alternating'.",
         ),
         (
+            {},
+            {"environment": {"PLUSX_SEDE": "3", "HOME": "/"}},
+            "The environment sets PLUSX_SEDE, which plusx does not know. Did you mean PLUSX_SEED? "
+            "docs/cli.md lists the settings; unset what is none.",
+        ),
+        (
+            {},
+            {"environment": {"PLUSX_CACHE_BG": "3"}},
+            "The environment sets PLUSX_CACHE_BG, which plusx does not know. Did you mean PLUSX_CACHE_GB? "
+            "docs/cli.md lists the settings; unset what is none.",
+        ),
+        (
+            {},
+            {"environment": {"PLUSX_XYZ": "3"}},
+            "The environment sets PLUSX_XYZ, which plusx does not know. "
+            "docs/cli.md lists the settings; unset what is none.",
+        ),
+        (
             {"time": "10m", "epochs": 3},
             {},
             "--time and --epochs were both given, and only one of them can decide how long to train; leave one out.",

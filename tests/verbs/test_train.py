@@ -28,6 +28,7 @@ from plusx import durable
 from plusx.cli.run import run as cli
 from plusx.data.split import read_split_csv
 from plusx.errors import DataError, Interrupted, ModelError, RunError, UsageError
+from plusx.model_file import load
 from plusx.models import default_rate, minimum_size
 from plusx.recipes.plan import Plan
 from plusx.training.checkpoint import found, step_of
@@ -489,6 +490,18 @@ def test_photos_a_model_was_trained_on_are_left_out_of_its_test(data: Path, tmp_
         evaluate(trained.model, str(tmp_path / "new"))
     with pytest.raises(UsageError, match="is a model file and has no test photos of its own; add DATA"):
         evaluate(trained.model)
+
+
+def test_a_photo_that_could_not_be_read_was_not_trained_on(data: Path, tmp_path: Path) -> None:
+    for number in range(8):
+        (data / "lying" / f"bad{number}.jpg").write_text(f"no photo {number}")
+    trained = run(data, tmp_path / "run", epochs=1, skip_bad=True)
+    rows = read_split_csv(trained.run / "split.csv")
+    bad = [row for row in rows if "bad" in row.path]
+    assert {row.split for row in bad} >= {"train"}
+    model = load(trained.model)
+    assert not any(model.has_seen(row.sha256) for row in bad)
+    assert all(model.has_seen(row.sha256) for row in rows if row.split != "test" and row not in bad)
 
 
 def test_an_unfinished_run_has_no_model_to_use(data: Path, tmp_path: Path) -> None:
