@@ -35,7 +35,7 @@ def python_for(name: str, packages: Sequence[str], needs: Sequence[str], envs: P
     borrow(env)
     constraints = env / "constraints.txt"
     constraints.write_text("".join(f"{shared}=={version(shared)}\n" for shared in SHARED))
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-warn-conflicts"]
     subprocess.run([*pip, "--no-deps", *packages], check=True)
     subprocess.run([*pip, "--constraint", str(constraints), *needs], check=True)
     installed.write_text(wanted)

@@ -3,13 +3,13 @@
     python benchmarks/peers.py 'dogs-vs-cats/*.tar' WORK ENVS --minutes 10 --seeds 0
 
 The hours that all of it takes are printed first. Every rival is a file in `rivals/`, installed from the package index
-into an environment of its own in ENVS that borrows this interpreter's PyTorch and torchvision (`environments.py`), and
-runs in a process of its own for the minutes given, with its documented defaults and with its best sensible settings. The
-minutes begin with the process: imports and decoding count; what does not is validation and testing. plusx
-alone pays for its validation, which happens inside its `--time`. Photos whose SHA-256 starts with 0 or 1 are
-locked away for testing (`locked.py`); the accuracy is counted here, from the probabilities that a rival wrote for each
-of them. One line per run goes to benchmarks/results/peers.jsonl (with --limit, to WORK/results.jsonl), so that a
-campaign that was stopped goes on where it was; the table is printed at the end.
+into an environment of its own in ENVS that borrows this interpreter's PyTorch and torchvision (`environments.py`). It
+runs in a process of its own for the minutes given, with its documented defaults and with its best sensible settings.
+The minutes begin with the process: imports and decoding count, validation and testing do not. plusx alone pays for
+its validation, which happens inside its `--time`. Photos whose SHA-256 starts with 0 or 1 are locked away for testing
+(`locked.py`); the accuracy is counted here, from the probabilities that a rival wrote for each of them. One line per
+run goes to benchmarks/results/peers.jsonl (with --limit, to WORK/results.jsonl), so that a campaign that was stopped
+goes on where it was; the table is printed at the end.
 """
 
 from __future__ import annotations

@@ -114,3 +114,27 @@ def test_the_clock_stands_still_while_a_rival_validates(peers: Any, tmp_path: Pa
     assert journal.progress == 0.5
     found = json.loads((tmp_path / "history.jsonl").read_text())
     assert found == {"seconds": 20.0, "images": 0, "accuracy": 0.75}
+
+
+def test_the_textbook_rival_has_the_network_of_the_textbook_recipe(peers: Any) -> None:
+    import textbook
+
+    from plusx.models import create_model
+
+    def shapes(network: Any) -> list[tuple[int, ...]]:
+        return sorted(tuple(p.shape) for p in network.parameters())
+
+    assert shapes(textbook.network(2)) == shapes(create_model("resnet18-3x3", classes=2))
+
+
+def test_rates_rise_to_their_peak_and_fall_to_zero_by_the_clock(peers: Any) -> None:
+    import loop
+    import torch
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.4)
+    set_rates = loop.warm_then_cosine(optimizer, 0.1)
+    rates = []
+    for progress in (0.0, 0.05, 0.1, 0.55, 1.0):
+        set_rates(progress)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.0, 0.2, 0.4, 0.2, 0.0])
