@@ -148,6 +148,7 @@ def main() -> None:
         else:
             learn.fit_one_cycle(ENDLESS, cbs=clock)
         journal.trained(("fastai",), size=size)
+        journal.validated(float(learn.validate()[-1]))
         photos = get_image_files(trial.test)
         dl = learn.dls.test_dl(photos)
         found, _ = learn.tta(dl=dl) if trial.best else learn.get_preds(dl=dl)

@@ -76,7 +76,7 @@ def _step(recipe: Recipe, images: torch.Tensor, labels: torch.Tensor) -> None:
         logits = recipe.network(_laid_out(recipe, images))
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
     recipe.optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     recipe.optimizer.step()
 
 

@@ -25,7 +25,7 @@ PEER = {
 
 def network(classes: int) -> nn.Module:
     """The author's ResNet-18: a 3x3 stem of stride 1, no max pool, the first weights of PyTorch's layers."""
-    made = resnet18(num_classes=classes)
+    made: nn.Module = resnet18(num_classes=classes)
     made.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     made.maxpool = nn.Identity()
     for layer in made.modules():
