@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import growth
+import peers
 import startup
 import time_to_accuracy
 
@@ -81,6 +82,18 @@ REPORTS = (
         "Seconds of a whole process, median and quartiles, started in turn with what it is compared with.",
         "python benchmarks/startup.py MODEL PHOTO --rounds 15 --out benchmarks/results/startup.jsonl",
         startup.table,
+    ),
+    Report(
+        "peers",
+        "Beside what one would pick instead",
+        "The same photos of Kaggle's Dogs vs Cats at 160 px, the same cores and minutes, nothing pretrained; each with "
+        "its documented defaults and with its best sensible settings, none of them tuned on these photos. A process "
+        "has the minutes given, imports and decoding included; schedules are gone through once in that time. "
+        "The others' validation does not count, that of plusx does. One evaluator counts the accuracy, from the "
+        "probabilities each wrote for the photos that were locked away, one in eight; the times to an accuracy are by "
+        "each one's own validation, after each epoch.",
+        "python benchmarks/peers.py 'dogs-vs-cats/*.tar' WORK ENVS --minutes 10 --seeds 0",
+        peers.table,
     ),
 )
 
