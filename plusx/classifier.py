@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from plusx.errors.usage import no_batch
+from plusx.errors.usage import no_batch, unknown_precision
 from plusx.images.decode import BadPhoto, upright_rgb
 from plusx.images.pool import DecodePool, Source
 from plusx.model_file import Header, ModelFile, load
@@ -23,6 +23,7 @@ Probabilities = npt.NDArray[np.float32]
 Places = list[int]
 Photo = Image.Image | Pixels | bytes | str | os.PathLike[str]
 
+PRECISIONS = ("auto", "fp32", "bf16")
 FEW = 16  # so few photos are decoded in this process: starting workers would take longer
 
 
@@ -59,7 +60,11 @@ class Classifier:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto") -> Classifier:
-        """The classifier in a model file or run folder. Raises ModelError where there is none."""
+        """The classifier in a model file or run folder. Raises ModelError where there is none.
+
+        `precision` is "fp32", "bf16" or "auto": bf16 where the processor multiplies in it, which moves probabilities a
+        little (docs/decisions/0008-how-answers-are-computed.md).
+        """
         found = model_path(Path(path))
         return cls.of(load(found), device, found, precision)
 
@@ -67,12 +72,13 @@ class Classifier:
     def of(cls, model: ModelFile, device: str, origin: Path, precision: str = "auto") -> Classifier:
         """The classifier of a model file that is read already; `origin` names it in errors.
 
-        `precision` is "fp32", "bf16" or "auto": bf16 where the processor multiplies in it
-        (docs/decisions/0008-how-answers-are-computed.md).
+        Raises UsageError for a device that is not there and for an unknown precision.
         """
         from plusx.engines.torch_engine import TorchEngine
         from plusx.training.environment import choose_device, choose_precision
 
+        if precision not in PRECISIONS:
+            raise unknown_precision(precision, PRECISIONS)
         there = choose_device(device)
         return cls(model.header, TorchEngine(model, there, origin, choose_precision(there, precision)))
 

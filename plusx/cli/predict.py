@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from plusx.cli.flags import Device, Switch, Whole
 
 TEXT = frozenset({".csv", ".json", ".txt", ".tsv"})
-FLAGS = ("--json", "--csv", "--kaggle", "--strict", "--out", "--device", "--batch-size")
+FLAGS = ("--json", "--csv", "--kaggle", "--strict", "--out", "--device", "--batch-size", "--precision")
 
 if TYPE_CHECKING:
     from plusx.verbs.predict import Row
@@ -29,6 +29,7 @@ def predict(
     out: Path | None = None,
     device: Device = "auto",
     batch_size: Whole = 64,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
 ) -> int:
     """Answer for photos, folders or archives: one row for each, error rows included.
 
@@ -51,13 +52,15 @@ def predict(
     out
         Write there instead of to stdout.
     batch_size
-        Photos computed at once; changes nothing but speed and memory.
+        Photos in one batch; changes nothing but speed and memory.
+    precision
+        auto computes in bf16 where the processor multiplies in it: faster, probabilities move by a hundredth at most.
     """
     from plusx.verbs.predict import Tally, predict
 
     listed = list(_listed(paths))
     _refuse_overwriting(out, [model, *listed])
-    rows = predict(model, listed, device=device, batch_size=batch_size)
+    rows = predict(model, listed, device=device, batch_size=batch_size, precision=precision)
     tally = Tally()
     chosen = [name for name, given in (("json", json), ("csv", csv), ("kaggle", kaggle)) if given]
     _write(tally.counted(rows), chosen, out)

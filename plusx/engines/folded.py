@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 _X86 = ("x86_64", "AMD64")
+_USUAL_BATCH = 32
 _SUMS = (operator.add, operator.iadd)
 _OPS = ("_convolution_pointwise", "_reorder_convolution_weight")
 
@@ -46,7 +47,8 @@ def fuses(device: torch.device) -> bool:
     These operations are what `torch.compile` itself calls there; they are not documented, so they are looked for.
     """
     there = all(hasattr(torch.ops.mkldnn, name) for name in _OPS)
-    return device.type == "cpu" and platform.machine() in _X86 and torch._C.has_mkldnn and there
+    built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return device.type == "cpu" and platform.machine() in _X86 and built and there
 
 
 def fused(network: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
@@ -60,8 +62,10 @@ def fused(network: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
             _fuse_relu(network, _before_pool(node), dtype)
     graph.eliminate_dead_code()  # a convolution whose sum was fused with it
     for node in list(graph.nodes):
-        if isinstance(_module(node), nn.Conv2d):
-            _put(network, node, node, FusedConv(_module(node), dtype, "none"), node.args)
+        if isinstance(module := _module(node), nn.Conv2d):
+            _put(network, node, node, FusedConv(module, dtype, "none"), node.args)
+        elif isinstance(module, nn.MaxPool2d):
+            _put(network, node, node, SlicedMaxPool(module), node.args)
     _end_in_float32(graph)
     graph.eliminate_dead_code()
     network.delete_all_unused_submodules()
@@ -72,8 +76,7 @@ def fused(network: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
 class FusedConv(nn.Module):
     """A convolution of [B, in, H, W] -> [B, out, h, w], plus `other` where it is given, then `after` ("relu", "none").
 
-    Weights are kept in the order in which oneDNN wants them for the first batch it sees; any other batch has the same
-    answers.
+    Weights lie as oneDNN wants them for the first images it sees; others are answered for, too.
     """
 
     def __init__(self, conv: Any, dtype: torch.dtype, after: str) -> None:
@@ -82,17 +85,56 @@ class FusedConv(nn.Module):
         self.bias = None if conv.bias is None else conv.bias.detach().to(dtype)
         self.geometry = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
         self.weight = conv.weight.detach().to(dtype).contiguous(memory_format=torch.channels_last)
+        self.packed: Tensor | None = None
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """The convolution and what follows it, channels last."""
         ops = torch.ops.mkldnn._convolution_pointwise
         x = x.to(self.dtype, memory_format=torch.channels_last)
+        if self.packed is None:  # streams may do so at once, and then agree
+            shape = [_USUAL_BATCH, *x.shape[1:]]
+            self.packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self.geometry, shape)
         made: Tensor
         if other is None:
-            made = ops(x, self.weight, self.bias, *self.geometry, self.after, [], "")
+            made = ops(x, self.packed, self.bias, *self.geometry, self.after, [], "")
         else:  # H(x) = F(x) + x in one operation
-            made = ops.binary(x, other, self.weight, self.bias, *self.geometry, "add", 1.0, self.after, [], "")
+            made = ops.binary(x, other, self.packed, self.bias, *self.geometry, "add", 1.0, self.after, [], "")
         return made
+
+
+class SlicedMaxPool(nn.Module):
+    """A max pool that takes the larger of slices: PyTorch's own keeps track of places, which only training needs.
+
+    Of squares of 2 at stride 2, and of 3 at stride 2 and padding 1, both of an even height and width: the usual ones.
+    Any other is computed by `pool`.
+    """
+
+    def __init__(self, pool: nn.MaxPool2d) -> None:
+        super().__init__()
+        self.pool = pool
+        kind = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+        self.overlaps = kind == (3, 2, 1, 1)
+        self.usual = self.overlaps or kind == (2, 2, 0, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, h, w]."""
+        if not self.usual or x.shape[2] % 2 or x.shape[3] % 2:
+            pooled: Tensor = self.pool(x)
+            return pooled
+        return self._along(self._along(x, 2), 3)
+
+    def _along(self, x: Tensor, dim: int) -> Tensor:
+        """The largest of each two places along `dim`, and, where squares overlap, of the one before."""
+        odd = _every_second(x, dim, 1)
+        largest = torch.maximum(_every_second(x, dim, 0), odd)
+        if self.overlaps:
+            later = largest.narrow(dim, 1, largest.shape[dim] - 1)
+            torch.maximum(later, odd.narrow(dim, 0, later.shape[dim]), out=later)
+        return largest
+
+
+def _every_second(x: Tensor, dim: int, start: int) -> Tensor:
+    return x[:, :, start::2] if dim == 2 else x[:, :, :, start::2]
 
 
 class _Tracer(fx.Tracer):

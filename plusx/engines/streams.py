@@ -1,4 +1,4 @@
-"""Batches computed side by side, each by a thread of its own."""
+"""Batches computed side by side, each by threads of its own."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ Answer = TypeVar("Answer")
 def side_by_side(
     compute: Callable[[Batch], Answer], batches: Iterable[tuple[Key, Batch]], streams: int
 ) -> Iterator[tuple[Key, Answer]]:
-    """(key, compute(batch)) for every batch, in order; `streams` are computed at a time, each by one thread.
+    """(key, compute(batch)) for every batch, in order; `streams` are computed at a time, each by its share of threads.
 
-    No thread waits for another within a layer, so none is idle, and none spins while others decode photos. At most
+    Where that is one thread, none waits for another within a layer, and none spins while others decode photos. At most
     `streams` + 1 batches are read ahead of the answers.
     """
     threads, waiting = torch.get_num_threads(), deque[tuple[Key, Future[Answer]]]()
-    with ThreadPoolExecutor(streams, "plusx-stream", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    share = (max(1, threads // streams),)
+    with ThreadPoolExecutor(streams, "plusx-stream", initializer=torch.set_num_threads, initargs=share) as pool:
         try:
             for key, batch in batches:
                 waiting.append((key, pool.submit(compute, batch)))

@@ -57,11 +57,12 @@ def predict(
     device: str = "auto",
     workers: int | None = None,
     batch_size: int = 64,
+    precision: str = "auto",
 ) -> Iterator[Row]:
     """Rows for photos, folders, globs and tars, in their order. A photo that cannot be read is a row with an error."""
     if not paths:
         raise sentences.no_paths()
-    classifier = Classifier.load(model, device=device)
+    classifier = Classifier.load(model, device=device, precision=precision)
     photos = walk(paths)
     if not photos:
         raise sentences.nothing_found(" ".join(map(str, paths)))

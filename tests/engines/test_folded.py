@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from plusx.engines.folded import FusedConv, folded, fused, fuses
+from plusx.engines.folded import FusedConv, SlicedMaxPool, folded, fused, fuses
 from plusx.models import create_model
 
 CPU = torch.device("cpu")
@@ -111,3 +111,12 @@ def test_every_relu_behind_a_convolution_and_every_sum_is_fused() -> None:
     assert [type(module) for module in made.modules()].count(FusedConv) == 20
     assert not [module for module in made.modules() if isinstance(module, nn.ReLU)]
     assert not [node for node in made.graph.nodes if "add" in str(node.target)]
+
+
+@pytest.mark.parametrize("kind", [(2, 2, 0), (3, 2, 1), (3, 2, 0), (3, 3, 0)])
+@pytest.mark.parametrize("sides", [(8, 8), (12, 6), (7, 8), (8, 7), (5, 5)])
+def test_a_pool_of_slices_is_the_pool(kind: tuple[int, int, int], sides: tuple[int, int]) -> None:
+    pool = nn.MaxPool2d(*kind)
+    for dtype in (torch.float32, torch.bfloat16):
+        x = torch.randn(2, 3, *sides).to(dtype, memory_format=torch.channels_last)
+        assert torch.equal(SlicedMaxPool(pool)(x), pool(x))

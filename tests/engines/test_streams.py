@@ -40,13 +40,14 @@ def test_no_more_is_read_ahead_than_there_are_streams_and_one() -> None:
     assert read == [0, 1, 2]
 
 
-def test_each_stream_has_one_thread_and_the_caller_keeps_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("threads", "share"), [(2, 1), (5, 2), (1, 1)])
+def test_each_stream_has_its_share_of_threads_and_the_caller_keeps_them_all(threads: int, share: int) -> None:
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     try:
         counts = dict(side_by_side(lambda _: torch.get_num_threads(), [(n, n) for n in range(4)], 2))
-        assert counts == dict.fromkeys(range(4), 1)
-        assert torch.get_num_threads() == 2
+        assert counts == dict.fromkeys(range(4), share)
+        assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
 
