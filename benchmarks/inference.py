@@ -208,7 +208,8 @@ def main() -> None:
             for line in compare(label, contenders, options):
                 with results.open("a") as file:
                     file.write(json.dumps(line) + "\n")
-    print("\n".join(table([json.loads(line) for line in results.read_text().splitlines()])))
+    lines = results.read_text().splitlines() if results.exists() else []
+    print("\n".join(table([json.loads(line) for line in lines])))
 
 
 if __name__ == "__main__":

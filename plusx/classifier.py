@@ -75,11 +75,12 @@ class Classifier:
         Raises UsageError for a device that is not there and for an unknown precision.
         """
         from plusx.engines.torch_engine import TorchEngine
-        from plusx.training.environment import choose_device, choose_precision
+        from plusx.training.environment import choose_device, choose_precision, keep_freed_memory
 
         if precision not in PRECISIONS:
             raise unknown_precision(precision, PRECISIONS)
         there = choose_device(device)
+        keep_freed_memory()
         return cls(model.header, TorchEngine(model, there, origin, choose_precision(there, precision)))
 
     @property
