@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import growth
+import inference
 import peers
 import startup
 import time_to_accuracy
@@ -94,6 +95,19 @@ REPORTS = (
         "each one's own validation, after each epoch.",
         "python benchmarks/peers.py 'dogs-vs-cats/*.tar' WORK ENVS --minutes 10 --seeds 0",
         peers.table,
+    ),
+    Report(
+        "inference",
+        "Inference",
+        "`Classifier.predict_many` from JPEG files of 160 px to probabilities, decoding and the start of decoding "
+        "processes included, beside other ways to run the same network on the same photos and cores; every process has "
+        "loaded its network and warmed up. `plusx` is as users get it; the others have the best batch, number of "
+        "DataLoader workers and decoder of a short trial. `fast` is a network of the default recipe at 80 px that "
+        "answers by two views, `plain` a ResNet-18 at 224 px with one. Rates are medians over rounds, the share of "
+        "plusx's rate is that within one round, with its least and greatest; answers are compared with those of "
+        "PyTorch in float32.",
+        "python benchmarks/inference.py PHOTOS WORK --env ENV --models fast=MODEL plain=MODEL",
+        inference.table,
     ),
 )
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from plusx.errors.usage import no_batch
+from plusx.errors.usage import no_batch, unknown_precision
 from plusx.images.decode import BadPhoto, upright_rgb
 from plusx.images.pool import DecodePool, Source
 from plusx.model_file import Header, ModelFile, load
@@ -20,16 +20,23 @@ from plusx.run_folder import model_path
 
 Pixels = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]
+Places = list[int]
 Photo = Image.Image | Pixels | bytes | str | os.PathLike[str]
 
+PRECISIONS = ("auto", "fp32", "bf16")
 FEW = 16  # so few photos are decoded in this process: starting workers would take longer
 
 
 class Engine(Protocol):
-    """uint8 pixels [n, S, S, 3] to probabilities [n, C]."""
+    """uint8 pixels [n, S, S, 3] to probabilities [n, C]. `streams`: how many batches it computes side by side."""
+
+    streams: int
 
     def probabilities(self, pixels: Pixels) -> Probabilities:
         """One row per photo; rows sum to 1."""
+
+    def many(self, batches: Iterable[tuple[Places, Pixels]]) -> Iterator[tuple[Places, Probabilities]]:
+        """The same for many batches, each with the places of its photos, in order."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +59,29 @@ class Classifier:
         self.header, self.engine = header, engine
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Classifier:
-        """The classifier in a model file or run folder. Raises ModelError where there is none."""
+    def load(cls, path: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto") -> Classifier:
+        """The classifier in a model file or run folder. Raises ModelError where there is none.
+
+        `precision` is "fp32", "bf16" or "auto": bf16 where the processor multiplies in it, which moves probabilities a
+        little (docs/decisions/0008-how-answers-are-computed.md).
+        """
         found = model_path(Path(path))
-        return cls.of(load(found), device, found)
+        return cls.of(load(found), device, found, precision)
 
     @classmethod
-    def of(cls, model: ModelFile, device: str, origin: Path) -> Classifier:
-        """The classifier of a model file that is read already; `origin` names it in errors."""
-        from plusx.engines.torch_engine import TorchEngine
-        from plusx.training.environment import choose_device
+    def of(cls, model: ModelFile, device: str, origin: Path, precision: str = "auto") -> Classifier:
+        """The classifier of a model file that is read already; `origin` names it in errors.
 
-        return cls(model.header, TorchEngine(model, choose_device(device), origin))
+        Raises UsageError for a device that is not there and for an unknown precision.
+        """
+        from plusx.engines.torch_engine import TorchEngine
+        from plusx.training.environment import choose_device, choose_precision, keep_freed_memory
+
+        if precision not in PRECISIONS:
+            raise unknown_precision(precision, PRECISIONS)
+        there = choose_device(device)
+        keep_freed_memory()
+        return cls(model.header, TorchEngine(model, there, origin, choose_precision(there, precision)))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -89,22 +107,50 @@ class Classifier:
         self, sources: Sequence[Source], *, workers: int | None = None, batch_size: int = 64
     ) -> Iterator[tuple[int, Prediction | BadPhoto]]:
         """Answers for photos by position, in the order in which they are decoded."""
-        for places, pixels in self.decoded(sources, workers=workers, batch_size=batch_size):
-            if isinstance(pixels, BadPhoto):
-                yield places[0], pixels
+        for places, rows in self.probabilities_many(sources, workers=workers, batch_size=batch_size):
+            if isinstance(rows, BadPhoto):
+                yield places[0], rows
             else:
-                yield from zip(places, self.answers(pixels), strict=True)
+                yield from zip(places, map(self._answer, rows), strict=True)
 
-    def decoded(
+    def probabilities_many(
         self, sources: Sequence[Source], *, workers: int | None = None, batch_size: int = 64
-    ) -> Iterator[tuple[list[int], Pixels | BadPhoto]]:
-        """Batches of pixels [n, S, S, 3] with their positions; a photo that cannot be read comes alone."""
+    ) -> Iterator[tuple[Places, Probabilities | BadPhoto]]:
+        """Batches of probabilities [n, C] with their photos' positions; a photo that cannot be read comes alone.
+
+        At most `batch_size` photos are computed at once, fewer where each stream of the engine would not get its
+        share otherwise. Raises UsageError for a batch of none.
+        """
         if batch_size < 1:
             raise no_batch(batch_size)
+        bad: list[tuple[int, BadPhoto]] = []
+        batches = self._decoded(sources, workers, min(batch_size, -(-len(sources) // self.engine.streams)), bad)
+        for places, rows in self.engine.many(batches):
+            yield places, rows
+            while bad:
+                yield [bad[0][0]], bad.pop(0)[1]
+        yield from (([place], why) for place, why in bad)
+
+    def _decoded(
+        self, sources: Sequence[Source], workers: int | None, batch_size: int, bad: list[tuple[int, BadPhoto]]
+    ) -> Iterator[tuple[Places, Pixels]]:
+        """Batches of pixels [n, S, S, 3] with their positions; photos that cannot be read are put into `bad`."""
         if workers is None and len(sources) <= FEW:
             workers = 0
+        places: Places = []
+        rows: list[Pixels] = []
         with DecodePool(self.header.preprocess, workers) as pool:
-            yield from _batches(pool.map(sources), batch_size)
+            for place, result in pool.map(sources):
+                if isinstance(result, BadPhoto):
+                    bad.append((place, result))
+                    continue
+                places.append(place)
+                rows.append(result)
+                if len(rows) == batch_size:
+                    yield places, np.stack(rows)
+                    places, rows = [], []
+            if rows:
+                yield places, np.stack(rows)
 
     def answers(self, pixels: Pixels) -> list[Prediction]:
         """Answers for preprocessed pixels [n, S, S, 3]."""
@@ -126,24 +172,6 @@ class Classifier:
         return preprocess.from_bytes(Path(photo).read_bytes())
 
 
-def load_classifier(path: str | os.PathLike[str], *, device: str = "auto") -> Classifier:
+def load_classifier(path: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto") -> Classifier:
     """The classifier in a model file or run folder: `plusx.load`."""
-    return Classifier.load(path, device=device)
-
-
-def _batches(
-    results: Iterable[tuple[int, Pixels | BadPhoto]], batch_size: int
-) -> Iterator[tuple[list[int], Pixels | BadPhoto]]:
-    places: list[int] = []
-    rows: list[Pixels] = []
-    for place, result in results:
-        if isinstance(result, BadPhoto):
-            yield [place], result
-            continue
-        places.append(place)
-        rows.append(result)
-        if len(rows) == batch_size:
-            yield places, np.stack(rows)
-            places, rows = [], []
-    if rows:
-        yield places, np.stack(rows)
+    return Classifier.load(path, device=device, precision=precision)

@@ -7,14 +7,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from plusx.cli.flags import Device, Quiet, Switch, Verbose, Whole
 
 TEXT = frozenset({".csv", ".json", ".txt", ".tsv"})
-FLAGS = ("--json", "--csv", "--kaggle", "--strict", "--out", "--device", "--batch-size", "--quiet", "--verbose")
+FLAGS = (
+    *("--json", "--csv", "--kaggle", "--strict", "--out", "--device", "--batch-size", "--precision"),
+    *("--quiet", "--verbose"),
+)
 
 if TYPE_CHECKING:
     from plusx.verbs.predict import Row, Tally
@@ -31,6 +34,7 @@ def predict(
     out: Path | None = None,
     device: Device = "auto",
     batch_size: Whole = 64,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
     quiet: Quiet = False,
     verbose: Annotated[Verbose, Parameter(help="Print more: which model answers, and how long that took.")] = False,
 ) -> int:
@@ -55,7 +59,9 @@ def predict(
     out
         Write there instead of to stdout.
     batch_size
-        Photos computed at once; changes nothing but speed and memory.
+        Photos in one batch; changes nothing but speed and memory.
+    precision
+        auto is bf16 where the processor multiplies in it: faster; where measured no probability moved by over 0.02.
     """
     from plusx.verbs.predict import Tally, predict
 
@@ -64,7 +70,7 @@ def predict(
     tally = Tally()
     chosen = [name for name, given in (("json", json), ("csv", csv), ("kaggle", kaggle)) if given]
     with _progress(shown=out is not None and not quiet) as progress:
-        rows = predict(model, listed, device=device, batch_size=batch_size, on_progress=progress)
+        rows = predict(model, listed, device=device, batch_size=batch_size, precision=precision, on_progress=progress)
         _write(tally.counted(rows), chosen, out)
     if not quiet:
         _remark(tally, model if verbose else None)

@@ -39,6 +39,14 @@ def bad_setting(name: str, value: object, why: str, where: str) -> UsageError:
     return UsageError(f"{where} sets {name} to {value!r}: {why}.", code="bad-setting")
 
 
+def unknown_precision(name: str, known: Iterable[str]) -> UsageError:
+    """Answers cannot be computed in that precision."""
+    return UsageError(
+        f"precision is {name!r}, and answers are computed in {', '.join(known)}; auto takes what is best here.",
+        code="unknown-precision",
+    )
+
+
 def not_key_value(text: str) -> UsageError:
     """A `--set` without an equals sign."""
     return UsageError(f"--set expects key=value, such as --set checkpoint_every=3, and got {text!r}.", code="bad-set")

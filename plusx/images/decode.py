@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.metadata
 import io
 import threading
 import warnings
@@ -104,9 +103,11 @@ def inspect(data: bytes) -> Facts:
 
 def heif_version() -> str | None:
     """The version of pi-heif, which reads HEIC; None where it is not installed."""
+    from importlib import metadata  # here, since every decoding process would load it for nothing
+
     try:
-        return importlib.metadata.version("pi-heif")  # its own __version__ would load the library to be asked
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version("pi-heif")  # its own __version__ would load the library to be asked
+    except metadata.PackageNotFoundError:
         return None
 
 

@@ -39,6 +39,8 @@ __all__ = ["CODES", "QUEUE", "DecodePool", "Result", "Source", "usable_cpus", "w
 CODES = frozenset({"empty", "truncated", "not-an-image", "unreadable", "too-large"})  # what a worker may say
 QUEUE = 16  # photos dealt to a worker and not answered: enough to hide the way to the parent and back
 _HAND = 4  # photos dealt at a time, so that a short list is spread over all workers
+_PLENTY = 10  # photos in a worker's queue that keep it busy for `_SOON`
+_SOON = 0.001  # seconds
 _MAX_HEADER = 1 << 16
 _PIPE = 1 << 20
 _MAX_FAILED_STARTS = 3
@@ -173,7 +175,12 @@ class DecodePool:
             raise errors.workers_do_not_start(error.strerror or str(error)) from error
 
     def _wait(self) -> None:
-        """Until a worker has something to say, or the first of them is late."""
+        """Until a worker has something to say, or the first of them is late.
+
+        While all of them have plenty to do, answers are let come together: each look costs as much as a small photo.
+        """
+        if len(self._crew) == self.workers and min(len(member.queue) for member in self._crew) >= _PLENTY:
+            time.sleep(_SOON)
         with selectors.DefaultSelector() as selector:
             for member in self._crew:
                 selector.register(member.output, selectors.EVENT_READ)

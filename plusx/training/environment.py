@@ -61,7 +61,7 @@ def prepare(threads: int | None = None, *, fast_math: bool = False) -> None:
     Denormal numbers are slow on many CPUs and carry nothing in training; flushing them is part of the record.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
-    _keep_freed_memory()
+    keep_freed_memory()
     torch.set_flush_denormal(True)  # before the first parallel work: threads inherit it when they start
     torch.set_num_threads(threads or _asked_threads() or usable_cpus())
     torch.use_deterministic_algorithms(not fast_math)
@@ -71,7 +71,7 @@ def prepare(threads: int | None = None, *, fast_math: bool = False) -> None:
     torch.set_float32_matmul_precision("high" if fast_math else "highest")
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc keep what one step frees for the next: what goes back to the kernel returns as page faults.
 
     Worth about a quarter of a step on a CPU (`docs/experiments.md`). Elsewhere than with glibc nothing happens.

@@ -162,11 +162,11 @@ def _answers(
     answers: dict[int, Any] = {}
     skipped: list[tuple[str, str]] = []
     sources = [photo.source for photo in tested.photos]
-    for places, pixels in classifier.decoded(sources, workers=workers, batch_size=batch_size):
-        if isinstance(pixels, BadPhoto):
-            skipped.append((tested.photos[places[0]].name, pixels.reason))
+    for places, rows in classifier.probabilities_many(sources, workers=workers, batch_size=batch_size):
+        if isinstance(rows, BadPhoto):
+            skipped.append((tested.photos[places[0]].name, rows.reason))
         else:
-            answers.update(zip(places, classifier.engine.probabilities(pixels), strict=True))
+            answers.update(zip(places, rows, strict=True))
         if on_progress:
             on_progress(len(answers) + len(skipped), len(sources))
     return answers, tuple(sorted(skipped))

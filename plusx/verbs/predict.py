@@ -58,8 +58,8 @@ def predict(
     paths: Sequence[str | Path],
     *,
     device: str = "auto",
-    workers: int | None = None,
     batch_size: int = 64,
+    precision: str = "auto",
     on_progress: Progress | None = None,
 ) -> Iterator[Row]:
     """Rows for photos, folders, globs and tars, in their order. A photo that cannot be read is a row with an error.
@@ -68,11 +68,11 @@ def predict(
     """
     if not paths:
         raise sentences.no_paths()
-    classifier = Classifier.load(model, device=device)
+    classifier = Classifier.load(model, device=device, precision=precision)
     photos = walk(paths)
     if not photos:
         raise sentences.nothing_found(" ".join(map(str, paths)))
-    results = classifier.predict_many([photo.source for photo in photos], workers=workers, batch_size=batch_size)
+    results = classifier.predict_many([photo.source for photo in photos], batch_size=batch_size)
     return _rows(photos, results, on_progress)
 
 
