@@ -37,7 +37,7 @@ SCALES: dict[str, dict[str, Any]] = {
         **_LONG,
     },
 }
-FINETUNED = 0.2  # share of a model's rate from scratch
+SLOWER = 5  # a model's rate from scratch over that of tuning it
 # From so many epochs on a scale is ahead of the one before it.
 ENOUGH_EPOCHS = {"small": 0.0, "medium": 8.0, "large": 25.0, "huge": 30.0}
 
@@ -123,7 +123,7 @@ def finetune(model: str | None = None) -> Config:
         checkpoint_every=1_000_000,
         flip_views=True,
         batch_size=64,
-        learning_rate=FINETUNED * default_rate(name),
+        learning_rate=default_rate(name) / SLOWER,
         input_rate=0.1,
         frozen=0.1,
         weight_decay=1e-4,

@@ -88,6 +88,8 @@ def _layers(flags: Mapping[str, Any], sets: Sequence[str], file: Path | None, en
     for _, values in layers:
         if "time" in values and values["time"] is not None:
             values["time"] = seconds(values["time"])
+        if isinstance(values.get("weights"), os.PathLike):
+            values["weights"] = os.fspath(values["weights"])
     return layers
 
 

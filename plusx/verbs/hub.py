@@ -37,7 +37,7 @@ def published(weights: str) -> Published:
         entry = None
     if entry is None:
         raise sentences.unknown_name(name, [*timm.list_models(), *timm.list_pretrained()])
-    if not entry.hf_hub_id or entry.custom_load:
+    if not entry.hf_hub_id or entry.hf_hub_filename or entry.custom_load == "hf":  # formats of their own
         raise sentences.none_published(name)
     settings: dict[str, Any] = {"model": of_timm(entry.architecture), "mean": entry.mean, "std": entry.std}
     if entry.fixed_input_size:

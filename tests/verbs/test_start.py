@@ -90,7 +90,8 @@ def test_weights_that_may_learn_do(foreign: Path, data: Path, tmp_path: Path) ->
 
 
 def test_a_recipe_with_its_own_network_takes_that_of_the_weights(data: Path, tmp_path: Path) -> None:
-    trained, _ = run(data, tmp_path / "run", cifar(tmp_path / "w.safetensors"), recipe="fast")
+    path = cifar(tmp_path / "w.safetensors")
+    trained = plusx.train(data, out=tmp_path / "run", weights=path, recipe="fast", workers=0, **SMALL)
     header = model_file.read_header(trained.model)
     assert (header.network, header.config["scale"]) == ({"name": "resnet20"}, "small")
 
