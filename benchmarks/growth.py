@@ -183,15 +183,15 @@ def measure(stage: str, data: Path, cache: Path) -> dict[str, Any]:
 
 
 def table(lines: list[dict[str, Any]]) -> list[str]:
-    """A Markdown table: one row per size, one column per stage: microseconds per photo, and peak memory."""
+    """A Markdown table: one row per size, one column per stage: microseconds a photo, rounds and memory."""
     lines = sorted(lines, key=lambda line: line["photos"])
     sizes, found = dict.fromkeys(line["photos"] for line in lines), {(e["photos"], e["stage"]): e for e in lines}
     stages = [stage for stage in STAGES if any(stage == s for _, s in found)]
-    rows = [row_of("photos", *(f"{s}: µs a photo, peak MB" for s in stages), "largest worker, MB")]
+    rows = [row_of("photos", *(f"{stage}: µs a photo; peak" for stage in stages), "largest worker")]
     rows.append(row_of(*["---:"] * (len(stages) + 2)))
     for n in sizes:
         workers = max(e["worker_peak"] for (size, _), e in found.items() if size == n)
-        rows.append(row_of(f"{n:,}", *(_cell(found.get((n, s))) for s in stages), f"{workers / 1e6:.0f}"))
+        rows.append(row_of(f"{n:,}", *(_cell(found.get((n, s))) for s in stages), f"{workers / 1e6:.0f} MB"))
     last = max(sizes)
     ratios = (_ratio(found.get((last, s)), found.get((BASE, s))) for s in stages)
     rows.append(row_of(f"{last:,} against {BASE:,}", *ratios, ""))
@@ -199,7 +199,11 @@ def table(lines: list[dict[str, Any]]) -> list[str]:
 
 
 def _cell(line: dict[str, Any] | None) -> str:
-    return "" if line is None else f"{1e6 * line['seconds'] / line['photos']:.1f}, {line['peak'] / 1e6:.0f}"
+    if line is None:
+        return ""
+    middle, low, high = (f"{1e6 * line[name] / line['photos']:.1f}" for name in ("seconds", "fastest", "slowest"))
+    spread = f" ({low} to {high}, n = {line['rounds']})" if line["rounds"] > 1 else ""
+    return f"{middle}{spread}; {line['peak'] / 1e6:.0f} MB"
 
 
 def _ratio(large: dict[str, Any] | None, small: dict[str, Any] | None) -> str:
