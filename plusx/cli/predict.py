@@ -54,7 +54,7 @@ def predict(
     batch_size
         Photos in one batch; changes nothing but speed and memory.
     precision
-        auto is bf16 where the processor multiplies in it: faster; no probability moved by more than 0.02 where measured.
+        auto: bf16 where the processor multiplies in it, faster; no probability moved by over 0.02 where measured.
     """
     from plusx.verbs.predict import Tally, predict
 
