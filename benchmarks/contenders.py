@@ -162,6 +162,14 @@ class Plusx(Contender):
         self.classifier = plusx.load(self.model_path, precision=self.name.partition(" ")[2] or "auto")
         return lambda batches: (rows for _, rows in self.classifier.engine.many(((), b) for b in batches))
 
+    def network(self, seconds: float) -> dict[str, Any]:
+        """In batches as large as `predict_many` makes them."""
+        asked, self.batch = self.batch, min(self.batch, self.classifier.engine.most)
+        try:
+            return super().network(seconds)
+        finally:
+            self.batch = asked
+
     def answers(self, paths: list[Path]) -> Answers:
         """By the public method."""
         found: dict[int, list[float]] = {}

@@ -28,9 +28,13 @@ FEW = 16  # so few photos are decoded in this process: starting workers would ta
 
 
 class Engine(Protocol):
-    """uint8 pixels [n, S, S, 3] to probabilities [n, C]. `streams`: how many batches it computes side by side."""
+    """uint8 pixels [n, S, S, 3] to probabilities [n, C].
+
+    `streams` is how many batches it computes side by side, `most` how many photos there should be in one at most.
+    """
 
     streams: int
+    most: int
 
     def probabilities(self, pixels: Pixels) -> Probabilities:
         """One row per photo; rows sum to 1."""
@@ -118,13 +122,14 @@ class Classifier:
     ) -> Iterator[tuple[Places, Probabilities | BadPhoto]]:
         """Batches of probabilities [n, C] with their photos' positions; a photo that cannot be read comes alone.
 
-        At most `batch_size` photos are computed at once, fewer where each stream of the engine would not get its
-        share otherwise. Raises UsageError for a batch of none.
+        A batch holds at most `batch_size` photos, fewer where that is faster or a stream of the engine would get none.
+        Raises UsageError for a batch of none.
         """
         if batch_size < 1:
             raise no_batch(batch_size)
         bad: list[tuple[int, BadPhoto]] = []
-        batches = self._decoded(sources, workers, min(batch_size, -(-len(sources) // self.engine.streams)), bad)
+        share = -(-len(sources) // self.engine.streams)
+        batches = self._decoded(sources, workers, min(batch_size, self.engine.most, share), bad)
         for places, rows in self.engine.many(batches):
             yield places, rows
             while bad:

@@ -61,7 +61,7 @@ def predict(
     batch_size
         Photos in one batch; changes nothing but speed and memory.
     precision
-        auto is bf16 where the processor multiplies in it: faster; where measured no probability moved by over 0.02.
+        auto: bf16 where the processor multiplies in it, faster; no probability moved by over 0.02 where measured.
     """
     from plusx.verbs.predict import Tally, predict
 

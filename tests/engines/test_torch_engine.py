@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,14 @@ def test_an_answer_does_not_depend_on_the_batch_it_is_in(model: ModelFile, pixel
     parts = dict(engine.many((start, pixels[start : start + 3]) for start in (0, 3, 6)))
     assert list(parts) == [0, 3, 6]
     np.testing.assert_allclose(np.concatenate(list(parts.values())), whole, rtol=0, atol=2e-6)
+
+
+def test_large_photos_are_computed_in_smaller_batches(model: ModelFile) -> None:
+    sizes = {}
+    for side in (80, 224, 2048):
+        header = replace(model.header, preprocess=Preprocess(side, side))
+        sizes[side] = TorchEngine(replace(model, header=header), CPU).most
+    assert sizes == {80: 81, 224: 10, 2048: 1}
 
 
 @pytest.mark.parametrize("streams", [1, 2])
