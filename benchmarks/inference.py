@@ -159,8 +159,9 @@ def machine_record() -> dict[str, Any]:
 
 def table(lines: list[dict[str, Any]]) -> list[str]:
     """One row per network and contender: medians, and the median of the ratios within a round."""
-    head = ("network", "with", "batch, workers, decoder", "rounds", "images/s", "of plusx's rate", "without decoding")
-    rows = [row_of(*head, "same labels", "largest difference"), row_of(*["---"] * 9)]
+    head = ("network", "with", "batch, workers, decoder", "rounds", "photos", "images/s", "of plusx's rate")
+    more = ("without decoding", "same labels", "largest difference")
+    rows = [row_of(*head, *more), row_of(*["---"] * 10)]
     ordered = sorted(lines, key=lambda line: line["network"])
     for network, found in itertools.groupby(ordered, key=lambda line: line["network"]):
         own = list(found)
@@ -174,7 +175,7 @@ def _row(network: str, name: str, lines: list[dict[str, Any]]) -> str:
     shares = [line["share"] for line in lines]
     chosen = f"{settings['batch']}, {settings['workers'] or 'its own'}, {settings['decoder']}"
     return row_of(
-        *(network, name, chosen, len(lines)),
+        *(network, name, chosen, len(lines), f"{sum(line['n'] for line in lines):,}"),
         f"{middle(line['rate'] for line in lines):.0f}",
         f"{middle(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})",
         f"{middle(line['network_rate'] for line in lines):.0f}",

@@ -106,7 +106,7 @@ REPORTS = (
         "DataLoader workers and decoder of a short trial. `fast` is a network of the default recipe at 80 px that "
         "answers by two views, `plain` a ResNet-18 at 224 px with one. Rates are medians over rounds, the share of "
         "plusx's rate is that within one round, with its least and greatest; answers are compared with those of "
-        "PyTorch in float32.",
+        "PyTorch in float32. ONNX Runtime 1.32.0, OpenVINO 2026.4.1.",
         "python benchmarks/inference.py PHOTOS WORK --env ENV --models fast=MODEL plain=MODEL",
         inference.table,
     ),
