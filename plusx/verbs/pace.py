@@ -30,13 +30,15 @@ RESERVE = 4.0  # seconds of a budget for the last checkpoint, the model file and
 class Pacer:
     """The plan of a run in progress, revised where it would overrun its budget or leave much of it unused.
 
-    A revision is written down before it takes effect.
+    A revision is written down before it takes effect. While a share `frozen` of the run is not over, steps are faster
+    than planned and say nothing of the rest: the pace is taken from the thaw on.
     """
 
-    def __init__(self, run: RunFolder, plan: Plan, started: float) -> None:
+    def __init__(self, run: RunFolder, plan: Plan, started: float, frozen: float = 0.0) -> None:
         self.plan = plan
         self._run, self._started = run, started
         self._reviewed, self._at = 0, time.monotonic()  # the last review: its step, and when it was
+        self._thaw = math.ceil(frozen * plan.total_steps)
         # the clock of a resumed run says nothing about its first part, so its plan stands
         reviewed = plan.budget_seconds is not None and not found(run.checkpoints)
         self._due = self._review_after(0) if reviewed else None
@@ -47,6 +49,8 @@ class Pacer:
 
     def revise(self, step: int) -> tuple[tuple[int, int], ...] | None:
         """The revisions of a plan that uses its budget, or None where the present one does or no review is due."""
+        if self._thaw and step == self._thaw:
+            self._reviewed, self._at = step, time.monotonic()
         if step != self._due or self.plan.budget_seconds is None:
             return None
         left = self._started + self.plan.budget_seconds - time.monotonic() - RESERVE
@@ -74,8 +78,8 @@ class Pacer:
 
     def _review_after(self, step: int) -> int | None:
         """The next review, far enough from `step` to measure a pace."""
-        last = self.plan.last_step
-        return next((due for share in REVIEWS if (due := int(share * last)) > step + APART * last), None)
+        last, since = self.plan.last_step, max(step, self._thaw)
+        return next((due for share in REVIEWS if (due := int(share * last)) > since + APART * last), None)
 
 
 def seconds_per_step(network: Normalised, config: Config, batches: Batches) -> dict[int, float]:

@@ -249,7 +249,7 @@ def _fit(
     session: Session, run: RunFolder, photos: LabelledPhotos, decoded: Decoded, network: Normalised, plan: Plan
 ) -> Outcome:
     """Train the network to the end of the plan, from its newest checkpoint where there is one."""
-    pacer = Pacer(run, plan, session.started)
+    pacer = Pacer(run, plan, session.started, session.config.frozen)
     settings = _settings(session.config, plan)
     paths = Paths(run.path, _resume_command(run))
     board = Board(run.path, wanted=session.config.tensorboard)

@@ -83,6 +83,20 @@ def test_a_plan_never_grows_beyond_the_most_epochs(clock: Clock, tmp_path: Path)
     assert trained_at(pacer, clock, 0.1) == []
 
 
+@pytest.mark.parametrize(("frozen", "revised"), [(0.1, 500), (0.0, 150)])
+def test_the_fast_steps_of_a_frozen_network_say_nothing_of_the_rest(
+    frozen: float, revised: int, clock: Clock, tmp_path: Path
+) -> None:
+    pacer, step, begun, found = Pacer(RunFolder(tmp_path), planned(1000, 104.0), clock.now, frozen), 0, clock.now, []
+    while step < pacer.plan.last_step:
+        if pacer.revise(step) is not None:
+            found.append(step)
+        clock.now += 0.02 if step < 100 else 0.1
+        step += 1
+    assert found[0] == revised
+    assert clock.now - begun <= 106.0
+
+
 def test_runs_of_epochs_and_resumed_runs_are_never_cut(clock: Clock, tmp_path: Path) -> None:
     by_epochs = Pacer(RunFolder(tmp_path), planned(1000, None), started=clock.now)
     assert trained_at(by_epochs, clock, 9.9) == []
