@@ -14,7 +14,8 @@ from PIL import Image
 
 from plusx.classifier import Classifier
 from plusx.engines.folded import fuses
-from plusx.engines.torch_engine import TorchEngine, build, mean_probabilities
+from plusx.engines.torch_engine import VIEWS, TorchEngine, build, mean_probabilities
+from plusx.errors import UsageError
 from plusx.images.decode import BadPhoto
 from plusx.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from plusx.images.source import Source
@@ -28,10 +29,10 @@ CLASSES = ("cat", "dog", "owl")
 
 @pytest.fixture
 def model() -> ModelFile:
-    """An untrained network for three classes, answering by two views."""
+    """An untrained network for three classes, answering by all views there are."""
     network = build(NETWORK, len(CLASSES), IMAGENET_MEAN, IMAGENET_STD)
     tensors = {name: value.numpy() for name, value in network.state_dict().items()}
-    return ModelFile(Header(CLASSES, Preprocess(SIZE, SIZE), NETWORK, views=("identity", "flip")), tensors)
+    return ModelFile(Header(CLASSES, Preprocess(SIZE, SIZE), NETWORK, views=tuple(VIEWS)), tensors)
 
 
 @pytest.fixture
@@ -100,3 +101,11 @@ def test_every_photo_is_answered_once_and_a_bad_one_alone(model: ModelFile, tmp_
         if not isinstance(answer, BadPhoto):
             alone = classifier.predict(Path(sources[place].file)).probabilities
             assert answer.probabilities == pytest.approx(alone, abs=2e-6)
+
+
+def test_answers_are_computed_in_no_precision_that_is_not_known(model: ModelFile) -> None:
+    with pytest.raises(UsageError) as refused:
+        Classifier.of(model, "cpu", Path("m.safetensors"), "fp16")
+    assert refused.value.message == (
+        "precision is 'fp16', and answers are computed in auto, fp32, bf16; auto takes what is best here."
+    )
