@@ -38,6 +38,7 @@ class Header:
     classes: tuple[str, ...]
     preprocess: Preprocess
     network: Mapping[str, Any]  # the arguments of plusx.models.create_model, classes left out
+    size: int | None = None  # at which the network looks, in pixels; None: as photos are decoded
     views: tuple[str, ...] = ("identity",)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     data_fingerprint: str = ""

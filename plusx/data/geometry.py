@@ -83,7 +83,8 @@ def scaled(images: Tensor, size: int) -> Tensor:
     """Whole images [B, 3, S, S] at `size`; the very same where that is their size."""
     if size == images.shape[-1]:
         return images
-    return resample(images, whole(np.zeros(len(images), dtype=bool)), size)
+    dtype = images.dtype if images.is_floating_point() else torch.float32
+    return resample(images, whole(np.zeros(len(images), dtype=bool)), size, dtype)
 
 
 def _weights(start: Floats, extent: Floats, backwards: Flags, shape: tuple[int, int], device: torch.device) -> Tensor:

@@ -41,6 +41,7 @@ class TorchEngine:
     ) -> None:
         self.device, preprocess = device, model.header.preprocess
         self.views = model.header.views
+        self.size = model.header.size or preprocess.crop
         for view in set(self.views) - set(VIEWS):
             raise sentences.damaged(origin, f"it asks for the view {view!r}, and there are {', '.join(VIEWS)}")
         self.streams = min(torch.get_num_threads(), MOST_STREAMS) if device.type == "cpu" else 1
@@ -60,7 +61,7 @@ class TorchEngine:
     def probabilities(self, pixels: Pixels) -> Probabilities:
         """Pixels [n, S, S, 3] to probabilities [n, C]."""
         images = self._images(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
-        answer: Probabilities = mean_probabilities(self.network, images, self.views).cpu().numpy()
+        answer: Probabilities = mean_probabilities(self.network, images, self.views, self.size).cpu().numpy()
         return answer
 
     def _images(self, pixels: Tensor) -> Tensor:
@@ -81,27 +82,24 @@ class TorchEngine:
         return ((key, self.probabilities(pixels)) for key, pixels in batches)
 
 
-def smaller(images: Tensor) -> Tensor:
-    """Images [n, 3, S, S] at six sevenths of their size."""
-    return geometry.scaled(images, smaller_size(images.shape[-1]))
-
-
 def smaller_size(size: int) -> int:
     """The size of the smaller view of photos of `size` pixels."""
     return round(size * SMALLER)
 
 
-VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
-    "identity": lambda images: images,
-    "flip": lambda images: images.flip(3),
-    "smaller": smaller,
-    "smaller-flip": lambda images: smaller(images.flip(3)),
+VIEWS: dict[str, Callable[[int], tuple[int, bool]]] = {  # from the size of testing to that of the view, and mirrored?
+    "identity": lambda size: (size, False),
+    "flip": lambda size: (size, True),
+    "smaller": lambda size: (smaller_size(size), False),
+    "smaller-flip": lambda size: (smaller_size(size), True),
 }
 
 
-def mean_probabilities(network: nn.Module, images: Tensor, views: tuple[str, ...]) -> Tensor:
-    """Softmax probabilities of images [n, 3, S, S], averaged over test-time views: [n, C]."""
-    total = sum(network(VIEWS[view](images)).softmax(dim=1) for view in views)
+def mean_probabilities(network: nn.Module, images: Tensor, views: tuple[str, ...], size: int) -> Tensor:
+    """Softmax probabilities of images [n, 3, S, S], averaged over test-time views at and below `size`: [n, C]."""
+    seen = [VIEWS[view](size) for view in views]
+    scaled = {size: geometry.scaled(images, size) for size, _ in seen}
+    total = sum(network(scaled[size].flip(3) if mirrored else scaled[size]).softmax(dim=1) for size, mirrored in seen)
     return torch.as_tensor(total) / len(views)
 
 

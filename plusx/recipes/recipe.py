@@ -26,7 +26,6 @@ SCALES: dict[str, dict[str, Any]] = {
         "width": 0.5,
         "size": 96,
         "sizes": ((0.4, 0.67), (0.4, 0.83), (0.2, 1.0)),
-        "test_size": 112,
         "smaller_views": True,
     },
     "huge": {

@@ -18,7 +18,7 @@ from plusx.model_file import Header, ModelFile
 from plusx.run_folder import RunFolder
 from plusx.training.loop import Outcome
 from plusx.verbs import start
-from plusx.verbs.labelled import LabelledPhotos, Pixels, tested_preprocess
+from plusx.verbs.labelled import LabelledPhotos, Pixels, tested_preprocess, tested_size
 from plusx.verbs.network import network_arguments
 from plusx.verbs.session import Decoded
 from plusx.verbs.testing import probabilities, views_of
@@ -40,7 +40,6 @@ class Trained:
 
 def finish(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outcome, decoded: Decoded) -> Trained:
     """Measure the kept weights on all of validation, write metrics.json, then the model file: the run is finished."""
-    views = views_of(config)
     figures: dict[str, Any] = {
         "steps": outcome.steps,
         "kept_step": outcome.kept_step,
@@ -52,7 +51,8 @@ def finish(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outc
         classes=photos.listing.classes,
         preprocess=tested_preprocess(config),
         network=network_arguments(config),
-        views=views,
+        size=tested_size(config),
+        views=views_of(config),
         metrics=figures,
         data_fingerprint=photos.fingerprint,
         config=config.model_dump(mode="json"),
@@ -85,6 +85,7 @@ def _validation(
 ) -> dict[str, Any] | None:
     if validation is None or not len(validation.rows):
         return None
-    store, rows, size = validation.store, validation.store_rows, config.batch_size
-    answers = probabilities(outcome.model, store, rows, views_of(config), batch_size=size)
+    store, rows = validation.store, validation.store_rows
+    views, tested = views_of(config), tested_size(config)
+    answers = probabilities(outcome.model, store, rows, views, tested, batch_size=config.batch_size)
     return metrics.summary(answers, photos.labels(validation.rows), photos.listing.classes)

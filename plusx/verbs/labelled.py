@@ -79,9 +79,16 @@ def split_photos(data: Sequence[str], recorded: Path) -> LabelledPhotos:
 
 
 def tested_preprocess(config: Config) -> Preprocess:
-    """What every photo goes through outside training."""
-    size = config.test_size or config.size
-    return Preprocess(resize=round(size * config.resize_ratio), crop=size, mean=config.mean, std=config.std)
+    """What every photo goes through outside training: the same as in it, or it would be sharper than what was learned.
+
+    The network then looks at it at `tested_size`.
+    """
+    return training_preprocess(config, tested_size(config))
+
+
+def tested_size(config: Config) -> int:
+    """The size in pixels at which photos are tested."""
+    return config.test_size or config.size
 
 
 def training_preprocess(config: Config, largest: int) -> Preprocess:

@@ -11,7 +11,7 @@ from plusx.data.loader import Batches
 from plusx.models.normalise import Normalised
 from plusx.recipes import plan as planning
 from plusx.recipes.plan import Plan
-from plusx.verbs.labelled import LabelledPhotos, Pixels
+from plusx.verbs.labelled import LabelledPhotos, Pixels, tested_size
 from plusx.verbs.pace import RESERVE, seconds_per_photo_tested, seconds_per_step
 from plusx.verbs.session import Decoded, Session, batches_of, order_of
 from plusx.verbs.testing import views_of
@@ -36,7 +36,7 @@ def _timed(session: Session, network: Normalised, steps: int, batches: Batches, 
     """Divide what is left of the budget by the measured time of a step."""
     config = session.config
     cost = seconds_per_step(network, config, batches)
-    tested = seconds_per_photo_tested(network, config.test_size or config.size, session.device)
+    tested = seconds_per_photo_tested(network, tested_size(config), session.device)
     photos, views = len(validation.rows) if validation else 0, len(views_of(config))
     left = session.started + (config.time or 0.0) - time.monotonic() - RESERVE - photos * tested * views
     return planning.timed(config, steps, cost, left, overhead=photos / 2 * tested)

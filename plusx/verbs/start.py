@@ -195,7 +195,7 @@ def _settings_of(header: Header) -> dict[str, Any]:
         **network,
         "mean": pixels.mean,
         "std": pixels.std,
-        "size": pixels.crop,
+        "size": header.size or pixels.crop,
         "test_size": None,
         "sizes": (),
         "resize_ratio": pixels.resize / pixels.crop,

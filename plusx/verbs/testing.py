@@ -11,7 +11,6 @@ from torch import nn
 
 from plusx import metrics
 from plusx.config import Config
-from plusx.data import geometry
 from plusx.data.loader import in_order
 from plusx.engines.torch_engine import mean_probabilities
 from plusx.verbs.labelled import Indices, Pixels, Store
@@ -28,17 +27,16 @@ def probabilities(
     store: Store,
     rows: Indices,
     views: tuple[str, ...],
+    size: int,
     *,
     batch_size: int = BATCH,
-    size: int | None = None,
 ) -> Probabilities:
-    """Probabilities [n, C] for the store's photos at `rows`, scaled to `size` where it is given."""
+    """Probabilities [n, C] for the store's photos at `rows`, by views at and below `size` pixels."""
     device = next(network.parameters()).device
     answers = []
     for pixels in in_order(store, rows, min(BATCH, batch_size)):
         images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)  # [b, 3, S, S]
-        images = geometry.scaled(images, size or store.size)
-        answers.append(mean_probabilities(network, images, views).cpu().numpy())
+        answers.append(mean_probabilities(network, images, views, size).cpu().numpy())
     return np.concatenate(answers)
 
 
@@ -50,21 +48,19 @@ def views_of(config: Config) -> tuple[str, ...]:
 
 
 def validator(
-    pixels: Pixels, labels: Indices, chooses: npt.NDArray[np.bool_], share: Callable[[], float], batch_size: int = BATCH
+    pixels: Pixels, labels: Indices, chooses: npt.NDArray[np.bool_], size: Callable[[], int], batch_size: int = BATCH
 ) -> Validate | None:
     """What is measured between epochs: accuracy and log loss on the half of validation that chooses, one view.
 
-    While training sizes grow, a network knows things at the size it has seen so far: `share` tells how
-    large that is, as a share of the final size, and the photos are scaled to the same share. None where
-    there are no photos to choose by.
+    While training sizes grow, a network knows things at the size it has seen so far, and is validated at the `size`
+    that this means. None where there are no photos to choose by.
     """
     rows, right = pixels.store_rows[chooses], labels[chooses]
     if not len(rows):
         return None
 
     def validate(network: nn.Module) -> dict[str, float]:
-        size = round(pixels.store.size * share())
-        answers = probabilities(network, pixels.store, rows, ("identity",), batch_size=batch_size, size=size)
+        answers = probabilities(network, pixels.store, rows, ("identity",), size(), batch_size=batch_size)
         return {
             "n": len(right),
             "accuracy": metrics.accuracy(answers, right),

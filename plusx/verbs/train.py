@@ -259,22 +259,22 @@ def _fit(
         training = Training(State.fresh(network, settings), settings, paths, _listener(session, run, board))
         training.resume()
         board.open(training.state.step)
-        share = partial(_size_share, training, pacer)
-        return fit(training, batches, _validator(session, photos, decoded.validation, share), pacer.revise)
+        size = partial(_size_so_far, training, pacer, labelled.tested_size(session.config))
+        return fit(training, batches, _validator(session, photos, decoded.validation, size), pacer.revise)
 
 
-def _size_share(training: Training, pacer: Pacer) -> float:
-    """Size of the last finished step as a share of the largest."""
-    return pacer.size_at(max(0, training.state.step - 1)) / max(size for _, size in pacer.plan.sizes)
+def _size_so_far(training: Training, pacer: Pacer, final: int) -> int:
+    """What is to the `final` size of testing as the size of the last finished step is to the largest."""
+    return round(final * pacer.size_at(max(0, training.state.step - 1)) / max(size for _, size in pacer.plan.sizes))
 
 
 def _validator(
-    session: Session, photos: LabelledPhotos, validation: Pixels | None, share: Callable[[], float]
+    session: Session, photos: LabelledPhotos, validation: Pixels | None, size: Callable[[], int]
 ) -> Validate | None:
     if validation is None:
         return None
     chooses = split.halves([photos.hashes[i] for i in validation.rows], session.config.seed)
-    return validator(validation, photos.labels(validation.rows), chooses, share, session.config.batch_size)
+    return validator(validation, photos.labels(validation.rows), chooses, size, session.config.batch_size)
 
 
 def _settings(config: Config, plan: Plan) -> Settings:

@@ -47,7 +47,7 @@ def as_trained(model: ModelFile, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[n
     network.load_state_dict({name: torch.from_numpy(value) for name, value in model.tensors.items()})
     with torch.inference_mode():
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        answers: npt.NDArray[np.float32] = mean_probabilities(network, images, model.header.views).numpy()
+        answers: npt.NDArray[np.float32] = mean_probabilities(network, images, model.header.views, SIZE).numpy()
     return answers
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from plusx.engines.torch_engine import VIEWS, mean_probabilities, smaller
+from plusx.engines.torch_engine import VIEWS, mean_probabilities, smaller_size
 from plusx.errors import UsageError
 from plusx.recipes.resolve import resolve
 from plusx.verbs.network import refuse_network
@@ -46,7 +46,7 @@ def test_the_probabilities_are_the_mean_over_the_views() -> None:
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 3, (5, 3, 28, 28)).astype(np.float32))
     images[..., :14] += 1
     network = Seen()
-    found = mean_probabilities(network, images, ("identity", "flip", "smaller", "smaller-flip"))
+    found = mean_probabilities(network, images, ("identity", "flip", "smaller", "smaller-flip"), 28)
     whole, small = images, F.interpolate(images, size=24, mode="bilinear", antialias=True)
     shown = (whole, whole.flip(3), small, small.flip(3))
     for seen, expected in zip(network.images, shown, strict=True):
@@ -56,7 +56,7 @@ def test_the_probabilities_are_the_mean_over_the_views() -> None:
 
 
 def test_the_smaller_view_is_six_sevenths_of_the_size_and_there_is_no_other() -> None:
-    assert smaller(torch.zeros(1, 3, 112, 112)).shape == (1, 3, 96, 96)
+    assert smaller_size(112) == 96
     assert list(VIEWS) == ["identity", "flip", "smaller", "smaller-flip"]
 
 
