@@ -39,13 +39,13 @@ THREADS = len(os.sched_getaffinity(0))
 class Answering(nn.Module):
     """Pixels uint8 [n, S, S, 3] to probabilities [n, C]: what every runtime is given, views and scaling inside."""
 
-    def __init__(self, network: nn.Module, views: tuple[str, ...]) -> None:
+    def __init__(self, network: nn.Module, views: tuple[str, ...], size: int) -> None:
         super().__init__()
-        self.network, self.views = network, views
+        self.network, self.views, self.size = network, views, size
 
     def forward(self, pixels: Tensor) -> Tensor:
         """The mean of the views' probabilities."""
-        return mean_probabilities(self.network, pixels.permute(0, 3, 1, 2).float(), self.views).float()
+        return mean_probabilities(self.network, pixels.permute(0, 3, 1, 2).float(), self.views, self.size).float()
 
 
 def network_of(model: model_file.ModelFile) -> Answering:
@@ -53,7 +53,8 @@ def network_of(model: model_file.ModelFile) -> Answering:
     header = model.header
     network = build(header.network, len(header.classes), header.preprocess.mean, header.preprocess.std).eval()
     network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in model.tensors.items()})
-    return Answering(network.to(memory_format=torch.channels_last), header.views).eval()
+    size = header.size or header.preprocess.crop
+    return Answering(network.to(memory_format=torch.channels_last), header.views, size).eval()
 
 
 class Photos(Dataset[Tensor]):
