@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from plusx.engines.torch_engine import VIEWS, mean_probabilities, smaller_size
 from plusx.errors import UsageError
 from plusx.recipes.resolve import resolve
+from plusx.verbs import labelled
 from plusx.verbs.network import refuse_network
 from plusx.verbs.testing import views_of
 
@@ -65,3 +66,18 @@ def test_a_network_that_cannot_take_the_smaller_view_is_refused_before_a_photo_i
     with pytest.raises(UsageError) as refused:
         refuse_network(config)
     assert refused.value.message == "--set sets smaller_views to True: alexnet needs at least 63 px in all of them."
+
+
+def test_photos_are_tested_as_they_are_trained_decoded_to_the_size_of_the_cache_and_scaled() -> None:
+    config = resolve({"scale": "small"})
+    assert labelled.tested_preprocess(config) == labelled.training_preprocess(config, config.size)
+    assert (labelled.tested_preprocess(config).crop, labelled.tested_size(config)) == (107, 80)
+    textbook = resolve({"recipe": "textbook"})
+    assert (labelled.tested_preprocess(textbook).crop, labelled.tested_size(textbook)) == (224, 224)
+
+
+def test_the_network_looks_at_photos_at_the_size_of_testing() -> None:
+    images = torch.zeros(2, 3, 32, 32)
+    network = Seen()
+    mean_probabilities(network, images, ("identity", "smaller-flip"), 28)
+    assert [x.shape[-1] for x in network.images] == [28, 24]
