@@ -26,7 +26,8 @@ from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms.v2 import functional
 
 from plusx import model_file
-from plusx.engines.torch_engine import build, mean_probabilities
+from plusx.engines.torch_engine import build
+from plusx.engines.views import mean_probabilities
 from plusx.images.preprocess import Preprocess
 from plusx.images.source import Source
 

@@ -30,6 +30,7 @@ AboveZero = Annotated[float, Field(gt=0.0)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Areas = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
 Ratios = Annotated[tuple[AboveZero, AboveZero], AfterValidator(_ordered)]
+Views = Annotated[tuple[Literal["identity", "flip", "closer", "closer-flip"], ...], Field(min_length=1)]
 Sizes = Annotated[tuple[tuple[Share, Share], ...], AfterValidator(_whole)]
 
 
@@ -56,8 +57,7 @@ class Config(BaseModel):
     test_size: Pixels | None = None  # None: the same as `size`
     resize_ratio: Annotated[float, Field(ge=1.0, le=2.0)] = 1.0
     sizes: Sizes = ()  # progressive: (share of the steps, fraction of `size`)
-    flip_views: bool = False  # at test time, average a photo and its mirror image
-    smaller_views: bool = False  # and all of these again at six sevenths of the size
+    views: Views = ("identity",)  # averaged at test time; also flip, closer, closer-flip
     mean: tuple[Fraction, Fraction, Fraction] = (0.485, 0.456, 0.406)
     std: tuple[AboveZero, AboveZero, AboveZero] = (0.229, 0.224, 0.225)
 

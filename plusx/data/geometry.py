@@ -33,8 +33,13 @@ class Window:
 
 def whole(mirrored: Flags) -> Window:
     """Windows that keep everything, mirrored or not."""
-    zero, one = np.zeros(len(mirrored)), np.ones(len(mirrored))
-    return Window(zero, zero, one, one, mirrored)
+    return middle(1.0, mirrored)
+
+
+def middle(share: float, mirrored: Flags) -> Window:
+    """Windows that keep the middle `share` of each side, mirrored or not."""
+    margin, extent = np.full(len(mirrored), (1 - share) / 2), np.full(len(mirrored), share)
+    return Window(margin, margin, extent, extent, mirrored)
 
 
 def random_windows(numbers: Floats, scale: tuple[float, float], ratio: tuple[float, float], mirrored: Flags) -> Window:
@@ -79,12 +84,17 @@ def resample(images: Tensor, window: Window, size: int, dtype: torch.dtype = tor
     return torch.matmul(rows.to(dtype)[:, None], narrow)
 
 
-def scaled(images: Tensor, size: int) -> Tensor:
-    """Whole images [B, 3, S, S] at `size`; the very same where that is their size."""
-    if size == images.shape[-1]:
+def scaled(images: Tensor, size: int, share: float = 1.0) -> Tensor:
+    """The middle `share` of each side of images [B, 3, S, S] at `size`; the very same where all has that size."""
+    if share == 1 and size == images.shape[-1]:
         return images
     dtype = images.dtype if images.is_floating_point() else torch.float32
-    return resample(images, whole(np.zeros(len(images), dtype=bool)), size, dtype)
+    window = middle(share, np.zeros(1, dtype=bool))  # one for all of them, so that a graph takes any number
+    height, width = images.shape[-2:]
+    rows = _weights(window.top, window.height, window.mirrored, (size, height), images.device)[0]
+    columns = _weights(window.left, window.width, window.mirrored, (size, width), images.device)[0]
+    narrow = images.to(dtype, memory_format=torch.contiguous_format) @ columns.T.to(dtype)  # [B, 3, h, size]
+    return rows.to(dtype) @ narrow
 
 
 def _weights(start: Floats, extent: Floats, backwards: Flags, shape: tuple[int, int], device: torch.device) -> Tensor:

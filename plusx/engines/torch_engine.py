@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from plusx.data import geometry
 from plusx.engines.folded import folded, fused, fuses
 from plusx.engines.streams import side_by_side
+from plusx.engines.views import VIEWS, mean_probabilities
 from plusx.errors import model_file as sentences
 from plusx.model_file import ModelFile
 from plusx.models import create_model
@@ -25,7 +25,6 @@ Pixels = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]
 
 MOST_STREAMS = 16  # each holds a batch
-SMALLER = 6 / 7  # what a smaller view is of the size that photos are tested at
 CACHED_PIXELS = 1 << 19  # of a batch: with more, what one layer hands to the next leaves the processor's cache
 
 
@@ -80,27 +79,6 @@ class TorchEngine:
         if self.streams > 1:
             return side_by_side(self.probabilities, batches, self.streams)
         return ((key, self.probabilities(pixels)) for key, pixels in batches)
-
-
-def smaller_size(size: int) -> int:
-    """The size of the smaller view of photos of `size` pixels."""
-    return round(size * SMALLER)
-
-
-VIEWS: dict[str, Callable[[int], tuple[int, bool]]] = {  # from the size of testing to that of the view, and mirrored?
-    "identity": lambda size: (size, False),
-    "flip": lambda size: (size, True),
-    "smaller": lambda size: (smaller_size(size), False),
-    "smaller-flip": lambda size: (smaller_size(size), True),
-}
-
-
-def mean_probabilities(network: nn.Module, images: Tensor, views: tuple[str, ...], size: int) -> Tensor:
-    """Softmax probabilities of images [n, 3, S, S], averaged over test-time views at and below `size`: [n, C]."""
-    seen = [VIEWS[view](size) for view in views]
-    scaled = {size: geometry.scaled(images, size) for size, _ in seen}
-    total = sum(network(scaled[size].flip(3) if mirrored else scaled[size]).softmax(dim=1) for size, mirrored in seen)
-    return torch.as_tensor(total) / len(views)
 
 
 def build(network: Mapping[str, Any], classes: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Normalised:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from plusx.config import Config
+from plusx.config import Config, Views
 from plusx.errors import usage
 from plusx.models import default_rate
 
@@ -15,6 +15,7 @@ _FAST_NETWORK: dict[str, Any] = {
     "learning_rate": 0.2,
     "norm_bias_rate": 16.0,
 }
+_BOTH_SIDES: Views = ("identity", "flip")
 _TO_80_PX = {"width": 0.5, "size": 80, "sizes": ((0.5, 0.6), (0.375, 0.8), (0.125, 1.0))}
 _LONG: dict[str, Any] = {"crop_scale": (0.35, 1.0), "colour": 0.2, "erasing": 0.1}  # seen often, made more varied
 # What a time budget affords, the smallest first. `docs/experiments.md` has what each is worth.
@@ -26,7 +27,6 @@ SCALES: dict[str, dict[str, Any]] = {
         "width": 0.5,
         "size": 96,
         "sizes": ((0.4, 0.67), (0.4, 0.83), (0.2, 1.0)),
-        "smaller_views": True,
     },
     "huge": {
         "model": "resnet18",
@@ -38,7 +38,7 @@ SCALES: dict[str, dict[str, Any]] = {
 }
 SLOWER = 5  # a model's rate from scratch over that of tuning it
 # From so many epochs on a scale is ahead of the one before it.
-ENOUGH_EPOCHS = {"small": 0.0, "medium": 8.0, "large": 25.0, "huge": 30.0}
+ENOUGH_EPOCHS = {"small": 0.0, "medium": 8.0, "large": 12.0, "huge": 30.0}
 
 
 def textbook(model: str | None = None) -> Config:
@@ -83,7 +83,7 @@ def fast(model: str | None = None, scale: str = "auto") -> Config:
     training: dict[str, Any] = {
         "precision": "auto",
         "checkpoint_every": 1_000_000,  # by the clock: a step may take twenty milliseconds
-        "flip_views": True,
+        "views": (*_BOTH_SIDES, "closer", "closer-flip"),
         "batch_size": 64,
         "weight_decay": 5e-4,
         "schedule": "triangular",
@@ -120,7 +120,7 @@ def finetune(model: str | None = None) -> Config:
         size=128,
         precision="auto",
         checkpoint_every=1_000_000,
-        flip_views=True,
+        views=_BOTH_SIDES,
         batch_size=64,
         learning_rate=default_rate(name) / SLOWER,
         input_rate=0.1,

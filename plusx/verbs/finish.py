@@ -21,7 +21,7 @@ from plusx.verbs import start
 from plusx.verbs.labelled import LabelledPhotos, Pixels, tested_preprocess, tested_size
 from plusx.verbs.network import network_arguments
 from plusx.verbs.session import Decoded
-from plusx.verbs.testing import probabilities, views_of
+from plusx.verbs.testing import probabilities
 from plusx.verbs.weights import as_arrays
 
 
@@ -52,7 +52,7 @@ def finish(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outc
         preprocess=tested_preprocess(config),
         network=network_arguments(config),
         size=tested_size(config),
-        views=views_of(config),
+        views=config.views,
         metrics=figures,
         data_fingerprint=photos.fingerprint,
         config=config.model_dump(mode="json"),
@@ -86,6 +86,6 @@ def _validation(
     if validation is None or not len(validation.rows):
         return None
     store, rows = validation.store, validation.store_rows
-    views, tested = views_of(config), tested_size(config)
+    views, tested = config.views, tested_size(config)
     answers = probabilities(outcome.model, store, rows, views, tested, batch_size=config.batch_size)
     return metrics.summary(answers, photos.labels(validation.rows), photos.listing.classes)

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from plusx import keyed
 from plusx.config import Config
 from plusx.data.loader import Batches
-from plusx.engines.torch_engine import build, smaller_size
+from plusx.engines.torch_engine import build
 from plusx.errors import models as sentences
 from plusx.errors import usage
 from plusx.models import default_rate, minimum_size
@@ -39,10 +39,6 @@ def refuse_network(config: Config) -> None:
         raise sentences.too_small(config.model, config.size, least)
     if config.test_size is not None and config.test_size < least:
         raise usage.bad_setting("test_size", config.test_size, f"{config.model} needs at least {least}", "--set")
-    if config.smaller_views and smaller_size(config.test_size or config.size) < least:
-        raise usage.bad_setting(
-            "smaller_views", True, f"{config.model} needs at least {least} px in all of them", "--set"
-        )
     if not config.model.startswith(TIMM):  # those may compute while they are built
         with torch.device("meta"):
             build(network_arguments(config), 2, config.mean, config.std)

@@ -14,7 +14,6 @@ from plusx.recipes.plan import Plan
 from plusx.verbs.labelled import LabelledPhotos, Pixels, tested_size
 from plusx.verbs.pace import RESERVE, seconds_per_photo_tested, seconds_per_step
 from plusx.verbs.session import Decoded, Session, batches_of, order_of
-from plusx.verbs.testing import views_of
 
 
 def make_plan(
@@ -37,6 +36,6 @@ def _timed(session: Session, network: Normalised, steps: int, batches: Batches, 
     config = session.config
     cost = seconds_per_step(network, config, batches)
     tested = seconds_per_photo_tested(network, tested_size(config), session.device)
-    photos, views = len(validation.rows) if validation else 0, len(views_of(config))
+    photos, views = len(validation.rows) if validation else 0, len(config.views)
     left = session.started + (config.time or 0.0) - time.monotonic() - RESERVE - photos * tested * views
     return planning.timed(config, steps, cost, left, overhead=photos / 2 * tested)

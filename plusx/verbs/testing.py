@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from plusx import metrics
-from plusx.config import Config
 from plusx.data.loader import in_order
-from plusx.engines.torch_engine import mean_probabilities
+from plusx.engines.views import mean_probabilities
 from plusx.verbs.labelled import Indices, Pixels, Store
 
 # what fits in training fits in testing, so no batch is larger than those of training
@@ -38,13 +37,6 @@ def probabilities(
         images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)  # [b, 3, S, S]
         answers.append(mean_probabilities(network, images, views, size).cpu().numpy())
     return np.concatenate(answers)
-
-
-def views_of(config: Config) -> tuple[str, ...]:
-    """The test-time views that the settings ask for."""
-    views = ("identity", "flip") if config.flip_views else ("identity",)
-    again = ("smaller", "smaller-flip")[: len(views)] if config.smaller_views else ()
-    return (*views, *again)
 
 
 def validator(

@@ -171,7 +171,7 @@ def test_the_default_recipe_resumes_exactly_whether_photos_are_cached_or_streame
     resumed = train([], Wish(out=tmp_path / "cut", resume=True))
     plan = json.loads((resumed.run / "plan.json").read_text())
     assert plan["sizes"] == [[0.5, 32], [0.375, 48], [0.125, 64]]
-    assert plusx.load(resumed.run).header.views == ("identity", "flip")
+    assert plusx.load(resumed.run).header.views == ("identity", "flip", "closer", "closer-flip")
     assert sha256(resumed.model) == sha256(whole.model)
 
 

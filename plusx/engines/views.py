@@ -1,0 +1,38 @@
+"""Test-time views: the ways in which a network looks at one photo before its answers are averaged."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from plusx.data import geometry
+
+
+class View(NamedTuple):
+    """The middle of a photo, a share of each side, mirrored or not."""
+
+    share: float
+    mirrored: bool
+
+
+# A random crop shows an animal larger than its whole photo does: "closer" is about as close as those of training
+# (Touvron et al. 2019, arXiv 1906.06423, section 3).
+VIEWS: dict[str, View] = {
+    "identity": View(1.0, mirrored=False),
+    "flip": View(1.0, mirrored=True),
+    "closer": View(0.8, mirrored=False),
+    "closer-flip": View(0.8, mirrored=True),
+}
+
+
+def mean_probabilities(network: nn.Module, images: Tensor, views: tuple[str, ...], size: int) -> Tensor:
+    """Softmax probabilities of images [n, 3, S, S], averaged over test-time views at `size` pixels: [n, C]."""
+    asked = [VIEWS[view] for view in views]
+    seen = {share: geometry.scaled(images, size, share) for share in {view.share for view in asked}}
+    total = torch.zeros((), device=images.device)
+    for view in asked:
+        upright = seen[view.share]
+        total = total + network(upright.flip(3) if view.mirrored else upright).softmax(dim=1)
+    return total / len(views)
