@@ -30,7 +30,7 @@ def probabilities(
     *,
     batch_size: int = BATCH,
 ) -> Probabilities:
-    """Probabilities [n, C] for the store's photos at `rows`, by views at and below `size` pixels."""
+    """Probabilities [n, C] for the store's photos at `rows`, averaged over views at `size` pixels."""
     device = next(network.parameters()).device
     answers = []
     for pixels in in_order(store, rows, min(BATCH, batch_size)):
