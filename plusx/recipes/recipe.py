@@ -38,7 +38,7 @@ SCALES: dict[str, dict[str, Any]] = {
 }
 SLOWER = 5  # a model's rate from scratch over that of tuning it
 # From so many epochs on a scale is ahead of the one before it.
-ENOUGH_EPOCHS = {"small": 0.0, "medium": 8.0, "large": 12.0, "huge": 30.0}
+ENOUGH_EPOCHS = {"small": 0.0, "medium": 8.0, "large": 10.0, "huge": 30.0}
 
 
 def textbook(model: str | None = None) -> Config:

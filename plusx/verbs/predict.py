@@ -80,8 +80,8 @@ def described(model: str | Path) -> str:
     """What a model file or run folder is, in a line."""
     header = read_header(model_path(Path(model)))
     network, size = header.network.get("name"), header.size or header.preprocess.crop
-    views = " and ".join(header.views)
-    return f"{model}: {network}, step {header.step:,}, {size} px, views {views}, classes {', '.join(header.classes)}"
+    views, classes = ", ".join(header.views), ", ".join(header.classes)
+    return f"{model}: {network}, step {header.step:,}, {size} px; views {views}; classes {classes}"
 
 
 def _rows(

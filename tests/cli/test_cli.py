@@ -205,7 +205,8 @@ def test_the_whole_path_from_the_command_line(
     assert lines(capsys) == (out, "")
     assert run(["predict", trained["model"], "stripes/lying/0.jpg", "-v"]) == 0
     told = (
-        f"{trained['model']}: resnet20, step 4, 32 px, views identity and flip, classes lying, standing\nanswers: 1, "
+        f"{trained['model']}: resnet20, step 4, 32 px; "
+        "views identity, flip, closer, closer-flip; classes lying, standing\nanswers: 1, "
     )
     assert lines(capsys)[1].startswith(told)
     assert run(["cache", "--clear"]) == 0
