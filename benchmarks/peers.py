@@ -51,6 +51,7 @@ class Peer:
     settings: Mapping[str, str]
     testing_minutes: Mapping[str, float]
     environment: Mapping[str, str]
+    tested: Mapping[str, int]  # photos to test a setting with that takes long over each; all where it has none
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def read_peer(script: Path) -> Peer | None:
         if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "PEER":
             said = ast.literal_eval(statement.value)
             lists = {name: tuple(said[name]) for name in ("packages", "needs")}
-            return Peer(script, **{**said, **lists, "environment": said.get("environment", {})})
+            return Peer(script, **{"environment": {}, "tested": {}, **said, **lists})
     return None
 
 
@@ -139,6 +140,7 @@ def run_one(run: Run, folders: Folders, work: Path, envs: Path) -> Line:
     out = work / "runs" / "-".join(map(str, (run.peer.script.stem, *run.key[1:])))
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
+    folders = folders.testing(run.peer.tested.get(run.setting))
     python = python_for(run.peer.script.stem, run.peer.packages, run.peer.needs, envs)
     quiet = {"CUDA_VISIBLE_DEVICES": "", "XDG_CACHE_HOME": str(out / "cache"), "XDG_CONFIG_HOME": str(out / "config")}
     with (out / "log.txt").open("w") as log:
@@ -191,7 +193,7 @@ def machine() -> dict[str, Any]:
 def table(lines: list[Line]) -> list[str]:
     """A Markdown table, one row per peer and setting, the most accurate first; then what the settings are."""
     marks = [f"s to {mark:.2%}" for mark in MARKS]
-    columns = ("minutes", "what", "setting", "px", "runs", "accuracy", "images/s", "epochs", *marks)
+    columns = ("minutes", "what", "setting", "px", "runs", "accuracy", "photos tested", "images/s", "epochs", *marks)
     rows = [row_of(*columns), row_of(*["---"] * len(columns))]
     groups = [[line for line in lines if _group(line) == group] for group in dict.fromkeys(map(_group, lines))]
     groups.sort(key=lambda runs: (runs[0]["minutes"], -sum(run["accuracy"] for run in runs) / len(runs)))
@@ -212,7 +214,7 @@ def _row(runs: list[Line]) -> str:
     epochs = spread([run["images"] / run["photos"] for run in runs], ".1f")
     times = [_time([run["reached"][mark] for run in runs]) for mark in first["reached"]]
     cells = (f"{first['minutes']:g}", first["peer"], first["setting"], first["pixels"], len(runs))
-    return row_of(*cells, accuracy, rate, epochs, *times)
+    return row_of(*cells, accuracy, f"{first['n']:,}", rate, epochs, *times)
 
 
 def _time(seconds: Sequence[float | None]) -> str:

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gpu
 import growth
 import inference
+import limits
 import peers
 import startup
 import time_to_accuracy
@@ -62,12 +64,30 @@ def _machine(m: dict[str, Any]) -> str:
 
 REPORTS = (
     Report(
+        "gpu",
+        "On a GPU",
+        "The same photos, one in eight locked away for testing; warm trainings start from decoded photos in a process "
+        'that has trained before. "±" is the standard deviation between runs.',
+        "python benchmarks/gpu.py 'shards/*.tar' OUT --minutes 9",
+        gpu.table,
+    ),
+    Report(
         "time_to_accuracy",
         "Time to accuracy",
         "Kaggle's Dogs vs Cats at 160 px, from nothing, cold cache, decoding included; one photo in eight locked away "
-        "for testing, by content, and nothing chosen on it.",
-        "python benchmarks/time_to_accuracy.py 'dogs-vs-cats/*.tar' WORK --times 3m 5m 10m --seeds 0 1 2",
+        'for testing, by content, and nothing chosen on it. "±" is the standard deviation between seeds.',
+        "python benchmarks/time_to_accuracy.py 'dogs-vs-cats/*.tar' WORK --times 60s 90s 3m 5m 10m 60m --seeds 0 1 2",
         time_to_accuracy.table,
+    ),
+    Report(
+        "limits",
+        "Close to the limit",
+        "A training step on noise beside the rate of matrix products and copies of the same round, medians over "
+        'rounds. "Convolutions alone" are forward and backward of all of a network\'s convolutions at their shapes; '
+        "bytes are what all operations read and write, caches left aside; the last columns are where a step's time "
+        "goes.",
+        "python benchmarks/limits.py --out benchmarks/results/limits.jsonl",
+        limits.table,
     ),
     Report(
         "growth",

@@ -23,6 +23,8 @@ from typing import Any
 from locked import lock_away
 from table import row_of, spread
 
+from plusx.recipes.resolve import seconds as seconds_of
+
 PLUSX = (sys.executable, "-m", "plusx")
 
 
@@ -58,7 +60,7 @@ def table(lines: list[dict[str, Any]]) -> list[str]:
         )
     ]
     rows.append(row_of(*["---"] * 7))
-    for duration in dict.fromkeys(line["time"] for line in lines):
+    for duration in sorted({line["time"] for line in lines}, key=seconds_of):
         runs = [line for line in lines if line["time"] == duration]
         accuracies = [100 * line["accuracy"] for line in runs]
         each = ", ".join(f"{a:.2f}" for a in accuracies)

@@ -112,7 +112,9 @@ class Config(BaseModel):
     fast_math: bool = False
     validate_every: Positive = 1  # epochs
     keep: Literal["last", "best"] = "last"  # which weights become the model file
-    patience: Positive | None = None  # validations without a better one before stopping early
+    patience: Positive | Literal["auto"] | None = (
+        None  # validations without a better one; "auto": 20, half of a long run
+    )
     checkpoint_every: Positive = 100  # steps
     checkpoint_seconds: AboveZero = 60.0
     log_every: Positive = 100  # steps

@@ -15,15 +15,18 @@ PARTS = ("data wait", "augment", "forward", "backward", "optimizer")
 def timed_step(state: State, batches: Batches, settings: Settings, clock: Clock) -> dict[str, float]:
     """One training step; seconds of each of `PARTS`, which add up to the step.
 
-    "data wait" is the time until the photos of the batch are there; "backward" holds the loss and, on a GPU, the
-    copy of its value.
+    "data wait" is the time until the photos of the batch are there; "backward" is all of computing gradients that is
+    no forward pass: the loss, too, and, on a GPU, the copy of its value.
     """
-    marks = [clock.now()]
+    marks, passes = [clock.now()], list[float]()
+    hooks = (
+        state.model.register_forward_pre_hook(lambda *_: passes.append(-clock.now())),
+        state.model.register_forward_hook(lambda *_: passes.append(clock.now())),
+    )
 
-    def mark(*_: object) -> None:
+    def mark() -> None:
         marks.append(clock.now())
 
-    forward = state.model.register_forward_hook(mark)
     pixels = batches.pixels(state.step)
     mark()
     batch = batches.augmented(pixels, state.step)
@@ -32,5 +35,8 @@ def timed_step(state: State, batches: Batches, settings: Settings, clock: Clock)
     mark()
     apply_gradients(state, settings)
     mark()
-    forward.remove()
-    return {part: after - before for part, (before, after) in zip(PARTS, pairwise(marks), strict=True)}
+    for hook in hooks:
+        hook.remove()
+    waited, augmented, gradients, updated = (after - before for before, after in pairwise(marks))
+    forward = sum(passes)  # one forward pass for every part of an accumulated batch
+    return dict(zip(PARTS, (waited, augmented, forward, gradients - forward, updated), strict=True))

@@ -58,14 +58,31 @@ class Order:
 
     def indices(self, step: int, labels: Indices) -> Indices:
         """The samples of `step`, shape [B]; the last batch of an epoch may be smaller."""
-        steps = self.steps_per_epoch(len(labels))
-        epoch, place = divmod(step, steps)
+        epoch = step // self.steps_per_epoch(len(labels))
         if self.sampling == "balanced":
             order = _balanced_order(self.seed, epoch, labels.tobytes())
         else:
             order = _shuffled_order(self.seed, epoch, len(labels))
+        return order[self._places(step, len(labels))]
+
+    def appearances(self, step: int, labels: Indices) -> Indices:
+        """A number for each sample of `step`, shape [B]: its index, or another where it comes again in an epoch.
+
+        What is drawn by it differs each time that balancing repeats a sample.
+        """
+        indices = self.indices(step, labels)
+        if self.sampling != "balanced":
+            return indices
+        epoch = step // self.steps_per_epoch(len(labels))
+        before = _repeats(self.seed, epoch, labels.tobytes())[self._places(step, len(labels))]
+        return indices + len(labels) * before
+
+    def _places(self, step: int, n: int) -> slice:
+        """Where `step` lies in the order of its epoch."""
+        steps = self.steps_per_epoch(n)
+        place = step % steps
         end = None if place == steps - 1 and not self.drop_last else (place + 1) * self.batch_size
-        return order[place * self.batch_size : end]
+        return slice(place * self.batch_size, end)
 
 
 class Batches:
@@ -117,7 +134,8 @@ class Batches:
 
     def _augmented(self, batch: Batch, step: int) -> Batch:
         epoch = step // self.steps_per_epoch
-        parameters = augment.draw(self._augment, self._order.seed, epoch, batch.indices, step)
+        shown = self._order.appearances(step, self._samples.labels)
+        parameters = augment.draw(self._augment, self._order.seed, epoch, shown, step)
         classes, size = self._samples.classes, self._size_at(step)
         images, targets = augment.apply(batch.images, batch.targets, self._augment, parameters, size, classes)
         return Batch(images, targets, batch.indices)
@@ -159,6 +177,17 @@ def _shuffled_order(seed: int, epoch: int, n: int) -> Indices:
 @lru_cache(maxsize=4)
 def _balanced_order(seed: int, epoch: int, labels: bytes) -> Indices:
     return _balanced(seed, epoch, np.frombuffer(labels, dtype=np.int64))
+
+
+@lru_cache(maxsize=4)
+def _repeats(seed: int, epoch: int, labels: bytes) -> Indices:
+    """How often the sample at each place of the balanced order was seen before in the epoch, shape [n]."""
+    order = _balanced_order(seed, epoch, labels)
+    by_sample = np.argsort(order, kind="stable")
+    _, starts, counts = np.unique(order[by_sample], return_index=True, return_counts=True)
+    before = np.empty_like(order)
+    before[by_sample] = np.arange(len(order)) - np.repeat(starts, counts)
+    return before
 
 
 def _balanced(seed: int, epoch: int, labels: Indices) -> Indices:

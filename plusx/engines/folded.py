@@ -51,6 +51,11 @@ def fuses(device: torch.device) -> bool:
     return device.type == "cpu" and platform.machine() in _X86 and built and there
 
 
+def fuses_bf16() -> bool:
+    """Whether oneDNN computes these convolutions in bf16 on this processor: x86 with AVX-512."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def fused(network: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
     """A folded network whose convolutions compute the sum and the ReLU behind them, in `dtype`, up to the last one.
 

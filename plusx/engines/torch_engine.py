@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from plusx.engines.folded import folded, fused, fuses
+from plusx.engines.folded import folded, fused, fuses, fuses_bf16
 from plusx.engines.streams import side_by_side
 from plusx.engines.views import VIEWS, mean_probabilities
 from plusx.errors import model_file as sentences
@@ -50,7 +50,7 @@ class TorchEngine:
         if not str(model.header.network["name"]).startswith(TIMM):
             self.network = folded(self.network)
             if fuses(device):
-                self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+                self.dtype = torch.bfloat16 if precision == "bf16" and fuses_bf16() else torch.float32
                 self.network = fused(self.network, self.dtype)
         self.network.to(memory_format=torch.channels_last)
         mean, std = (torch.tensor(values, device=device) for values in (preprocess.mean, preprocess.std))

@@ -124,10 +124,11 @@ def resume_without_run() -> UsageError:
     )
 
 
-def too_short(seconds: float, needed: float) -> UsageError:
-    """The time budget does not hold even the smallest useful run."""
+def too_short(seconds: float, needed: float, steps: int) -> UsageError:
+    """The time budget does not hold even the smallest useful run, of `steps` steps."""
+    training = "1 step" if steps == 1 else f"{steps} steps"
     return UsageError(
-        f"--time {seconds:g}s is too short: preparing the photos and a single epoch need about "
+        f"--time {seconds:g}s is too short: preparing the photos and {training} of training need about "
         f"{needed:.0f} s on this machine; give at least that, or train with --epochs 1.",
         code="time-too-short",
     )

@@ -52,12 +52,23 @@ _Answer = tuple[int, Any]  # what was asked for, Pixels or Facts, or a BadPhoto
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may run on: fewer than the machine has under taskset or in a container bound to some."""
+    """CPUs that this process may use: fewer than the machine has under taskset, or in a container with a limit."""
     if sys.version_info >= (3, 13):
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cpus = os.process_cpu_count() or 1
+    elif hasattr(os, "sched_getaffinity"):
+        cpus = len(os.sched_getaffinity(0))
+    else:
+        cpus = os.cpu_count() or 1
+    return min(cpus, _quota(Path("/sys/fs/cgroup")) or cpus)
+
+
+def _quota(cgroup: Path) -> int | None:
+    """The CPUs' worth of time that a container may take, rounded up; None without a limit (cgroups v2, then v1)."""
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError):  # no such file; "max", which is no number
+            quota, period = map(int, " ".join((cgroup / name).read_text() for name in names).split())
+            return max(1, -(-quota // period)) if quota > 0 and period > 0 else None
+    return None
 
 
 def worker_command() -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_AT_A_TIME = 16  # photos whose patches are in memory at once, 75 MB at 224 px
 _EPSILON = 5e-3  # added to every variance before its root is taken, so that weak directions are not blown up
 
 
@@ -48,15 +49,22 @@ def whiten_(model: nn.Module, images: Tensor) -> None:
     """
     weight = next(p for name, p in model.named_parameters() if name.endswith("patches.weight"))
     size, count = weight.shape[-1], len(weight) // 2
-    on_cpu = images.cpu()  # Apple's GPUs have no doubles
-    patches = F.unfold(on_cpu.double(), size, stride=2)  # [N, 3*size*size, L]
-    patches = patches.transpose(1, 2).flatten(0, 1)  # [N*L, 3*size*size]
-    centred = patches - patches.mean(dim=0)
-    covariance = centred.T @ centred / len(centred)
-    variances, directions = torch.linalg.eigh(covariance)  # ascending; directions in columns
+    variances, directions = torch.linalg.eigh(_patch_covariance(images, size))  # ascending; directions in columns
     leading = directions[:, -count:] / torch.sqrt(variances[-count:] + _EPSILON)
     filters = _with_fixed_signs(leading.T.flip(0))  # [count, 3*size*size], the strongest first
     weight.copy_(torch.cat([filters, -filters]).reshape(weight.shape))
+
+
+def _patch_covariance(images: Tensor, size: int) -> Tensor:
+    """Covariance of all size x size patches at stride 2, float64 [3*size*size] squared, summed a few photos a time."""
+    total, products, count = torch.zeros(1), torch.zeros(1), 0
+    for few in torch.split(images.cpu(), _AT_A_TIME):  # Apple's GPUs have no doubles
+        patches = F.unfold(few.double(), size, stride=2)  # [n, 3*size*size, L]
+        patches = patches.transpose(1, 2).flatten(0, 1)  # [n*L, 3*size*size]
+        total, products = total + patches.sum(dim=0), products + patches.T @ patches
+        count += len(patches)
+    mean = total / count
+    return products / count - torch.outer(mean, mean)
 
 
 def _with_fixed_signs(rows: Tensor) -> Tensor:

@@ -21,6 +21,9 @@ from plusx.training.schedule import progress
 SIZE_MULTIPLE = 16  # sizes at which every stage of a five-times halved network has whole pixels
 MAX_CUTS, MAX_GROWTHS = 2, 2
 WORTH = 1.05  # a longer plan that adds less is not made
+VALIDATING = 0.1  # share of a budget that validation between epochs may take
+WINDING_DOWN = 0.15  # steps to the end of a schedule that is shortened, as a share of those done; an epoch at least
+LEAST_STEPS = 50  # of a timed run, or one epoch where that is less: fewer teach nothing
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class Plan:
     most_steps: int | None = None
     seconds_per_step: tuple[tuple[int, float], ...] = ()  # (size, measured seconds), the ground of the plan
     scale: str | None = None  # of the fast recipe: the network and sizes that the budget afforded
+    ending: float = 0.0  # seconds kept from the budget for the validation at the end
+    validate_every: int = 1  # epochs: so often that validation takes a small part of a budget
+    stalled_at: int | None = None  # the step from which the schedule was shortened, since validation stood still
 
     def progress(self, step: int) -> float:
         """Share of the run done before `step`, in [0, 1]."""
@@ -81,6 +87,16 @@ class Plan:
             allowed = end >= WORTH * self.last_step and len(self.revisions) - cuts < MAX_GROWTHS
         return replace(self, revisions=(*self.revisions, (step, end))) if allowed else None
 
+    def wound_down_at(self, step: int) -> Plan | None:
+        """A plan that ends soon after `step`, where validation stands still; None where it does anyway.
+
+        Its rate falls as it would have: weights from the middle of a schedule are worse than those at its end.
+        """
+        end = step + max(self.steps_per_epoch, round(WINDING_DOWN * step))
+        if self.stalled_at is not None or end >= self.last_step:
+            return None
+        return replace(self, revisions=(*self.revisions, (step, end)), stalled_at=step)
+
     def budget(self) -> dict[str, Any]:
         """The settings `time` and `epochs` that led to this plan."""
         epochs = None if self.budget_seconds else self.total_steps // self.steps_per_epoch
@@ -100,6 +116,9 @@ class Plan:
             budget_seconds=values["budget_seconds"],
             most_steps=values["most_steps"],
             scale=values.get("scale"),
+            ending=float(values.get("ending", 0.0)),
+            validate_every=int(values.get("validate_every", 1)),
+            stalled_at=values.get("stalled_at"),
             **pairs,
         )
 
@@ -138,16 +157,19 @@ def timed(
 ) -> Plan:
     """The longest plan that ends within `seconds_left`, at most `max_epochs`.
 
-    `seconds_per_step` maps each training size to a measured time; `overhead` is what one epoch costs
-    besides its steps (validation). Raises UsageError where not even one epoch fits.
+    `seconds_per_step` maps each training size to a measured time; `overhead` is what one validation between epochs
+    costs, and where that is much, several epochs have one. Raises UsageError where too few steps fit to learn anything.
     """
     sizes = training_sizes(config)
-    mean = sum(share * seconds_per_step[size] for share, size in sizes) + overhead / steps_per_epoch
+    mean = sum(share * seconds_per_step[size] for share, size in sizes)
+    every = max(1, math.ceil(overhead / (VALIDATING * mean * steps_per_epoch)))
+    mean += overhead / (every * config.validate_every * steps_per_epoch)
     most = config.max_epochs * steps_per_epoch
     steps = min(math.floor(seconds_left / mean), most)
-    if steps < steps_per_epoch:
+    least = min(steps_per_epoch, LEAST_STEPS)
+    if steps < least:
         used = (config.time or 0.0) - seconds_left
-        raise usage.too_short(config.time or 0.0, used + mean * steps_per_epoch)
+        raise usage.too_short(config.time or 0.0, used + mean * least, least)
     return Plan(
         total_steps=steps,
         steps_per_epoch=steps_per_epoch,
@@ -155,6 +177,7 @@ def timed(
         budget_seconds=config.time,
         most_steps=most,
         seconds_per_step=tuple(sorted(seconds_per_step.items())),
+        validate_every=every,
     )
 
 

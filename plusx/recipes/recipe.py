@@ -91,7 +91,7 @@ def fast(model: str | None = None, scale: str = "auto") -> Config:
         "label_smoothing": 0.1,
         "flip": "alternating",
         "crop_scale": (0.5, 1.0),
-        "patience": 20,
+        "patience": "auto",
     }
     return Config(recipe="fast", **{**training, **network})
 
@@ -131,7 +131,7 @@ def finetune(model: str | None = None) -> Config:
         label_smoothing=0.1,
         flip="alternating",
         crop_scale=(0.5, 1.0),
-        patience=20,
+        patience="auto",
     )
 
 

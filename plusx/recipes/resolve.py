@@ -20,6 +20,7 @@ _PREFIX = "PLUSX_"
 _NO_SETTINGS = ("PLUSX_CACHE_GB", "PLUSX_TRACE")  # what the cache and the command line read themselves
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
+ADAMW_SHARE = 0.01  # AdamW's steps do not shrink with the gradient: 0.001 where SGD with momentum takes 0.1
 NETWORK = ("model", "width", "stem", "shortcut", "downsampling", "zero_init_residual")
 
 Layer = tuple[str, dict[str, Any]]  # where the values come from, as named in an error; the values
@@ -59,7 +60,10 @@ def _base(wished: Mapping[str, Any], made_for: Mapping[str, Any]) -> dict[str, A
     model = wished.get("model") or made_for.get("model")
     if model != made_for.get("model"):
         made_for = {field: value for field, value in made_for.items() if field not in NETWORK}
-    return recipe(name, model, str(wished.get("scale") or "auto")).model_dump() | dict(made_for)
+    base = recipe(name, model, str(wished.get("scale") or "auto")).model_dump() | dict(made_for)
+    if wished.get("optimizer") == "adamw" and base["learning_rate"] is not None:
+        base |= {"learning_rate": ADAMW_SHARE * base["learning_rate"], "norm_bias_rate": 1.0}  # those are for SGD
+    return base
 
 
 def given(flags: Mapping[str, Any], sets: Sequence[str], file: Path | None) -> set[str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from itertools import chain
 
 import torch
 from torch import nn
 
 
 class Average:
-    """An exponential moving average of a model's parameters; batch-norm statistics are taken over as they are.
+    """An exponential moving average of a model's parameters and of its norms' statistics, which belong together.
 
     The decay grows from 0 to its value as (1 + n) / (10 + n), so that the first weights are soon forgotten.
     """
@@ -26,7 +28,12 @@ class Average:
             return
         count = step // self.every
         weight = 1.0 - min(self.decay, (1.0 + count) / (10.0 + count))
-        for mean, new in zip(self.model.parameters(), model.parameters(), strict=True):
-            mean.lerp_(new, weight)
-        for mine, theirs in zip(self.model.buffers(), model.buffers(), strict=True):
-            mine.copy_(theirs)
+        for mean, new in zip(_tensors(self.model), _tensors(model), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(new, weight)
+            else:
+                mean.copy_(new)  # norms count their batches
+
+
+def _tensors(model: nn.Module) -> Iterator[torch.Tensor]:
+    return chain(model.parameters(), model.buffers())

@@ -20,6 +20,8 @@ from plusx.images.pool import usable_cpus
 from plusx.version import __version__
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of malloc.h
+_MOST_KEPT, _MOST_KEPT_BEFORE = 1 << 30, 1 << 25  # bytes; glibc before 2.35 refuses more than half of a heap
+_X86 = ("x86_64", "AMD64")
 
 
 def choose_device(name: str) -> torch.device:
@@ -44,7 +46,9 @@ def _multiplies_bf16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
-    return any(there for name, there in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
+    # elsewhere than on x86, convolutions in bf16 fall back to what is slower than float32
+    fast = platform.machine() in _X86 and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return fast and any(there for name, there in torch.cpu.get_capabilities().items() if name.endswith("bf16"))
 
 
 def require_precision(device: torch.device, precision: str) -> None:
@@ -55,7 +59,7 @@ def require_precision(device: torch.device, precision: str) -> None:
         raise usage.no_precision(precision, device.type)
 
 
-def prepare(threads: int | None = None, *, fast_math: bool = False) -> None:
+def prepare(device: torch.device, threads: int | None = None, *, fast_math: bool = False) -> None:
     """Make equal inputs give equal bits: deterministic kernels, a fixed number of threads, denormals flushed.
 
     Denormal numbers are slow on many CPUs and carry nothing in training; flushing them is part of the record.
@@ -64,7 +68,7 @@ def prepare(threads: int | None = None, *, fast_math: bool = False) -> None:
     keep_freed_memory()
     torch.set_flush_denormal(True)  # before the first parallel work: threads inherit it when they start
     torch.set_num_threads(threads or _asked_threads() or usable_cpus())
-    torch.use_deterministic_algorithms(not fast_math)
+    torch.use_deterministic_algorithms(_is_exact(device, fast_math))
     # nothing here reads what was never written
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = fast_math
@@ -78,8 +82,14 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        if not mallopt(_M_MMAP_THRESHOLD, _MOST_KEPT):
+            mallopt(_M_MMAP_THRESHOLD, _MOST_KEPT_BEFORE)
         mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def _is_exact(device: torch.device, fast_math: bool) -> bool:
+    """Whether kernels are held to deterministic ones: on Apple's GPUs max pooling has none, and would be refused."""
+    return not fast_math and device.type != "mps"
 
 
 def _asked_threads() -> int | None:
@@ -102,7 +112,7 @@ def record(device: torch.device, *, fast_math: bool) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": torch.get_num_threads(),
         "flush_denormal": _flushes_denormals(),
-        "deterministic": not fast_math,
+        "deterministic": _is_exact(device, fast_math),
     }
 
 

@@ -29,7 +29,7 @@ LONE_VALUE = "more than 1 value per channel"  # PyTorch's words where batch norm
 CHOSEN_BY = "accuracy"  # the validation figure that decides which weights are best
 
 Validate = Callable[[nn.Module], Mapping[str, float]]
-Revise = Callable[[int], tuple[tuple[int, int], ...] | None]
+Revise = Callable[[int, bool], tuple[tuple[int, int], ...] | None]  # from the step, and whether validation stalls
 
 
 class BatchSource(Protocol):
@@ -212,7 +212,8 @@ def fit(
     """
     with stopping(lambda: _save_and_tell(training)) as stop:
         _validate(training, validate, stop)  # one that an interruption has cut off
-        while training.state.step < training.total and not training.out_of_patience:
+        breaks_off = revise is None or training.settings.schedule == "constant"  # there is no end to bring near
+        while training.state.step < training.total and not (breaks_off and training.out_of_patience):
             _leave_if_asked(training, stop)
             _review(training, revise)
             _step(training, batches, stop)
@@ -270,13 +271,15 @@ def _validate(training: Training, validate: Validate | None, stop: Stop) -> None
 
 
 def _review(training: Training, revise: Revise | None) -> None:
-    """Ask the caller whether the plan has to be revised here to keep its budget, or to use it."""
-    revisions = revise(training.state.step) if revise else None
+    """Ask the caller whether the plan has to be revised: to keep its budget, to use it, or to end a stalled run."""
+    stalled = training.out_of_patience
+    revisions = revise(training.state.step, stalled) if revise else None
     if revisions is not None:
         before = training.total
         training.settings = replace(training.settings, revisions=revisions)
-        how = "slower" if training.total < before else "faster"
-        training.listen(Notice(f"The machine is {how} than measured: the run now ends at step {training.total:,}."))
+        how = f"The machine is {'slower' if training.total < before else 'faster'} than measured"
+        why = "Validation stands still" if stalled else how
+        training.listen(Notice(f"{why}: the run now ends at step {training.total:,}."))
 
 
 def _leave_if_asked(training: Training, stop: Stop) -> None:

@@ -100,8 +100,8 @@ def bench(
     """
     config = resolve(settings, sets=sets)
     refuse_network(config)
-    environment.prepare(fast_math=config.fast_math)
     device = environment.choose_device(config.device)
+    environment.prepare(device, fast_math=config.fast_math)
     environment.require_precision(device, config.precision)
     precision = environment.choose_precision(device, config.precision)
     config = with_default_rate(config).model_copy(update={"precision": precision})

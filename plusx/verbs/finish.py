@@ -15,6 +15,7 @@ from plusx.config import Config
 from plusx.durable import sha256_file, write_file
 from plusx.errors.model_file import damaged
 from plusx.model_file import Header, ModelFile
+from plusx.recipes.plan import read_plan
 from plusx.run_folder import RunFolder
 from plusx.training.loop import Outcome
 from plusx.verbs import start
@@ -43,7 +44,7 @@ def finish(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outc
     figures: dict[str, Any] = {
         "steps": outcome.steps,
         "kept_step": outcome.kept_step,
-        "stopped_early": outcome.stopped_early,
+        "stopped_early": outcome.stopped_early or read_plan(run.plan).stalled_at is not None,
         "data_fingerprint": photos.fingerprint,
         "validation": _validation(photos, outcome, decoded.validation, config),
     }

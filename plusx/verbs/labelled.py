@@ -6,7 +6,8 @@ import csv
 import io
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -157,6 +158,26 @@ def write_skipped(path: Path, bad: Sequence[tuple[str, BadPhoto]]) -> None:
     writer.writerow(("path", "code", "reason"))
     writer.writerows((name, why.code, why.reason) for name, why in bad)
     write_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def read_skipped(path: Path) -> tuple[tuple[str, BadPhoto], ...]:
+    """The photos that `write_skipped` recorded; none where there is no such file."""
+    if not path.exists():
+        return ()
+    text = io.StringIO(path.read_bytes().decode("utf-8", "surrogateescape"), newline="")
+    return tuple((row["path"], BadPhoto(row["code"], row["reason"])) for row in csv.DictReader(text))
+
+
+def without(pixels: Pixels, photos: LabelledPhotos, names: AbstractSet[str]) -> Pixels:
+    """The same split without the photos called `names`."""
+    keep = np.array([photo.name not in names for photo in photos.photos(pixels.rows)], dtype=bool)
+    return replace(pixels, rows=pixels.rows[keep], store_rows=pixels.store_rows[keep])
+
+
+def refuse_lost_to_reading(photos: LabelledPhotos, names: AbstractSet[str]) -> None:
+    """Raise DataError where photos that a run was started with cannot be read any more."""
+    if names:
+        raise use_errors.changed(photos.listing.root, 0, len(names), min(names))
 
 
 def absolute(data: Sequence[str]) -> tuple[str, ...]:

@@ -19,9 +19,9 @@ from plusx.models.initialise import needs_whitening, whiten_
 from plusx.models.normalise import Normalised
 from plusx.models.registry import TIMM
 from plusx.recipes.plan import training_sizes
+from plusx.recipes.resolve import ADAMW_SHARE
 
 WHITENING_PHOTOS = 2_000
-ADAMW_SHARE = 0.01  # AdamW's steps do not shrink with the gradient: 0.001 where SGD with momentum takes 0.1
 
 
 def network_arguments(config: Config) -> dict[str, Any]:

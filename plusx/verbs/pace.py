@@ -10,20 +10,24 @@ import torch
 
 from plusx.config import Config
 from plusx.data.loader import Batches
+from plusx.errors import usage
 from plusx.models.normalise import Normalised
-from plusx.recipes.plan import Plan, training_sizes
+from plusx.recipes.plan import LEAST_STEPS, Plan, training_sizes
 from plusx.run_folder import RunFolder
 from plusx.training.checkpoint import found
 from plusx.training.memory import explained, out_of_memory
 from plusx.training.settings import Settings
 from plusx.training.step import State, train_step
 
+Revisions = tuple[tuple[int, int], ...]
 WARM_UP, MEASURED = 2, 6  # rounds over the sizes
 MEASURING = 0.1  # share of the budget that measuring may take, if two rounds fit
 APART = 0.03  # reviews lie so far apart, as a share of the steps
 TESTED = 32  # photos in the batch that times testing
 REVIEWS = (0.15, 0.5, 0.85, 0.95)  # shares of the steps after which a timed run asks whether it will end in time
 WRONG = 1.5  # at the first review, where little is known, a plan is revised only if it is wrong by this factor
+DECODING = 0.8  # share of a budget that decoding may take
+LOOK = 3.0  # seconds of decoding after which its rate is believed
 RESERVE = 4.0  # seconds of a budget for the last checkpoint, the model file and the end of the process
 
 
@@ -40,26 +44,37 @@ class Pacer:
         self._reviewed, self._at = 0, time.monotonic()  # the last review: its step, and when it was
         self._thaw = math.ceil(frozen * plan.total_steps)
         # the clock of a resumed run says nothing about its first part, so its plan stands
-        reviewed = plan.budget_seconds is not None and not found(run.checkpoints)
+        resumed = found(run.checkpoints) or plan.revisions
+        reviewed = plan.budget_seconds is not None and not resumed
         self._due = self._review_after(0) if reviewed else None
 
     def size_at(self, step: int) -> int:
         """Training size of `step` in the plan as it is now."""
         return self.plan.size_at(step)
 
-    def revise(self, step: int) -> tuple[tuple[int, int], ...] | None:
-        """The revisions of a plan that uses its budget, or None where the present one does or no review is due."""
+    def revise(self, step: int, stalled: bool = False) -> Revisions | None:
+        """The revisions of a plan that uses its budget, or None where the present one does or no review is due.
+
+        One whose validation has `stalled` is brought to its end soon, and not reviewed any more.
+        """
+        if stalled and (shorter := self.plan.wound_down_at(step)) is not None:
+            self._due = None
+            return self._written(shorter)
         if self._thaw and step == self._thaw:
             self._reviewed, self._at = step, time.monotonic()
         if step != self._due or self.plan.budget_seconds is None:
             return None
-        left = self._started + self.plan.budget_seconds - time.monotonic() - RESERVE
+        left = self._started + self.plan.budget_seconds - time.monotonic() - RESERVE - self.plan.ending
         revised = self._revised(step, self._pace(step), left)
-        if revised is not None:
-            self._run.write("plan", revised.to_json())
-            self.plan = revised
+        revisions = None if revised is None else self._written(revised)
         self._due = self._review_after(step)
-        return None if revised is None else revised.revisions
+        return revisions
+
+    def _written(self, plan: Plan) -> Revisions:
+        """Take over a revised plan, on the disk first."""
+        self._run.write("plan", plan.to_json())
+        self.plan = plan
+        return plan.revisions
 
     def _pace(self, step: int) -> float:
         """Observed over planned time per step since the last review: what is slow now matters."""
@@ -80,6 +95,23 @@ class Pacer:
         """The next review, far enough from `step` to measure a pace."""
         last, since = self.plan.last_step, max(step, self._thaw)
         return next((due for share in REVIEWS if (due := int(share * last)) > since + APART * last), None)
+
+
+class DecodingPace:
+    """Refuses a budget that decoding would eat up, as soon as its rate is known: `started` is when the budget began."""
+
+    def __init__(self, budget: float | None, started: float) -> None:
+        self._budget, self._started = budget, started
+        self._begun = time.monotonic()
+
+    def progress(self, done: int, total: int) -> None:
+        """Take note of photos decoded. Raises UsageError where the rest would leave too little to train in."""
+        now = time.monotonic()
+        if self._budget is None or now - self._begun < LOOK:
+            return
+        needed = now + (now - self._begun) / done * (total - done) - self._started
+        if needed > DECODING * self._budget:
+            raise usage.too_short(self._budget, needed / DECODING, LEAST_STEPS)
 
 
 def seconds_per_step(network: Normalised, config: Config, batches: Batches) -> dict[int, float]:

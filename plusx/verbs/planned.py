@@ -36,6 +36,7 @@ def _timed(session: Session, network: Normalised, steps: int, batches: Batches, 
     config = session.config
     cost = seconds_per_step(network, config, batches)
     tested = seconds_per_photo_tested(network, tested_size(config), session.device)
-    photos, views = len(validation.rows) if validation else 0, len(config.views)
-    left = session.started + (config.time or 0.0) - time.monotonic() - RESERVE - photos * tested * views
-    return planning.timed(config, steps, cost, left, overhead=photos / 2 * tested)
+    photos = len(validation.rows) if validation else 0
+    ending = photos * tested * len(config.views)
+    left = session.started + (config.time or 0.0) - time.monotonic() - RESERVE - ending
+    return replace(planning.timed(config, steps, cost, left, overhead=photos / 2 * tested), ending=ending)

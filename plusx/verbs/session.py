@@ -44,8 +44,8 @@ class Decoded:
 
 def prepared_device(config: Config, threads: int | None = None) -> torch.device:
     """The device of the settings, this process made ready for it. Raises UsageError where it cannot be."""
-    environment.prepare(threads, fast_math=config.fast_math)
     device = environment.choose_device(config.device)
+    environment.prepare(device, threads, fast_math=config.fast_math)
     environment.require_precision(device, config.precision)
     return device
 

@@ -53,7 +53,7 @@ def at_scale(config: Config, wish: Wish, device: torch.device, photos: int, star
     """The settings at the largest scale that sees every one of `photos` often enough in the time budget.
 
     Only where the scale is left open: a step of the smallest is timed on noise, and the others take as much
-    longer as they have more operations.
+    longer as they have more operations; on a GPU a step of each is timed.
     """
     if config.scale != "auto":
         return config
@@ -64,10 +64,12 @@ def at_scale(config: Config, wish: Wish, device: torch.device, photos: int, star
 def _affordable(config: Config, wish: Wish, device: torch.device, photos: int, started: float) -> str:
     scales = {name: budgeted(_scaled(config, wish, name), device) for name in SCALES}
     smallest = next(iter(scales.values()))
-    seconds_per_flop = _step_seconds(smallest, device) / _flops(smallest, planning.training_sizes(smallest)[0][1])
+    seconds_per_flop = _seconds_per_flop(smallest, device)
     left = started + (config.time or 0.0) - time.monotonic() - RESERVE
     chosen = next(iter(scales))
     for name, scaled in scales.items():
+        if device.type != "cpu":  # a GPU takes as long for a small step as for a larger one
+            seconds_per_flop = _seconds_per_flop(scaled, device)
         mean = sum(share * _flops(scaled, size) for share, size in planning.training_sizes(scaled))
         steps = left / (mean * seconds_per_flop)
         if steps * scaled.batch_size >= ENOUGH_EPOCHS[name] * photos:
@@ -75,12 +77,13 @@ def _affordable(config: Config, wish: Wish, device: torch.device, photos: int, s
     return chosen
 
 
-def _step_seconds(config: Config, device: torch.device) -> float:
-    """Seconds of a training step at the first size."""
+def _seconds_per_flop(config: Config, device: torch.device) -> float:
+    """Of a training step at the first size, beside the operations of its forward pass."""
     size = planning.training_sizes(config)[0][1]
     with closing(noise_batches(config, size, device)) as batches:
         network = started_network(config, batches, device)
-        return seconds_per_step(network, config.model_copy(update={"size": size, "sizes": ()}), batches)[size]
+        seconds = seconds_per_step(network, config.model_copy(update={"size": size, "sizes": ()}), batches)[size]
+    return seconds / _flops(config, size)
 
 
 def _flops(config: Config, size: int) -> int:

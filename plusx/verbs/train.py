@@ -20,6 +20,7 @@ from plusx.errors import model_file as model_errors
 from plusx.errors import usage
 from plusx.errors.training import interrupted_run
 from plusx.model_file import short_hash
+from plusx.models import minimum_size
 from plusx.models.normalise import Normalised
 from plusx.recipes import plan as planning
 from plusx.recipes.plan import Plan
@@ -36,7 +37,7 @@ from plusx.verbs.board import Board
 from plusx.verbs.finish import Trained, finish, read_trained
 from plusx.verbs.labelled import LabelledPhotos, Pixels
 from plusx.verbs.network import build_network, refuse_network, whiten
-from plusx.verbs.pace import Pacer
+from plusx.verbs.pace import DecodingPace, Pacer
 from plusx.verbs.planned import make_plan
 from plusx.verbs.reports import Built, Decoding, Planned, Started, TrainEvent
 from plusx.verbs.session import Decoded, Session, batches_of, prepared_device
@@ -45,6 +46,8 @@ from plusx.verbs.start import Weights
 from plusx.verbs.testing import validator
 from plusx.verbs.weights import save_weights
 from plusx.verbs.wish import Wish
+
+PATIENCE = 20  # validations
 
 
 def train(
@@ -105,7 +108,7 @@ def _resume(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Tra
         session = Session(kept, config, _recorded_device(run, config, listen), begun, listen)
         photos = labelled.look(kept, config)
         labelled.refuse_changed(run.split, photos)
-        with closing(_decode(session, photos, wish)) as decoded:
+        with closing(_decoded_again(session, photos, wish, run)) as decoded:
             network = build_network(config, len(photos.listing.classes), session.device)
             if not checkpoint.found(run.checkpoints):
                 _load(network, start.find_again(run), session, photos)
@@ -227,6 +230,16 @@ def _decode(session: Session, photos: LabelledPhotos, wish: Wish) -> Decoded:
     return Decoded(training, decoded["val"], bad)
 
 
+def _decoded_again(session: Session, photos: LabelledPhotos, wish: Wish, run: RunFolder) -> Decoded:
+    """The decoded photos of a resumed run: what it left out at its start stays out, even if it can be read now."""
+    decoded, skipped = _decode(session, photos, wish), labelled.read_skipped(run.path / "skipped.csv")
+    names = {name for name, _ in skipped}
+    labelled.refuse_lost_to_reading(photos, {name for name, _ in decoded.bad} - names)
+    left = [pixels and labelled.without(pixels, photos, names) for pixels in (decoded.training, decoded.validation)]
+    assert left[0] is not None, "a run has photos to train on"
+    return Decoded(left[0], left[1], skipped)
+
+
 def _count(bad: Sequence[object]) -> str:
     return "1 photo" if len(bad) == 1 else f"{len(bad):,} photos"
 
@@ -236,8 +249,11 @@ def _decoded(session: Session, photos: LabelledPhotos, name: str, how: Any) -> P
     if not len(rows):
         return None
 
+    pace = DecodingPace(session.config.time, session.started)
+
     def progress(done: int, total: int) -> None:
         session.listen(Decoding(name, done, total))
+        pace.progress(done, total)
 
     pixels = labelled.decode(photos, rows, how, session.config, progress)
     if pixels.store.notice:
@@ -259,13 +275,14 @@ def _fit(
         training = Training(State.fresh(network, settings), settings, paths, _listener(session, run, board))
         training.resume()
         board.open(training.state.step)
-        size = partial(_size_so_far, training, pacer, labelled.tested_size(session.config))
+        size = partial(_size_so_far, training, pacer, session.config)
         return fit(training, batches, _validator(session, photos, decoded.validation, size), pacer.revise)
 
 
-def _size_so_far(training: Training, pacer: Pacer, final: int) -> int:
-    """What is to the `final` size of testing as the size of the last finished step is to the largest."""
-    return round(final * pacer.size_at(max(0, training.state.step - 1)) / max(size for _, size in pacer.plan.sizes))
+def _size_so_far(training: Training, pacer: Pacer, config: Config) -> int:
+    """What is to the final size of testing as the size of the last finished step is to the largest."""
+    final, so_far = labelled.tested_size(config), pacer.size_at(max(0, training.state.step - 1))
+    return max(minimum_size(config.model), round(final * so_far / max(size for _, size in pacer.plan.sizes)))
 
 
 def _validator(
@@ -279,7 +296,7 @@ def _validator(
 
 def _settings(config: Config, plan: Plan) -> Settings:
     return Settings.of(
-        config.model_dump() | {"patience": _patience(config, plan)},
+        config.model_dump() | {"patience": _patience(config, plan), "validate_every": _validate_every(config, plan)},
         total_steps=plan.total_steps,
         steps_per_epoch=plan.steps_per_epoch,
         revisions=plan.revisions,
@@ -287,10 +304,15 @@ def _settings(config: Config, plan: Plan) -> Settings:
 
 
 def _patience(config: Config, plan: Plan) -> int | None:
-    """Of a timed run at least half of its epochs: validation stands still while the learning rate is high."""
-    if config.patience is None or plan.budget_seconds is None:
+    """What was asked for; left to us, half of a long run: validation stands still while the learning rate is high."""
+    if config.patience != "auto":
         return config.patience
-    return max(config.patience, plan.total_steps // plan.steps_per_epoch // config.validate_every // 2)
+    return max(PATIENCE, plan.total_steps // plan.steps_per_epoch // _validate_every(config, plan) // 2)
+
+
+def _validate_every(config: Config, plan: Plan) -> int:
+    """Epochs from one validation to the next."""
+    return config.validate_every * plan.validate_every
 
 
 def _listener(session: Session, run: RunFolder, board: Board) -> Listener:

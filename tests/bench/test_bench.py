@@ -73,6 +73,12 @@ def test_the_parts_of_a_step_add_up_to_it(measured: Bench) -> None:
     assert all(seconds > 0 for seconds in measured.seconds.values())
 
 
+def test_a_step_of_several_parts_is_measured_as_one() -> None:
+    whole = bench(TINY, sets=(*SETS, "accumulate=2"), rounds=1)
+    assert tuple(whole.seconds) == PARTS
+    assert all(seconds > 0 for seconds in whole.seconds.values())
+
+
 def test_a_matrix_product_is_the_convolution_it_is_timed_as() -> None:
     a, b = torch.randn(6, 6), torch.randn(6, 6)
     torch.testing.assert_close(_as_convolution(a, b)[0, :, 0].T, a @ b.T)

@@ -35,7 +35,7 @@ def wanted(peers: Any, *flags: str) -> Any:
 def line(**changed: Any) -> dict[str, Any]:
     """A line as a run leaves it."""
     made = {"peer": "timm", "setting": "best", "size": None, "minutes": 10.0, "seed": 0, "limit": None}
-    made |= {"accuracy": 0.9, "images": 60_000, "seconds": 600.0, "photos": 20_000, "pixels": 96}
+    made |= {"accuracy": 0.9, "n": 2500, "images": 60_000, "seconds": 600.0, "photos": 20_000, "pixels": 96}
     made |= {"reached": {"80.00%": 120.0, "90.00%": None}, "versions": {"timm": "1.0"}, "described": "tuned"}
     return made | changed
 
@@ -83,10 +83,11 @@ def test_the_table_has_the_most_accurate_first_and_a_dash_for_what_was_not_reach
         line(peer="plusx", setting="default", accuracy=0.95, reached={"80.00%": 40.0, "90.00%": None}),
     ]
     head, _, first, second, blank, *said = peers.table(lines)
-    assert head.startswith("| minutes | what | setting | px | runs | accuracy | images/s | epochs | s to 80.00%")
-    assert first == "| 10 | plusx | default | 96 | 1 | 95.00 % | 100 | 3.0 | 40 | - |"
+    figures = "accuracy | photos tested | images/s | epochs | s to 80.00%"
+    assert head.startswith(f"| minutes | what | setting | px | runs | {figures}")
+    assert first == "| 10 | plusx | default | 96 | 1 | 95.00 % | 2,500 | 100 | 3.0 | 40 | - |"
     accuracy, there = "91.00 ± 1.41 %", "500 (1 of 2)"
-    assert second == f"| 10 | timm | best | 96 | 2 | {accuracy} | 100 ± 0 | 3.0 ± 0.0 | 110 ± 14 | {there} |"
+    assert second == f"| 10 | timm | best | 96 | 2 | {accuracy} | 2,500 | 100 ± 0 | 3.0 ± 0.0 | 110 ± 14 | {there} |"
     assert blank == ""
     assert said == ["- timm, best: tuned (timm 1.0)", "- plusx, default: tuned (timm 1.0)"]
 
@@ -97,6 +98,18 @@ def test_locked_photos_are_tested_and_one_in_twenty_of_the_others_validated(peer
     assert set(parts) == {"train", "val"}
     assert parts.count("val") / len(parts) == pytest.approx(13 / 256, abs=0.001)
     assert peers.photo_folders.part_of("02.jpg", "test") == "test"
+
+
+def test_what_is_slow_is_tested_with_the_first_photos_by_content(peers: Any, tmp_path: Path) -> None:
+    for name in ("cat/03.jpg", "dog/00.jpg", "dog/10.jpg", "cat/02.jpg"):
+        (tmp_path / "test" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "test" / name).touch()
+    folders = peers.photo_folders.Folders(tmp_path)
+    assert folders.testing(None) is folders
+    for _ in range(2):  # made once, found the next time
+        assert folders.testing(2).test_labels() == {"dog/00.jpg": "dog", "cat/02.jpg": "cat"}
+    assert len(folders.test_labels()) == 4
+    assert (tmp_path / "test/dog/00.jpg").stat().st_nlink == 2
 
 
 def test_the_clock_stands_still_while_a_rival_validates(peers: Any, tmp_path: Path, monkeypatch: Any) -> None:

@@ -100,6 +100,18 @@ def test_balanced_epochs_show_classes_equally_often_and_each_photo_before_any_ag
     assert not np.array_equal(order.indices(0, labels), order.indices(1, labels))
 
 
+def test_a_photo_that_balancing_repeats_looks_different_each_time() -> None:
+    labels = np.array([0] * 60 + [1] * 20 + [2] * 10)
+    order = Order(seed=0, batch_size=30, sampling="balanced")
+    drawn = np.concatenate([order.indices(step, labels) for step in range(3)])
+    shown = np.concatenate([order.appearances(step, labels) for step in range(3)])
+    assert len(set(shown)) == len(shown) == 90
+    assert np.array_equal(shown % 90, drawn)
+    assert set(shown[drawn >= 80] // 90) == {0, 1, 2}  # each of ten photos three times
+    shuffled = Order(seed=0, batch_size=30)
+    assert np.array_equal(shuffled.appearances(1, labels), shuffled.indices(1, labels))
+
+
 def test_balanced_counts_differ_by_little_where_they_cannot_be_equal() -> None:
     labels = np.array([0] * 70 + [1] * 30)[:-1]
     drawn = Order(seed=0, batch_size=99, sampling="balanced").indices(0, labels)

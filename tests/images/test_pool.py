@@ -19,7 +19,7 @@ from PIL import Image
 
 from plusx.errors import RunError
 from plusx.images.decode import BadPhoto, Facts, Undecodable
-from plusx.images.pool import QUEUE, DecodePool, Source, usable_cpus, worker_command
+from plusx.images.pool import QUEUE, DecodePool, Source, _quota, usable_cpus, worker_command
 from plusx.images.preprocess import Preprocess
 from plusx.images.source import read
 from plusx.images.worker import LENGTHS, message
@@ -415,9 +415,30 @@ def test_there_is_a_worker_for_each_cpu_the_process_may_use(monkeypatch: pytest.
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0, 3, 5}, raising=False)
     monkeypatch.setattr(os, "process_cpu_count", lambda: 3, raising=False)  # Python 3.13 asks itself
+    monkeypatch.setattr("plusx.images.pool._quota", lambda _cgroup: None)
     assert usable_cpus() == 3
     assert DecodePool(RULE).workers == 3
     assert DecodePool(RULE, 0).workers == 0
+    monkeypatch.setattr("plusx.images.pool._quota", lambda _cgroup: 2)
+    assert usable_cpus() == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "1000 100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "400000", "cpu/cpu.cfs_period_us": "100000"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+    ],
+)
+def test_a_containers_limit_is_counted_in_cpus(files: dict[str, str], cpus: int | None, tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    assert _quota(tmp_path) == cpus
 
 
 def test_the_worker_command_is_this_interpreter() -> None:

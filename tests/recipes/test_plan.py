@@ -52,18 +52,42 @@ def test_a_timed_plan_fills_its_budget_and_no_more() -> None:
 
 
 def test_validation_between_epochs_is_part_of_the_budget() -> None:
-    assert timed(175.0, overhead=17.5).total_steps == 500
+    made = timed(175.0, overhead=1.7)
+    assert (made.total_steps, made.validate_every) == (911, 1)
+
+
+def test_validation_that_takes_long_happens_after_several_epochs() -> None:
+    made = timed(1750.0, overhead=17.0)  # about as long as the steps of an epoch
+    assert made.validate_every == 10
+    assert made.total_steps == 9114
+
+
+def test_a_stalled_plan_brings_its_schedule_to_its_end() -> None:
+    made = timed(175.0)
+    shorter = made.wound_down_at(400)
+    assert shorter is not None
+    assert (shorter.revisions, shorter.stalled_at) == (((400, 500),), 400)
+    assert (shorter.progress(400), shorter.progress(500)) == (0.4, 1.0)
+    assert shorter.wound_down_at(420) is None  # once
+    assert made.wound_down_at(900) is None  # its end is near
+    later = made.wound_down_at(800)
+    assert later is not None
+    assert later.last_step == 920
 
 
 def test_no_plan_is_longer_than_the_most_epochs() -> None:
     assert timed(1e9).total_steps == 200 * 100
 
 
-def test_a_budget_below_one_epoch_is_refused_with_what_is_needed() -> None:
+def test_a_budget_of_less_than_an_epoch_is_used() -> None:
+    assert timed(10.0).total_steps == 57
+
+
+def test_a_budget_below_fifty_steps_is_refused_with_what_is_needed() -> None:
     with pytest.raises(
-        UsageError, match=r"--time 600s is too short: .* need about 608 s on this machine; give at least"
+        UsageError, match=r"--time 600s is too short: .* 50 steps of training need about 604 s on this machine; give"
     ):
-        timed(10.0)
+        timed(5.0)
 
 
 def test_a_late_run_is_cut_at_most_twice_and_keeps_its_end() -> None:

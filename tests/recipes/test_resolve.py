@@ -53,6 +53,14 @@ def test_a_budget_given_above_replaces_the_other_kind_below() -> None:
     assert resolved({"epochs": 3}, environment={"PLUSX_TIME": "60"}).time is None
 
 
+def test_adamw_gets_a_rate_of_its_own_unless_one_was_asked_for() -> None:
+    config = resolved({}, sets=["optimizer=adamw"])
+    assert (config.learning_rate, config.norm_bias_rate) == (pytest.approx(0.002), 1.0)
+    assert resolved({}, sets=["optimizer=adamw", "learning_rate=0.01"]).learning_rate == 0.01
+    assert resolved({"recipe": "finetune"}, sets=["optimizer=adamw"]).learning_rate == pytest.approx(0.0002)
+    assert resolved({}).learning_rate == 0.2
+
+
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("30", 30), (45, 45)])
 def test_durations_are_read(text: str | float, expected: float) -> None:
     assert seconds(text) == expected

@@ -10,6 +10,8 @@ import torch
 from plusx.errors import UsageError
 from plusx.training import environment
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture(autouse=True)
 def put_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -20,7 +22,7 @@ def put_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_a_prepared_environment_is_deterministic_and_says_so() -> None:
-    environment.prepare(1)
+    environment.prepare(CPU, 1)
     record = environment.record(torch.device("cpu"), fast_math=False)
     assert torch.are_deterministic_algorithms_enabled()
     assert (record["threads"], record["deterministic"], record["device"]) == (1, True, "cpu")
@@ -37,15 +39,46 @@ def test_flushing_denormals_is_measured_and_not_assumed() -> None:
 
 
 def test_a_record_is_restored() -> None:
-    environment.prepare(2, fast_math=True)
+    environment.prepare(CPU, 2, fast_math=True)
     before = environment.record(torch.device("cpu"), fast_math=True)
-    environment.prepare(1)
-    environment.prepare(int(before["threads"]), fast_math=not before["deterministic"])
+    environment.prepare(CPU, 1)
+    environment.prepare(CPU, int(before["threads"]), fast_math=not before["deterministic"])
     assert torch.get_num_threads() == 2
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.get_float32_matmul_precision() == "high"
-    environment.prepare(1)
+    environment.prepare(CPU, 1)
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_apples_gpus_are_not_held_to_kernels_they_do_not_have_and_the_record_says_so() -> None:
+    environment.prepare(torch.device("mps"), 1)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert environment.record(torch.device("mps"), fast_math=False)["deterministic"] is False
+
+
+@pytest.mark.parametrize(("machine", "onednn", "chosen"), [("x86_64", True, "bf16"), ("arm64", True, "fp32")])
+def test_bf16_is_chosen_where_convolutions_are_fast_in_it(
+    machine: str, onednn: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True, "arm_bf16": True})
+    assert environment.choose_precision(CPU, "auto") == chosen
+
+
+def test_memory_is_kept_as_far_as_an_older_glibc_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    class Old:
+        @staticmethod
+        def mallopt(name: int, value: int) -> int:
+            asked.append((name, value))
+            return int(value <= 1 << 25 or name == -1)
+
+    monkeypatch.setattr(environment.sys, "platform", "linux")
+    monkeypatch.setattr(environment.ctypes, "CDLL", lambda _: Old)
+    environment.keep_freed_memory()
+    assert asked == [(-3, 1 << 30), (-3, 1 << 25), (-1, (1 << 31) - 1)]
 
 
 def test_differences_are_told_in_words() -> None:

@@ -135,7 +135,7 @@ def test_every_step_is_told_with_its_figures(tmp_path: Path) -> None:
 def test_a_shortened_plan_ends_at_its_new_end_with_its_rate_near_nothing(tmp_path: Path) -> None:
     asked: list[int] = []
 
-    def revise(step: int) -> tuple[tuple[int, int], ...] | None:
+    def revise(step: int, stalled: bool) -> tuple[tuple[int, int], ...] | None:
         asked.append(step)
         return ((6, 9),) if step == 6 else None
 
@@ -147,6 +147,23 @@ def test_a_shortened_plan_ends_at_its_new_end_with_its_rate_near_nothing(tmp_pat
     assert rates[-1] == pytest.approx(0.05 * (1 - (0.5 + 0.5 * 2 / 3)) / 0.8)
     again = run(tmp_path / "again", settings(12, revisions=((6, 9),)))  # --plan FILE repeats it
     assert again.history == run(tmp_path, settings(12, revisions=((6, 9),)), resume=True).history
+
+
+def test_a_run_whose_validation_stalls_is_brought_to_the_end_of_its_schedule_where_somebody_plans(
+    tmp_path: Path,
+) -> None:
+    stalls: list[int] = []
+
+    def revise(step: int, stalled: bool) -> tuple[tuple[int, int], ...] | None:
+        stalls.extend([step] * stalled)
+        return ((step, step + 4),) if stalled and len(stalls) == 1 else None
+
+    one, photos = training(tmp_path, settings(40, patience=2)), Told(0.5, 0.7, 0.6, 0.7, 0.6)
+    outcome = fit(one, photos, photos.validate, revise)
+    assert stalls == [16, 17, 18, 19]
+    assert outcome.steps == 20
+    rates = [r["rate"] for r in history(tmp_path) if "rate" in r]
+    assert rates[-1] < 0.3 * rates[15]
 
 
 @pytest.mark.parametrize(

@@ -137,16 +137,17 @@ def test_a_loss_that_is_not_finite_leaves_the_parameters_alone() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, state.model.parameters(), strict=True))
 
 
-def test_the_average_follows_the_weights_and_takes_the_norm_statistics_over() -> None:
+def test_the_average_follows_the_weights_and_their_norm_statistics() -> None:
     state, _ = steps(4, average="ema", average_decay=0.5, average_every=2)
     other, _ = steps(2)
     start = Plain()
-    name = "inner.fc.weight"
-    after2, after4 = other.model.get_parameter(name), state.model.get_parameter(name)
-    expected = start.get_parameter(name).lerp(after2, 1 - 2 / 11)  # (1 + n) / (10 + n) after the first
-    expected = expected.lerp(after4, 1 - 3 / 12)  # 0.5 ** 2 is the ceiling: 0.25
     assert state.average is not None
-    assert torch.allclose(state.average.model.get_parameter(name), expected, atol=1e-7)
-    mean = "inner.bn1.running_mean"
-    assert torch.equal(state.average.model.get_buffer(mean), state.model.get_buffer(mean))
+    averaged = state.average.model.state_dict()
+    for name in ("inner.fc.weight", "inner.bn1.running_mean", "inner.bn1.running_var"):
+        before, after2, after4 = (model.state_dict()[name] for model in (start, other.model, state.model))
+        expected = before.lerp(after2, 1 - 2 / 11)  # (1 + n) / (10 + n) after the first
+        expected = expected.lerp(after4, 1 - 3 / 12)  # 0.5 ** 2 is the ceiling: 0.25
+        assert torch.allclose(averaged[name], expected, atol=1e-7)
+        assert not torch.allclose(expected, after4, atol=1e-4)
+    assert averaged["inner.bn1.num_batches_tracked"] == 4
     assert state.kept is state.average.model

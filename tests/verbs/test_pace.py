@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from plusx.errors import UsageError
 from plusx.recipes.plan import Plan, read_plan
 from plusx.run_folder import RunFolder
 from plusx.verbs import pace
-from plusx.verbs.pace import Pacer
+from plusx.verbs.pace import DecodingPace, Pacer
 
 
 class Clock:
@@ -95,6 +98,45 @@ def test_the_fast_steps_of_a_frozen_network_say_nothing_of_the_rest(
         step += 1
     assert found[0] == revised
     assert clock.now - begun <= 106.0
+
+
+def test_the_time_of_the_validation_at_the_end_is_kept_at_every_review(clock: Clock, tmp_path: Path) -> None:
+    plan = replace(planned(1000, 134.0), ending=30.0)
+    pacer, begun = Pacer(RunFolder(tmp_path), plan, started=clock.now), clock.now
+    assert trained_at(pacer, clock, 0.1) == []
+    assert clock.now - begun + plan.ending + pace.RESERVE == pytest.approx(134.0)
+
+
+def test_a_plan_that_was_revised_before_the_run_was_killed_stands(clock: Clock, tmp_path: Path) -> None:
+    revised = replace(planned(1000, 104.0), revisions=((150, 800),))
+    pacer = Pacer(RunFolder(tmp_path), revised, started=clock.now)
+    assert trained_at(pacer, clock, 0.9) == []
+
+
+def test_a_stalled_run_is_brought_to_its_end_once_whatever_the_clock_says(clock: Clock, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    pacer = Pacer(run, planned(1000, 104.0), started=clock.now)
+    assert pacer.revise(400, stalled=True) == ((400, 500),)
+    assert read_plan(run.plan) == pacer.plan
+    clock.now += 1e6
+    assert [pacer.revise(step, stalled=True) for step in range(401, 500)] == [None] * 99
+
+
+def decoded(clock: Clock, budget: float | None) -> Iterator[int]:
+    """A hundred photos, a tenth of a second each."""
+    decoding = DecodingPace(budget, clock.now)
+    for done in range(1, 101):
+        clock.now += 0.1
+        decoding.progress(done, 100)
+        yield done
+
+
+def test_decoding_that_would_eat_up_the_budget_is_refused_as_soon_as_its_rate_is_known(clock: Clock) -> None:
+    assert [list(decoded(clock, budget))[-1] for budget in (None, 13.0)] == [100, 100]
+    photos = decoded(clock, 12.0)
+    assert [next(photos) for _ in range(29)][-1] == 29
+    with pytest.raises(UsageError, match=r"--time 12s is too short: .* need about 1[23] s on this machine; give"):
+        [next(photos) for _ in range(3)]
 
 
 def test_runs_of_epochs_and_resumed_runs_are_never_cut(clock: Clock, tmp_path: Path) -> None:

@@ -28,6 +28,10 @@ from plusx import durable
 from plusx.cli.run import run as cli
 from plusx.data.split import read_split_csv
 from plusx.errors import DataError, Interrupted, ModelError, RunError, UsageError
+from plusx.images import worker
+from plusx.images.decode import Undecodable
+from plusx.images.preprocess import Preprocess
+from plusx.images.source import Source
 from plusx.model_file import load
 from plusx.models import default_rate, minimum_size
 from plusx.recipes.plan import Plan
@@ -41,9 +45,12 @@ from plusx.verbs.wish import Wish
 from tests.verbs.conftest import QUICK, SETS, fill
 
 
-def run(data: Path, out: Path, *, sets: tuple[str, ...] = (), events: list[Any] | None = None, **flags: Any) -> Any:
-    wish = Wish(flags=QUICK | flags, sets=SETS + sets, out=out)
-    return train([str(data)], wish, on_event=None if events is None else events.append)
+def wish_of(out: Path, *, sets: tuple[str, ...] = (), **flags: Any) -> Wish:
+    return Wish(flags=QUICK | flags, sets=SETS + sets, out=out)
+
+
+def run(data: Path, out: Path, *, events: list[Any] | None = None, **wished: Any) -> Any:
+    return train([str(data)], wish_of(out, **wished), on_event=None if events is None else events.append)
 
 
 def sha256(path: Path) -> str:
@@ -173,6 +180,42 @@ def test_the_default_recipe_resumes_exactly_whether_photos_are_cached_or_streame
     assert plan["sizes"] == [[0.5, 32], [0.375, 48], [0.125, 64]]
     assert plusx.load(resumed.run).header.views == ("identity", "flip", "closer", "closer-flip")
     assert sha256(resumed.model) == sha256(whole.model)
+
+
+EVERY_TRICK = (
+    *("colour=0.3", "erasing=0.5", "policy=trivial", "mixup=0.2", "cutmix=1.0", "sampling=balanced"),
+    *("precision=bf16", "accumulate=2", "clip_norm=1.0", "average=ema", "average_every=2", "keep=best"),
+    *("zero_init_residual=true", "drop_last=true", "schedule=cosine", "label_smoothing=0.2", "input_rate=0.3"),
+)
+
+
+@pytest.mark.parametrize("recipe", ["fast", "best"])
+@pytest.mark.parametrize("cut", [4, 8])
+def test_resuming_is_exact_with_every_trick_on(recipe: str, cut: int, data: Path, tmp_path: Path) -> None:
+    wish = replace(DEFAULT, flags=DEFAULT.flags | {"recipe": recipe}, sets=(*DEFAULT.sets, *EVERY_TRICK))
+    whole = train([str(data)], replace(wish, out=tmp_path / "whole"))
+    with pytest.raises(MemoryError, match="power cut"):
+        train([str(data)], replace(wish, out=tmp_path / "cut"), on_event=power_cut(cut))
+    resumed = train([], Wish(out=tmp_path / "cut", resume=True))
+    assert sha256(resumed.model) == sha256(whole.model)
+    assert (resumed.run / "history.jsonl").read_bytes() == (whole.run / "history.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("checkpoints", ["before the cut", "none yet"])
+def test_resuming_is_exact_where_a_timed_plan_was_revised_on_the_way(
+    checkpoints: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plusx.verbs.planned.seconds_per_step", lambda *_: {32: 8.0})  # far slower than it is
+    every = 3 if checkpoints == "before the cut" else 1_000_000
+    flags = {"epochs": None, "time": 91.5, "sets": ("max_epochs=5", f"checkpoint_every={every}")}
+    whole = run(data, tmp_path / "whole", **flags)
+    assert json.loads((whole.run / "plan.json").read_text())["revisions"] == [[1, 15]]
+    with pytest.raises(MemoryError, match="power cut"):
+        train([str(data)], wish_of(tmp_path / "cut", **flags), on_event=power_cut(8))
+    assert newest(tmp_path / "cut") == (6 if every == 3 else 0)
+    resumed = train([], Wish(out=tmp_path / "cut", resume=True))
+    assert sha256(resumed.model) == sha256(whole.model)
+    assert (resumed.run / "history.jsonl").read_bytes() == (whole.run / "history.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize("written", ["metrics.json", "model.safetensors"])
@@ -332,7 +375,7 @@ def test_new_photos_leave_the_test_of_a_run_as_it_was_and_lost_ones_are_named(da
         ({"model": "resnet99"}, (), "There is no model 'resnet99'"),
         ({"device": "cuda"}, (), "There is no cuda device that this PyTorch can use; choose --device cpu"),
         ({}, ("precision=fp16",), "cpu cannot train in fp16; leave --set precision=... out"),
-        ({"time": 0.5}, (), "--time 0.5s is too short: preparing the photos and a single epoch need about"),
+        ({"time": 0.5}, (), "--time 0.5s is too short: preparing the photos and 1 step of training need about"),
         ({"split": "1/2/3"}, (), "--split 1/2/3 is not understood"),
     ],
 )
@@ -461,8 +504,22 @@ def test_the_best_weights_are_kept_when_asked_for(data: Path, tmp_path: Path) ->
 
 def test_training_stops_early_when_validation_stalls(data: Path, tmp_path: Path) -> None:
     trained = run(data, tmp_path / "run", epochs=50, sets=("patience=2", "keep=best"))
+    plan = Plan.from_json(json.loads((trained.run / "plan.json").read_text()))
     assert trained.metrics["stopped_early"]
-    assert trained.metrics["steps"] < 150
+    assert plan.stalled_at is not None
+    assert plan.stalled_at < trained.metrics["steps"] == plan.last_step < 150
+
+
+def test_a_stalled_run_ends_with_a_low_rate_and_resumes_exactly(data: Path, tmp_path: Path) -> None:
+    wished = {"epochs": 50, "sets": ("patience=8", "log_every=1")}
+    whole = run(data, tmp_path / "whole", **wished)
+    lines = [json.loads(line) for line in (whole.run / "history.jsonl").read_text().splitlines()]
+    rates = [line["rate"] for line in lines if "rate" in line]
+    assert rates[-1] < 0.5 * max(rates)
+    stalled = json.loads((whole.run / "plan.json").read_text())["stalled_at"]
+    with pytest.raises(MemoryError, match="power cut"):
+        train([str(data)], wish_of(tmp_path / "cut", **wished), on_event=power_cut(stalled + 1))
+    assert sha256(train([], Wish(out=tmp_path / "cut", resume=True)).model) == sha256(whole.model)
 
 
 def test_the_textbook_recipe_saves_weights_and_carves_nothing(data: Path, tmp_path: Path) -> None:
@@ -502,6 +559,27 @@ def test_a_photo_that_could_not_be_read_was_not_trained_on(data: Path, tmp_path:
     model = load(trained.model)
     assert not any(model.has_seen(row.sha256) for row in bad)
     assert all(model.has_seen(row.sha256) for row in rows if row.split != "test" and row not in bad)
+
+
+def test_a_photo_that_could_not_be_read_at_the_start_stays_out_when_it_can_be_read_later(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = worker.pixels_of
+
+    def late(preprocess: Preprocess, source: Source) -> Any:
+        if source.file.endswith("lying/1.jpg"):
+            raise Undecodable("timeout", "decoding it took longer than 20 s")
+        return real(preprocess, source)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "pixels_of", late)
+        whole = run(data, tmp_path / "whole", skip_bad=True, sets=("validation=false",), split="100/0/0")
+        wish = wish_of(tmp_path / "cut", skip_bad=True, sets=("validation=false",), split="100/0/0")
+        with pytest.raises(MemoryError, match="power cut"):
+            train([str(data)], wish, on_event=power_cut(5))
+    assert newest(tmp_path / "cut") == 4
+    resumed = train([], Wish(out=tmp_path / "cut", resume=True))
+    assert sha256(resumed.model) == sha256(whole.model)
 
 
 def test_an_unfinished_run_has_no_model_to_use(data: Path, tmp_path: Path) -> None:
