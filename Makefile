@@ -26,12 +26,14 @@ contract: .venv/ready
 lengths: .venv/ready
 	$(BIN)/python tools/function_lengths.py plusx
 
-# the command-line reference is generated from --help; the check fails when it is stale
+# the command-line reference is generated from --help, the benchmarks page from its lines; the check fails when stale
 docs: .venv/ready
 	$(BIN)/python tools/cli_reference.py docs/cli.md
+	$(BIN)/python benchmarks/report.py
 
 docs-check: .venv/ready
 	$(BIN)/python tools/cli_reference.py --check docs/cli.md
+	$(BIN)/python benchmarks/report.py --check
 
 lock: .venv/ready
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev pyproject.toml -o requirements.lock

@@ -1,6 +1,6 @@
 """Write docs/benchmarks.md from the lines that the benchmarks left in benchmarks/results/.
 
-    python benchmarks/report.py
+    python benchmarks/report.py            # or with --check: only say whether the page is up to date
 
 A benchmark writes one JSON line per figure as it measures it; whoever wants the figure in the page copies the file
 to benchmarks/results/ under the benchmark's name. Nothing in the page is written by hand.
@@ -9,7 +9,8 @@ to benchmarks/results/ under the benchmark's name. Nothing in the page is writte
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,10 +134,16 @@ REPORTS = (
 )
 
 
-def main() -> None:
-    """Write the page."""
-    PAGE.write_text(HEAD + "".join(report.section() for report in REPORTS))
+def main(arguments: Sequence[str]) -> int:
+    """Write the page, or with --check say whether it is what the lines make; 1 where it is not."""
+    page = HEAD + "".join(report.section() for report in REPORTS)
+    if "--check" not in arguments:
+        PAGE.write_text(page)
+    elif PAGE.read_text() != page:
+        print(f"{PAGE.name} is stale; run `make docs`", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

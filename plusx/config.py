@@ -25,6 +25,7 @@ def _whole(shares: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float]
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+Patience = Positive | Literal["auto"] | None
 Pixels = Annotated[int, Field(ge=8, le=2048)]
 AboveZero = Annotated[float, Field(gt=0.0)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -112,9 +113,7 @@ class Config(BaseModel):
     fast_math: bool = False
     validate_every: Positive = 1  # epochs
     keep: Literal["last", "best"] = "last"  # which weights become the model file
-    patience: Positive | Literal["auto"] | None = (
-        None  # validations without a better one; "auto": 20, half of a long run
-    )
+    patience: Patience = None  # validations without a better one before the end; "auto": 20, or half of all
     checkpoint_every: Positive = 100  # steps
     checkpoint_seconds: AboveZero = 60.0
     log_every: Positive = 100  # steps

@@ -75,13 +75,11 @@ def resample(images: Tensor, window: Window, size: int, dtype: torch.dtype = tor
 
     bfloat16 holds every value of a byte exactly and rounds what is computed by up to half a level of 255.
     """
-    batch, channels, height, width = images.shape
+    height, width = images.shape[2:]
     upright = np.zeros_like(window.mirrored)
     rows = _weights(window.top, window.height, upright, (size, height), images.device)  # [B, size, h]
     columns = _weights(window.left, window.width, window.mirrored, (size, width), images.device)  # [B, size, w]
-    lines = images.to(dtype, memory_format=torch.contiguous_format).view(batch, channels * height, width)
-    narrow = torch.bmm(lines, columns.to(dtype).transpose(1, 2)).view(batch, channels, height, size)
-    return torch.matmul(rows.to(dtype)[:, None], narrow)
+    return _product(images.to(dtype), rows.to(dtype), columns.to(dtype))
 
 
 def scaled(images: Tensor, size: int, share: float = 1.0) -> Tensor:
@@ -91,10 +89,23 @@ def scaled(images: Tensor, size: int, share: float = 1.0) -> Tensor:
     dtype = images.dtype if images.is_floating_point() else torch.float32
     window = middle(share, np.zeros(1, dtype=bool))  # one for all of them, so that a graph takes any number
     height, width = images.shape[-2:]
-    rows = _weights(window.top, window.height, window.mirrored, (size, height), images.device)[0]
-    columns = _weights(window.left, window.width, window.mirrored, (size, width), images.device)[0]
-    narrow = images.to(dtype, memory_format=torch.contiguous_format) @ columns.T.to(dtype)  # [B, 3, h, size]
-    return rows.to(dtype) @ narrow
+    rows = _weights(window.top, window.height, window.mirrored, (size, height), images.device)
+    columns = _weights(window.left, window.width, window.mirrored, (size, width), images.device)
+    return _product(images.to(dtype), rows.to(dtype), columns.to(dtype))
+
+
+def _product(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """R @ image @ C^T of every photo: images [B, 3, h, w], weights [B or 1, S, h or w] -> [B, 3, S, S], channels last.
+
+    Photos are stored pixel by pixel: summing over heights first, then over widths, moves none of them about.
+    """
+    batch, channels, height, width = images.shape
+    size = rows.shape[1]
+    lines = images.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
+    low = torch.bmm(lines.transpose(1, 2), rows.expand(batch, size, height).transpose(1, 2))  # [B, w*3, S]
+    small = torch.bmm(columns.expand(batch, size, width), low.view(batch, width, channels * size))  # [B, S, 3*S]
+    upright = small.view(batch, size, channels, size).permute(0, 2, 3, 1)  # [B, 3, S, S]
+    return upright.contiguous(memory_format=torch.channels_last)
 
 
 def _weights(start: Floats, extent: Floats, backwards: Flags, shape: tuple[int, int], device: torch.device) -> Tensor:
