@@ -78,12 +78,16 @@ def _affordable(config: Config, wish: Wish, device: torch.device, photos: int, s
 
 
 def _seconds_per_flop(config: Config, device: torch.device) -> float:
-    """Of a training step at the first size, beside the operations of its forward pass."""
+    """Of a training step at the first size, by the operations of its forward pass."""
+    return _step_seconds(config, device) / _flops(config, planning.training_sizes(config)[0][1])
+
+
+def _step_seconds(config: Config, device: torch.device) -> float:
+    """Seconds of a training step at the first size."""
     size = planning.training_sizes(config)[0][1]
     with closing(noise_batches(config, size, device)) as batches:
         network = started_network(config, batches, device)
-        seconds = seconds_per_step(network, config.model_copy(update={"size": size, "sizes": ()}), batches)[size]
-    return seconds / _flops(config, size)
+        return seconds_per_step(network, config.model_copy(update={"size": size, "sizes": ()}), batches)[size]
 
 
 def _flops(config: Config, size: int) -> int:

@@ -20,11 +20,13 @@ from plusx.verbs.wish import Wish
 CPU = torch.device("cpu")
 
 
-def settled(monkeypatch: pytest.MonkeyPatch, step: float, photos: int = 10_000, **flags: Any) -> Config:
-    """The settings where a step of the smallest scale takes `step` seconds."""
+def settled(
+    monkeypatch: pytest.MonkeyPatch, step: float, photos: int = 10_000, device: torch.device = CPU, **flags: Any
+) -> Config:
+    """The settings where a step of whatever is timed takes `step` seconds."""
     monkeypatch.setattr(settle, "_step_seconds", lambda *_: step)
     wish = Wish(flags={"time": 600.0, **flags})
-    return at_scale(budgeted(wished(wish), CPU), wish, CPU, photos, time.monotonic())
+    return at_scale(budgeted(wished(wish), device), wish, device, photos, time.monotonic())
 
 
 def expected_seconds(scale: str, step: float, photos: int) -> float:
@@ -47,6 +49,14 @@ def test_the_budget_affords_a_scale_from_enough_epochs_on(monkeypatch: pytest.Mo
 def test_a_slow_machine_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
     config = settled(monkeypatch, step=1.0)
     assert (config.scale, config.model, config.width) == ("small", SCALES["small"]["model"], SCALES["small"]["width"])
+
+
+def test_on_a_gpu_where_small_steps_take_as_long_as_large_ones_a_step_of_each_scale_is_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    found = {kind: settled(monkeypatch, 0.01, device=torch.device(kind)).scale for kind in ("cpu", "cuda")}
+    assert found == {"cpu": "large", "cuda": "huge"}
 
 
 def test_what_the_user_set_holds_at_every_scale(monkeypatch: pytest.MonkeyPatch) -> None:
