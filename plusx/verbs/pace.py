@@ -27,7 +27,7 @@ TESTED = 32  # photos in the batch that times testing
 REVIEWS = (0.15, 0.5, 0.85, 0.95)  # shares of the steps after which a timed run asks whether it will end in time
 WRONG = 1.5  # at the first review, where little is known, a plan is revised only if it is wrong by this factor
 DECODING = 0.8  # share of a budget that decoding may take
-LOOK = 3.0  # seconds of decoding after which its rate is believed
+LOOK = 5.0  # seconds of decoding after which its rate is believed
 RESERVE = 4.0  # seconds of a budget for the last checkpoint, the model file and the end of the process
 
 
@@ -102,14 +102,15 @@ class DecodingPace:
 
     def __init__(self, budget: float | None, started: float) -> None:
         self._budget, self._started = budget, started
-        self._begun = time.monotonic()
+        self._first: tuple[int, float] | None = None  # photos and time when the processes had started
 
     def progress(self, done: int, total: int) -> None:
         """Take note of photos decoded. Raises UsageError where the rest would leave too little to train in."""
         now = time.monotonic()
-        if self._budget is None or now - self._begun < LOOK:
+        before, begun = self._first = self._first or (done, now)
+        if self._budget is None or now - begun < LOOK:
             return
-        needed = now + (now - self._begun) / done * (total - done) - self._started
+        needed = now + (now - begun) / (done - before) * (total - done) - self._started
         if needed > DECODING * self._budget:
             raise usage.too_short(self._budget, needed / DECODING, LEAST_STEPS)
 

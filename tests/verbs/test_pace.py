@@ -134,7 +134,7 @@ def decoded(clock: Clock, budget: float | None) -> Iterator[int]:
 def test_decoding_that_would_eat_up_the_budget_is_refused_as_soon_as_its_rate_is_known(clock: Clock) -> None:
     assert [list(decoded(clock, budget))[-1] for budget in (None, 13.0)] == [100, 100]
     photos = decoded(clock, 12.0)
-    assert [next(photos) for _ in range(29)][-1] == 29
+    assert [next(photos) for _ in range(49)][-1] == 49
     with pytest.raises(UsageError, match=r"--time 12s is too short: .* need about 1[23] s on this machine; give"):
         [next(photos) for _ in range(3)]
 
