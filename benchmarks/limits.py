@@ -19,10 +19,10 @@ from typing import Any
 from table import row_of
 
 CASES: dict[str, tuple[str, ...]] = {
-    "small": ("--set=scale=small", "--size=48"),
-    "medium": ("--set=scale=medium", "--size=64"),
-    "large": ("--set=scale=large", "--size=96"),
-    "huge": ("--set=scale=huge", "--size=128"),
+    "small": ("--set=scale=small",),
+    "medium": ("--set=scale=medium", "--set=sizes=[[0.9, 0.8], [0.1, 1.0]]"),
+    "large": ("--set=scale=large", "--set=sizes=[[0.9, 0.83], [0.1, 1.0]]"),
+    "huge": ("--set=scale=huge", "--set=sizes=[]"),
     "plain ResNet-18": ("--model=resnet18", "--size=128"),
 }
 
