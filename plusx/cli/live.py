@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from plusx.cli.terminal import PLAIN_SECONDS, result, suggest, table
 from plusx.config import Config
 from plusx.metrics import percent
+from plusx.recipes.plan import Plan
 from plusx.training.events import Notice, StepDone, Validated
 from plusx.verbs.finish import Trained
 from plusx.verbs.models import layers_of
@@ -34,6 +35,7 @@ class Live:
         self._every_step = False
         self._has_test = True  # until the photos are known
         self._log_every = 100
+        self._plan: Plan | None = None
 
     def __enter__(self) -> Live:
         self._bars.start()
@@ -113,7 +115,7 @@ class Live:
         self.out.print(f"settings: {_settings(event.config, every=self.verbose)}")
 
     def _planned(self, event: Planned) -> None:
-        plan = event.plan
+        self._plan = plan = event.plan
         sizes = ", ".join(f"{percent(share, 0)} at {size} px" for share, size in plan.sizes)
         epochs = plan.last_step / plan.steps_per_epoch
         self.out.print(
@@ -129,7 +131,8 @@ class Live:
         )
         state = f"step {event.step:,}/{event.total:,}, loss {loss:.4f}, accuracy {percent(accuracy, 1)}"
         rate = event.photos / self._means["seconds"]
-        left = (event.total - event.step) * self._means["seconds"]
+        done = event.step / event.total
+        left = (self._plan.steps_left(done) if self._plan else 1 - done) * event.total * self._means["seconds"]
         state += f", {_rate(rate)} images/s, {_duration(left)} left"
         if self.out.is_terminal:
             self._bar(f"epoch {event.epoch + 1}", event.step, event.total, state)
@@ -143,7 +146,7 @@ class Live:
 
     def _validated(self, event: Validated) -> None:
         figures = f"accuracy {percent(event.metrics['accuracy'])}, log loss {event.metrics['log_loss']:.4f}"
-        n = f" (n = {event.metrics['n']:,})" if "n" in event.metrics else ""
+        n = f" (n = {event.metrics['n']:,}, the half that chooses)" if "n" in event.metrics else ""
         best = ", the best so far" if event.best else ""
         self.out.print(f"epoch {event.epoch + 1}, step {event.step:,}: validation {figures}{n}{best}")
 

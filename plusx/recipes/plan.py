@@ -69,6 +69,16 @@ class Plan:
         """Expected seconds of the steps from `step` to the end; `pace` is observed over planned time per step."""
         return pace * self.seconds_between(step, self.last_step)
 
+    def steps_left(self, done: float) -> float:
+        """What is left after the share `done` of the steps: so many steps like those there, as a share of all."""
+        cost, edge, here, rest = dict(self.seconds_per_step), 0.0, None, 0.0
+        for share, size in self.sizes:
+            start, edge = max(edge, done), edge + share
+            if edge > start:
+                here = here or cost.get(size, 1.0)
+                rest += (edge - start) * cost.get(size, 1.0)
+        return rest / here if here else 0.0
+
     def revised_at(self, step: int, seconds_left: float, pace: float) -> Plan | None:
         """A plan that ends when `seconds_left` are over, shorter or longer; None where this one about does.
 

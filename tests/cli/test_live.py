@@ -15,7 +15,7 @@ from plusx.cli.live import Live
 from plusx.data.source import Listing
 from plusx.models import create_model
 from plusx.recipes import recipe
-from plusx.recipes.plan import counted
+from plusx.recipes.plan import Plan, counted
 from plusx.training.events import Notice, StepDone, Validated
 from plusx.verbs.reports import Built, Decoding, Planned, TrainEvent
 
@@ -63,6 +63,21 @@ def test_the_textbook_program_shows_every_loss_and_prints_its_network() -> None:
     assert "plan: 4,000 steps of 8 photos (10.0 epochs), 100 % at 224 px" in text
     for number in (1, 2, 3):
         assert f"epoch 1, step {number}/400, loss {number / 10:.4f}" in text
+
+
+def test_time_left_counts_the_larger_photos_that_are_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "PLAIN_SECONDS", 0)
+    plan = Plan(400, 100, ((0.5, 64), (0.5, 128)), seconds_per_step=((64, 0.1), (128, 0.4)))
+    text = shown([Planned(plan, recipe("fast")), step(100), step(300)])
+    assert "step 100/400, loss 0.5000, accuracy 75.0 %, 640 images/s, 1:30 left\n" in text  # 100 x 0.1 + 200 x 0.4
+    assert "step 300/400, loss 0.5000, accuracy 75.0 %, 640 images/s, 0:10 left\n" in text  # as fast as it is
+
+
+def test_validation_says_that_half_of_the_photos_choose() -> None:
+    text = shown([Validated(100, 0, {"accuracy": 0.9, "log_loss": 0.3, "n": 436}, False)])
+    assert text == (
+        "epoch 1, step 100: validation accuracy 90.00 %, log loss 0.3000 (n = 436, the half that chooses)\n"
+    )
 
 
 def test_notices_are_told() -> None:
