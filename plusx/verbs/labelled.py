@@ -175,9 +175,10 @@ def without(pixels: Pixels, photos: LabelledPhotos, names: AbstractSet[str]) -> 
 
 
 def refuse_lost_to_reading(photos: LabelledPhotos, names: AbstractSet[str]) -> None:
-    """Raise DataError where photos that a run was started with cannot be read any more."""
-    if names:
-        raise use_errors.changed(photos.listing.root, 0, len(names), min(names))
+    """Raise DataError where photos that a run trains or chooses with cannot be read any more."""
+    lost = names & {p.name for p, where in zip(photos.listing.photos, photos.splits, strict=True) if where != "test"}
+    if lost:
+        raise use_errors.changed(photos.listing.root, 0, len(lost), min(lost))
 
 
 def absolute(data: Sequence[str]) -> tuple[str, ...]:

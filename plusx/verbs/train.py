@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -19,6 +18,7 @@ from plusx.errors import data as data_errors
 from plusx.errors import model_file as model_errors
 from plusx.errors import usage
 from plusx.errors.training import interrupted_run
+from plusx.images.preprocess import Preprocess
 from plusx.model_file import short_hash
 from plusx.models import minimum_size
 from plusx.models.normalise import Normalised
@@ -214,7 +214,8 @@ def _decode(session: Session, photos: LabelledPhotos, wish: Wish) -> Decoded:
     largest = max(size for _, size in planning.training_sizes(config))
     tested = labelled.tested_preprocess(config)
     wanted = {"train": labelled.training_preprocess(config, largest), "val": tested, "test": tested}
-    decoded = {name: _decoded(session, photos, name, how) for name, how in wanted.items()}
+    budget = None if wish.resume or wish.plan else config.time  # one that a run was begun with stands
+    decoded = {name: _decoded(session, photos, name, how, budget) for name, how in wanted.items()}
     bad = tuple(entry for pixels in decoded.values() if pixels for entry in pixels.bad)
     if bad and not config.skip_bad:
         labelled.refuse_bad(session.data, len(photos.hashes), bad, wish.command(session.data, "--skip-bad"))
@@ -244,12 +245,14 @@ def _count(bad: Sequence[object]) -> str:
     return "1 photo" if len(bad) == 1 else f"{len(bad):,} photos"
 
 
-def _decoded(session: Session, photos: LabelledPhotos, name: str, how: Any) -> Pixels | None:
+def _decoded(
+    session: Session, photos: LabelledPhotos, name: str, how: Preprocess, budget: float | None
+) -> Pixels | None:
     rows = photos.rows(name)
     if not len(rows):
         return None
 
-    pace = DecodingPace(session.config.time, session.started)
+    pace = DecodingPace(budget, session.started)
 
     def progress(done: int, total: int) -> None:
         session.listen(Decoding(name, done, total))

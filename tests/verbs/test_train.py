@@ -486,6 +486,21 @@ def test_a_timed_plan_that_is_repeated_is_not_cut_by_the_clock(
     assert sha256(train([str(data)], wish).model) == sha256(first.model)
 
 
+def test_a_budget_that_decoding_eats_up_is_refused_for_a_new_run_and_not_where_a_plan_is_given(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(data, tmp_path / "a", epochs=None, time=60.0, sets=("max_epochs=2",))
+    monkeypatch.setattr("plusx.verbs.pace.LOOK", 1e-9)
+    monkeypatch.setattr("plusx.verbs.pace.DECODING", 1e-9)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    with pytest.raises(UsageError, match="--time 60s is too short: preparing the photos"):
+        run(data, tmp_path / "b", epochs=None, time=60.0, sets=("max_epochs=2",))
+    assert not (tmp_path / "b").exists()
+    flags = {name: value for name, value in QUICK.items() if name != "epochs"}
+    again = train([str(data)], Wish(flags, (*SETS, "max_epochs=2"), out=tmp_path / "c", plan=first.run / "plan.json"))
+    assert sha256(again.model) == sha256(first.model)
+
+
 def test_a_time_budget_becomes_a_plan_that_is_kept(data: Path, tmp_path: Path) -> None:
     trained = run(data, tmp_path / "run", epochs=None, time="300s", sets=("max_epochs=2",))
     plan = Plan.from_json(json.loads((trained.run / "plan.json").read_text()))
