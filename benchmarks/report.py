@@ -77,7 +77,8 @@ REPORTS = (
         "Time to accuracy",
         "Kaggle's Dogs vs Cats at 160 px, from nothing, cold cache, decoding included; one photo in eight locked away "
         'for testing, by content, and nothing chosen on it. "±" is the standard deviation between seeds.',
-        "python benchmarks/time_to_accuracy.py 'dogs-vs-cats/*.tar' WORK --times 45s 60s 90s 3m 5m 10m 60m --seeds 0 1 2",
+        "python benchmarks/time_to_accuracy.py 'dogs-vs-cats/*.tar' WORK --times 45s 60s 90s 3m 5m 10m 60m "
+        "--seeds 0 1 2",
         time_to_accuracy.table,
     ),
     Report(
