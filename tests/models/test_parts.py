@@ -113,6 +113,7 @@ def test_no_convolution_of_a_resnet_has_a_bias() -> None:
 def test_whitened_patches_are_uncorrelated_with_unit_variance_and_come_with_both_signs() -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.nn.functional.avg_pool2d(torch.randn(200, 3, 34, 34, generator=generator), 3, stride=1)
+    images += torch.tensor([0.5, -1.0, 2.0]).view(3, 1, 1)  # a mean that has no part in a covariance
     model = create_model("resnet18", 2, width=0.25, stem="whitened")
     assert needs_whitening(model)
     whiten_(model, images)
