@@ -58,8 +58,15 @@ class Classic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of normalised images: [B, 3, H, W] -> [B, classes]."""
-        x = self.avgpool(self.features(x))
-        logits: Tensor = self.classifier(torch.flatten(x, 1))
+        return self.head(self.features(x))
+
+    def stage_maps(self, x: Tensor) -> list[Tensor]:
+        """The maps of the last convolution, pooled: [B, 3, H, W] -> one of [B, channels, h, w]."""
+        return [self.features(x)]
+
+    def head(self, maps: Tensor) -> Tensor:
+        """Logits of these maps: [B, channels, h, w] -> [B, classes]."""
+        logits: Tensor = self.classifier(torch.flatten(self.avgpool(maps), 1))
         return logits
 
 

@@ -62,10 +62,19 @@ class ResNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """The last stage's maps: [B, 3, H, W] -> [B, features, h, w]."""
-        x = self._stem(x)
+        return self.stage_maps(x)[-1]
+
+    def stage_maps(self, x: Tensor) -> list[Tensor]:
+        """The maps of every stage, in order: [B, 3, H, W] -> [B, channels, h, w] each."""
+        maps = [self._stem(x)]
         for name in self.stages:
-            x = self.get_submodule(name)(x)
-        return x
+            maps.append(self.get_submodule(name)(maps[-1]))
+        return maps[1:]
+
+    def head(self, maps: Tensor) -> Tensor:
+        """Logits of the last stage's maps: [B, features, h, w] -> [B, classes]."""
+        logits: Tensor = self.fc(torch.flatten(self.avgpool(maps), 1))
+        return logits
 
     def _build_stem(self, channels: int) -> None:
         self.relu = nn.ReLU(inplace=True)

@@ -1,0 +1,49 @@
+"""A network that also tells what it saw on the way to its logits: by that, strange photos are told from known ones."""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from plusx.models.classic import Classic
+from plusx.models.resnet import ResNet
+
+STAGES = 2  # the last ones: what lies before them tells light and texture, not what a photo shows
+
+
+class Staged(Protocol):
+    """A network whose forward pass is stages of maps, then a head."""
+
+    def stage_maps(self, x: Tensor) -> list[Tensor]:
+        """[B, 3, H, W] -> [B, channels, h, w] for every stage."""
+
+    def head(self, maps: Tensor) -> Tensor:
+        """The last stage's maps -> [B, classes]."""
+
+
+class Described(nn.Module):
+    """`network` on normalised images [B, 3, H, W], giving logits [B, C], a descriptor [B, D] and activity [B, h, w].
+
+    The descriptor holds log(1 + mean) and log(1 + largest) of every channel of the last two stages, the activity the
+    mean square over the last stage's channels at every place; both are float32.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, 3, H, W] -> [B, C], [B, D], [B, h, w]."""
+        staged = cast(Staged, self.network)
+        maps = staged.stage_maps(x)
+        floats = [stage.float() for stage in maps[-STAGES:]]
+        pooled = [part for m in floats for part in (m.mean((2, 3)), m.amax((2, 3)))]
+        descriptor = torch.cat(pooled, dim=1).clamp_min(0.0).log1p()
+        return staged.head(maps[-1]), descriptor, floats[-1].square().mean(1)
+
+
+def describable(network: nn.Module) -> bool:
+    """Whether `Described` takes the network: those of plusx have stages, those of timm are as timm wrote them."""
+    return isinstance(network, ResNet | Classic)

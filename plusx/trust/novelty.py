@@ -1,0 +1,91 @@
+"""Novelty: how far a photo is from everything the network was trained on, so that it can answer "none of these".
+
+The score is a linear discriminant between descriptors of training photos and those of photos that show nothing of any
+class (outlier exposure, Hendrycks et al. 2019, arXiv 1812.04606, with outliers made from the training photos and the
+network left as it is). It is held back strongly: made photos are not those it will meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating[Any]]
+
+REFUSED = 0.04  # of the validation photos, so that 5 % holds for those never seen
+LEAST = 50  # validation photos for a threshold: a twenty-fifth of fewer is less than two
+PENALTY = 1e5  # on the squared weights, whose features have a spread of one, against summed log losses
+SCORE = "discriminant"
+
+
+@dataclass(frozen=True)
+class Discriminant:
+    """A score linear in the descriptor: `weights` [D] and a `bias`; above zero, more like the made photos."""
+
+    weights: npt.NDArray[np.float32]
+    bias: float
+
+    def score(self, descriptors: Floats) -> npt.NDArray[np.float32]:
+        """Novelty of descriptors [n, D]: [n]."""
+        return np.asarray(descriptors @ self.weights + np.float32(self.bias), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """The threshold of a score, and what it costs: the share of `n` other validation photos that it refuses.
+
+    `threshold` is None where there were too few photos for one; `note` then says so.
+    """
+
+    threshold: float | None
+    refused: float | None
+    n: int
+    score: str = SCORE
+    note: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The value as a model file holds it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Novelty:
+        """What `to_json` wrote. Raises TypeError where fields are missing or unknown."""
+        return cls(**values)
+
+
+def fit_discriminant(known: Floats, strange: Floats, penalty: float = PENALTY) -> Discriminant:
+    """Logistic regression of descriptors [n, D] against [m, D], each side counting one half, with an L2 penalty.
+
+    Descriptors are first brought to a mean of zero and a spread of one; the result takes them as they are. The loss is
+    (n + m) times the mean over sides of their mean log loss, plus penalty / 2 times the squared weights.
+    """
+    from scipy.optimize import minimize
+
+    both = np.concatenate([known, strange]).astype(np.float64)
+    mean, spread = both.mean(axis=0), both.std(axis=0)
+    scaled = (both - mean) / np.where(spread > 0, spread, 1.0)
+    sign = np.repeat([-1.0, 1.0], [len(known), len(strange)])
+    share = np.where(sign > 0, 0.5 / len(strange), 0.5 / len(known)) * len(both)
+
+    def loss(values: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        weights, margins = values[:-1], sign * (scaled @ values[:-1] + values[-1])
+        slope = -sign * share / (1.0 + np.exp(margins))
+        gradient = np.append(scaled.T @ slope + penalty * weights, slope.sum())
+        return float(share @ np.logaddexp(0.0, -margins) + penalty / 2 * weights @ weights), gradient
+
+    found = minimize(loss, np.zeros(both.shape[1] + 1), jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
+    weights = np.where(spread > 0, found[:-1] / np.where(spread > 0, spread, 1.0), 0.0)
+    return Discriminant(weights.astype(np.float32), float(found[-1] - mean @ weights))
+
+
+def fit_threshold(chosen: Floats, held: Floats, refused: float = REFUSED) -> Novelty:
+    """The threshold that refuses a share of the scores `chosen`, and the share of `held` ones that it then refuses."""
+    if len(chosen) < LEAST:
+        note = f"{len(chosen)} validation photos are too few to know what is strange; {LEAST} are needed at least."
+        return Novelty(None, None, len(held), note=note)
+    threshold = float(np.quantile(chosen.astype(np.float64), 1 - refused))
+    return Novelty(threshold, float((held > threshold).mean()) if len(held) else None, len(held))
