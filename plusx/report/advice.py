@@ -20,6 +20,7 @@ WIDE = 0.05  # an interval from end to end
 MISCALIBRATED, ENOUGH_FOR_BINS = 0.05, 300
 WORSE = 0.05  # a class below the others
 SUSPECT, SUSPECTS = 0.02, 3  # the probability of a given label that is doubted, and how many of them are told
+RARE = 0.025
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Evidence:
     validation_losses: tuple[float, ...] = ()  # in order
     stopped_early: bool = False
     suspects: int = 0
+    suspects_expected: float = 0.0  # if the probabilities were right
     unreadable: int = 0
     data: str = "DATA"
 
@@ -142,12 +144,15 @@ def one_class_worse(e: Evidence) -> Advice | None:
 
 def label_suspects(e: Evidence) -> Advice | None:
     """Several photos whose given label the network all but excludes."""
-    if e.suspects < SUSPECTS:
+    from scipy.stats import poisson
+
+    if e.suspects < SUSPECTS or poisson.sf(e.suspects - 1, e.suspects_expected) >= RARE:
         return None
     return Advice(
         "Labels to look at",
-        f"{e.suspects:,} photos have a label that the network gives less than {percent(SUSPECT, 0)}.",
-        f"At least {SUSPECTS} such photos.",
+        f"{e.suspects:,} photos have a label that the network gives less than {percent(SUSPECT, 0)}; "
+        f"were its probabilities right, there would be {e.suspects_expected:.1f}.",
+        f"At least {SUSPECTS} such photos, and more than chance would give in {percent(1 - RARE, 1)} of all cases.",
         f"Look at them below; plusx check {e.data} --labels looks through the training photos as well.",
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from plusx.metrics import percent
 
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+MOST_TICKS = 7
 _LEAST_LOG = 1e-4  # where a logarithmic axis ends at the latest: zero has no place on it
 
 
@@ -29,6 +30,7 @@ class Axis:
         low, high = min(finite), max(finite)
         if log:
             low, high = max(low, _LEAST_LOG), max(high, _LEAST_LOG)
+            low, high = _round_down(low), -_round_down(-high)
             return cls(label, low, high if high > low else 10 * low, log, share)
         step = _step(high - low or abs(high) or 1.0)
         low, high = math.floor(low / step) * step, math.ceil(high / step) * step
@@ -40,7 +42,7 @@ class Axis:
         return min(1.0, max(0.0, (self._scaled(value) - low) / (high - low)))
 
     def ticks(self) -> list[float]:
-        """About five round values between the ends; on a logarithmic axis 1, 2 and 5 of each power of ten."""
+        """About five round values between the ends; on a logarithmic axis numbers of one digit."""
         if self.log:
             return self._log_ticks()
         step = _step(self.high - self.low)
@@ -59,9 +61,18 @@ class Axis:
 
     def _log_ticks(self) -> list[float]:
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
-        within = [t for t in ticks if self.low * (1 - 1e-9) <= t <= self.high * (1 + 1e-9)]
-        return within if len(within) <= 7 else [t for t in within if f"{t:e}".startswith("1")]
+        for digits in ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 3, 5), (1, 2, 5), (1,)):
+            ticks = [digit * 10.0**power for power in powers for digit in digits]
+            within = [t for t in ticks if self.low * (1 - 1e-9) <= t <= self.high * (1 + 1e-9)]
+            if len(within) <= MOST_TICKS:
+                break
+        return within
+
+
+def _round_down(value: float) -> float:
+    """The next number of one digit below; of a negative one the next further from zero."""
+    power = 10.0 ** math.floor(math.log10(abs(value)) + 1e-9)
+    return math.floor(value / power + 1e-9) * power
 
 
 def _step(span: float) -> float:

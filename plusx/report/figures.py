@@ -145,7 +145,7 @@ def _path(x: Axis, y: Axis, points: Sequence[tuple[float, float]], style: str) -
 def _mark(x: Axis, at: float, text: str) -> str:
     place = _x(x, at)
     line = f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-    return line + _words(place + 3, HEIGHT - BOTTOM - 5, text, "start")
+    return line + _words(place + 3, TOP + 10, text, "start")
 
 
 def _legend(entries: Sequence[tuple[str, int]]) -> str:

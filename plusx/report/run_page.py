@@ -167,5 +167,5 @@ def _speed(speeds: Sequence[Speed]) -> Svg | None:
     return bar_chart("Training speed by size", y, bars)
 
 
-def _values(points: Points) -> list[float]:
+def _values(points: Sequence[tuple[float, float]]) -> list[float]:
     return [y for _, y in points]

@@ -25,6 +25,7 @@ PICTURE = 192  # px of a picture on the page: sharp on a phone's screen, about 6
 
 Overlay = Callable[[npt.NDArray[np.uint8], int], bytes | None]  # pixels [S, S, 3] and a class to a picture of the map
 Rows = npt.NDArray[np.int64]
+Doubts = tuple[int, float]  # photos with a doubted label, and how many chance would give
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,12 @@ def suspects(answered: Answered) -> Rows:
     given = answered.probabilities[np.arange(len(answered.labels)), answered.labels]
     rows = np.flatnonzero(given < SUSPECT)
     return rows[np.argsort(given[rows], kind="stable")]
+
+
+def doubts(answered: Answered) -> Doubts:
+    """How many photos have such a label, and how many there would be if the probabilities were right."""
+    p = answered.probabilities.astype(np.float64)
+    return len(suspects(answered)), float(p[p < SUSPECT].sum())
 
 
 def _decisions(answered: Answered) -> Decisions:

@@ -66,7 +66,7 @@ def test_where_nothing_is_the_matter_there_is_no_advice() -> None:
             "Class dog is answered worse",
             ("80.0 % of dog", "99.0 %", "for cat"),
         ),
-        (changed(suspects=3), "Labels to look at", ("3 photos", "2 %")),
+        (changed(suspects=9, suspects_expected=3.5), "Labels to look at", ("9 photos", "2 %", "would be 3.5")),
         (changed(figures=figures((49, 49), (50, 50))), "An uncertain figure", ("n = 100", "93.0 % to 99.8 %")),
         (changed(figures=figures(ece=0.051)), "Probabilities are off", ("5.1 %", "n = 1,000")),
         (changed(unreadable=1), "Photos that cannot be read", ("left out: 1",)),
@@ -94,6 +94,7 @@ def test_every_rule_is_tried_above() -> None:
         changed(epochs=5.6, stopped_early=True),
         changed(epochs=5.6, validation_losses=(0.5,)),
         changed(suspects=2),
+        changed(suspects=8, suspects_expected=3.5),
         changed(figures=figures((145, 145), (149, 149), ece=0.2)),
         changed(figures=figures((495, 474))),  # dogs are worse, by less than 5 %
     ],
