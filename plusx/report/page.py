@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
+_FLAG = re.compile(r"(?<![\w-])(--[a-z-]+(?: [\w.:=/]*\w)?)")
 _KINDS = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png"}
 
 
@@ -21,9 +23,9 @@ def render(template: str, **values: Any) -> str:
     """The page that `template` (a file name in templates/) makes of `values`; whatever is text in them is escaped.
 
     Every page extends base.html, which asks for a `title`. Pictures go in as JPEG or PNG bytes through the filter
-    `picture`, shares through `percent`, counts through `count`, seconds through `duration`, and SVG of
-    `plusx.report.figures` as what that returns. A template that uses what it was not given raises
-    jinja2.UndefinedError.
+    `picture`, shares through `percent`, counts through `count`, seconds through `duration`, sentences with flags in
+    them through `flags`, and SVG of `plusx.report.figures` as what that returns. A template that uses what it was not
+    given raises jinja2.UndefinedError.
     """
     return _environment().get_template(template).render(version=__version__, **values)
 
@@ -60,7 +62,15 @@ def _environment() -> Environment:
         finalize=_printable,
     )
     environment.filters |= {"percent": percent, "picture": picture, "count": count, "duration": duration}
+    environment.filters["flags"] = _flags
     return environment
+
+
+def _flags(text: str) -> str:
+    """A sentence with its flags set as code, each with its value, so that no line ends within one."""
+    from markupsafe import Markup, escape
+
+    return Markup(_FLAG.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped just before
 
 
 def _printable(value: Any) -> Any:

@@ -102,7 +102,7 @@ def _contender(run: _Run, all_runs: Sequence[_Run]) -> Contender:
         epochs=plan.last_step / plan.steps_per_epoch,
         images_per_second=photos / seconds if seconds else None,
         seconds=seconds,
-        parameters=parameters_of(run.header),
+        parameters=parameters_of(run.folder.model),
         settings=_differing(run, all_runs),
         course=courses.course_of(run.folder, plan, run.config),
     )

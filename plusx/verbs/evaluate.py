@@ -125,7 +125,7 @@ def evaluate(
     if data is None:
         return _recorded(evaluation, open_run(path), answered, tested.photos, report)
     if report is not None:
-        write_page_of_data(Path(report), model.header, answered, tested.photos, (str(path), evaluation.tested))
+        write_page_of_data(Path(report), found, answered, tested.photos, (str(path), evaluation.tested))
     return replace(evaluation, report=Path(report) if report else None)
 
 

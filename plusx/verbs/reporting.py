@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from safetensors import safe_open
 
 from plusx.config import Config
 from plusx.data.source import Photo
@@ -28,6 +31,9 @@ from plusx.verbs.answers import Answered, read_answers
 from plusx.verbs.labelled import read_skipped
 from plusx.verbs.measured import Album, Doubts, Overlay, doubts, measured, without_photos
 
+OURS = "plusx."  # tensors of a model file that are no weights
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # counted by a norm, not learned
+
 VALIDATED = "Measured on validation photos; the test split was not touched. plusx evaluate RUN tests."
 UNTESTED = "Measured on validation photos; the run has no test split."
 TESTED = "Measured on the test split, which neither training nor any choice has seen."
@@ -48,9 +54,10 @@ def write_pages(run: RunFolder, photos: Iterable[Photo], overlay: Overlay | None
 
 
 def write_page_of_data(
-    path: Path, header: Header, answered: Answered, photos: Iterable[Photo], tested: tuple[str, str]
+    path: Path, model: Path, answered: Answered, photos: Iterable[Photo], tested: tuple[str, str]
 ) -> None:
     """Write the report of a model's answers to other photos; `tested` names the model and the data."""
+    header = read_header(model)
     album = Album({photo.name: photo.source for photo in photos}, header.preprocess)
     name, data = tested
     main = measured(data, f"Measured on {data}.", answered, header, album)
@@ -58,7 +65,7 @@ def write_page_of_data(
         title=f"{name} on {data}",
         lead=f"{len(answered.names):,} photos answered by a model that tells {_listed(header.classes)} apart.",
         main=main,
-        model=_model_facts(header),
+        model=_model_facts(header, model),
         calibration=header.calibration,
         thresholds=header.thresholds,
         novelty=header.novelty,
@@ -86,7 +93,7 @@ def run_story(run: RunFolder, sources: Mapping[str, Source], overlay: Overlay | 
         main=main,
         other=other,
         data=_data_facts(run, rows, config),
-        model=_model_facts(header),
+        model=_model_facts(header, run.model),
         training=_training_facts(run, config, plan),
         machine=tuple((name, str(value)) for name, value in run.read("environment").items()),
         course=courses.course_of(run, plan, config),
@@ -178,29 +185,22 @@ def _data_facts(run: RunFolder, rows: list[Row], config: Config) -> Facts:
     return tuple(told)
 
 
-def _model_facts(header: Header) -> Facts:
+def _model_facts(header: Header, model: Path) -> Facts:
     network = ", ".join(f"{name} {value}" for name, value in header.network.items() if name != "name")
     return (
         ("network", f"{header.network['name']}{f' ({network})' if network else ''}"),
-        ("parameters", f"{parameters_of(header):,}"),
+        ("parameters", f"{parameters_of(model):,}"),
         ("looks at", f"{header.size or header.preprocess.crop} px, views {', '.join(header.views)}"),
         ("photos come as", f"short side {header.preprocess.resize} px, middle {header.preprocess.crop} px"),
         ("classes", ", ".join(header.classes)),
     )
 
 
-def parameters_of(header: Header) -> int:
-    """How many numbers the network of a model file learned."""
-    import torch
-
-    from plusx.engines.torch_engine import build
-    from plusx.models.registry import TIMM
-
-    preprocess = header.preprocess
-    device = "cpu" if str(header.network["name"]).startswith(TIMM) else "meta"  # those may compute while they are built
-    with torch.device(device):
-        network = build(header.network, len(header.classes), preprocess.mean, preprocess.std)
-    return sum(p.numel() for p in network.parameters())
+def parameters_of(model: Path) -> int:
+    """How many numbers the network in a model file learned, read off its header: no network is built for it."""
+    with safe_open(model, "numpy") as file:
+        learned = (name for name in file.keys() if not name.startswith(OURS) and not name.endswith(BUFFERS))  # noqa: SIM118
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in learned)
 
 
 def _training_facts(run: RunFolder, config: Config, plan: Plan) -> Facts:

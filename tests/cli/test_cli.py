@@ -24,21 +24,8 @@ from plusx.verbs.predict import Row
 from tests.verbs.conftest import SETS, fill
 
 FLAGS = [
-    *(
-        "data",
-        "recipe",
-        "model",
-        "weights",
-        "time",
-        "epochs",
-        "size",
-        "batch_size",
-        "split",
-        "skip_bad",
-        "seed",
-        "seeds",
-    ),
-    *("device", "out", "resume", "plan", "config", "set_", "json", "quiet", "verbose"),
+    *("data", "recipe", "model", "weights", "time", "epochs", "size", "batch_size", "split", "skip_bad", "seed"),
+    *("seeds", "device", "out", "resume", "plan", "config", "set_", "json", "quiet", "verbose"),
 ]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import io
+import json
 import re
 import shutil
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from plusx.images.preprocess import Preprocess
 from plusx.images.source import Source
@@ -22,10 +25,10 @@ from plusx.report.run_page import run_page
 from plusx.report.story import Course, Speed, Story
 from plusx.verbs.answers import Answered
 from plusx.verbs.measured import Album, measured
+from tests.verbs.conftest import draw
 
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
+BROWSERS = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+CHROMIUM = next(filter(None, BROWSERS), None)
 WIDTHS = (390, 1200)
 QUIET = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -43,7 +46,8 @@ onload = () => {{
     const ids = [...page.querySelectorAll("section")].filter(e => e.offsetHeight > 20).map(e => e.id);
     const asked = frame.contentWindow.performance.getEntriesByType("resource").filter(e => !e.name.startsWith("data:"));
     const broken = [...page.images].filter(e => !e.complete || !e.naturalWidth).length;
-    said.textContent = "MEASURED " + JSON.stringify([frame.clientWidth, sheet.scrollWidth, out, ids, asked.length, broken]);
+    const measured = [frame.clientWidth, sheet.scrollWidth, out, ids, asked.length, broken];
+    said.textContent = "MEASURED " + JSON.stringify(measured);
     document.body.append(said);
   }}
 }};
@@ -57,8 +61,6 @@ def browse(tmp_path: Path) -> Callable[[str], list[list]]:
         pytest.skip("no chromium here: install the package chromium to look at pages in a browser")
 
     def measure(page: str) -> list[list]:
-        import json
-
         frames = "".join(
             f'<iframe style="border:0;width:{width}px;height:900px" srcdoc="{html.escape(page)}"></iframe>'
             for width in WIDTHS
@@ -102,14 +104,12 @@ def test_the_measuring_sees_what_is_too_wide_and_what_is_asked_for(browse: Calla
     assert narrow[1] > narrow[0]
     assert narrow[2] == ["SECTION."]
     assert wide[2] == []
+    with pytest.raises(AssertionError, match="violates the following Content Security Policy"):
+        browse(page.replace("<main>", '<main><img src="https://example.invalid/x.png">'))
 
 
 def long_story(folder: Path) -> Story:
     """A story with everything in it, long names, and more classes than fit side by side."""
-    from PIL import Image
-
-    from tests.verbs.conftest import draw
-
     classes = tuple(f"a-class-with-a-rather-long-name-{i}" for i in range(9))
     random = np.random.default_rng(0)
     p = random.dirichlet([0.15] * 9, 300).astype(np.float32)
@@ -132,7 +132,7 @@ def long_story(folder: Path) -> Story:
     )
     answered = Answered.of(classes, [(name, str(i)) for i, name in enumerate(names)], labels, p)
     answered = answered.decided(header, random.normal(size=300) + 1)
-    album = Album(sources, header.preprocess, lambda pixels, label: _png(Image.fromarray(pixels)))
+    album = Album(sources, header.preprocess, lambda pixels, _: _png(Image.fromarray(pixels)))
     facts = (("where", "/a/very/long/path/" + "y" * 200), ("fingerprint", "0" * 64))
     curve = tuple((i / 3, 1 / (i + 1)) for i in range(60))
     return Story(
@@ -155,9 +155,7 @@ def long_story(folder: Path) -> Story:
     )
 
 
-def _png(image: object) -> bytes:
-    import io
-
+def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()

@@ -61,3 +61,11 @@ def test_pictures_say_what_they_are() -> None:
 )
 def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+def test_flags_are_set_as_code_with_their_values_and_nothing_else_is() -> None:
+    told = str(page._flags("Try --time 20m, or --set erasing=0.25: <b> a -- dash, --weights timm:resnet18."))
+    assert told == (
+        "Try <code>--time 20m</code>, or <code>--set erasing=0.25</code>: &lt;b&gt; a -- dash, "
+        "<code>--weights timm:resnet18</code>."
+    )
