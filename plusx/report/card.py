@@ -23,7 +23,7 @@ def card(story: Story, header: Header) -> str:
         ("What it is for, and what it is not", _limits(header)),
         ("Figures", _figures(story)),
         ("How sure it is", _certainty(story)),
-        ("Photos it was made from", _table(story.data)),
+        ("Photos it was made from", _table(tuple(fact for fact in story.data if fact[0] != "where"))),
         ("Network and preprocessing", _table(story.model)),
         ("How it was trained", _table((*story.training, *story.machine))),
         ("What to know before relying on it", _advice(story)),

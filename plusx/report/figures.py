@@ -14,9 +14,14 @@ from plusx.metrics import percent
 from plusx.report.axes import Axis
 
 WIDTH, HEIGHT = 420, 250
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 18, 40  # margins of the plotting area
+LEFT, RIGHT, TOP, BOTTOM = 58, 20, 18, 40  # margins of the plotting area
 SERIES = 6  # colours that style.css has
-_LETTER = 6.3  # width of a letter of a legend, about
+HEAD, ROW, LONGEST = (
+    6,
+    16,
+    44,
+)  # room above the frame, height of a row of a legend; letters of a name, whose end says more than its beginning
+_LETTER = 6.6  # width of a letter of a legend, about
 
 
 class Svg(str):
@@ -43,7 +48,7 @@ def line_chart(name: str, x: Axis, y: Axis, series: Sequence[Series], marks: Seq
     """Lines over common axes; `marks` are (x, text): vertical lines with a word at their top."""
     body = [_frame(x, y), *(_mark(x, at, text) for at, text in marks)]
     body += [_line(x, y, line) for line in series]
-    return _svg(name, [*body, _legend([(line.name, line.colour) for line in series])])
+    return _svg(name, body, [(line.name, line.colour) for line in series])
 
 
 def bar_chart(name: str, y: Axis, bars: Sequence[tuple[str, float, str]]) -> Svg:
@@ -83,7 +88,7 @@ def reliability(name: str, bins: Sequence[Bin], before: Sequence[Bin] = ()) -> S
         points = [(b.probability, b.right) for b in entries if b.n]
         body.append(_path(x, y, points, f"line s{colour}" + " thin" * (colour == 2)))
         body += [_dot(_x(x, b.probability), _y(y, b.right), colour, _told(b)) for b in entries if b.n]
-    return _svg(name, [*body, _legend(named)])
+    return _svg(name, body, named)
 
 
 def _told(b: Bin) -> str:
@@ -101,10 +106,12 @@ def _diagonal(x: Axis, y: Axis) -> str:
     return _path(x, y, [(x.low, x.low), (1.0, 1.0)], "ideal")
 
 
-def _svg(name: str, body: Iterable[str]) -> Svg:
-    label = escape(name)
-    head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}" xmlns="http://www.w3.org/2000/svg">'
-    return Svg("\n".join([head, f"<title>{label}</title>", *(part for part in body if part), "</svg>"]))
+def _svg(name: str, body: Iterable[str], legend: Sequence[tuple[str, int]] = ()) -> Svg:
+    label, (names, rows) = escape(name), _legend(legend)
+    raised = HEAD + ROW * max(0, rows - 1)  # the first row of names needs little, the others stand above it
+    box = f'viewBox="0 {-raised} {WIDTH} {HEIGHT + raised}"'
+    head = f'<svg {box} role="img" aria-label="{label}" xmlns="http://www.w3.org/2000/svg">'
+    return Svg("\n".join([head, f"<title>{label}</title>", *(part for part in (*body, names) if part), "</svg>"]))
 
 
 def _frame(x: Axis, y: Axis) -> str:
@@ -148,17 +155,25 @@ def _mark(x: Axis, at: float, text: str) -> str:
     return line + _words(place + 3, TOP + 10, text, "start")
 
 
-def _legend(entries: Sequence[tuple[str, int]]) -> str:
-    """Names in their colours along the top, in one line above the plot; a single one needs no legend."""
+def _legend(entries: Sequence[tuple[str, int]]) -> tuple[str, int]:
+    """Names in their colours above the plot, and in how many rows, upwards; a single one needs no legend."""
     if len(entries) < 2:
-        return ""
-    parts, left = [], float(LEFT)
-    for name, colour in entries:
-        shown = name if len(name) <= 28 else f"{name[:27]}…"
-        parts.append(f'<line class="line s{colour}" x1="{left:.0f}" x2="{left + 14:.0f}" y1="3" y2="3"/>')
-        parts.append(_words(left + 18, 7, shown, "start", "strong"))
+        return "", 0
+    parts, left, row = [], float(LEFT), 0
+    for name, colour in reversed(entries) if _wide(entries) else entries:
+        shown = name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"
+        if left > LEFT and left + 18 + _LETTER * len(shown) > WIDTH:
+            left, row = float(LEFT), row + 1
+        y = 3 - ROW * row
+        parts.append(f'<line class="line s{colour}" x1="{left:.0f}" x2="{left + 14:.0f}" y1="{y}" y2="{y}"/>')
+        parts.append(_words(left + 18, y + 4, shown, "start", "strong"))
         left += 30 + _LETTER * len(shown)
-    return "\n".join(parts)
+    return "\n".join(parts), row + 1
+
+
+def _wide(entries: Sequence[tuple[str, int]]) -> bool:
+    """Whether the names need more than one row; they are then laid from the last, at the bottom, to the first."""
+    return LEFT + sum(30 + _LETTER * min(LONGEST, len(name)) for name, _ in entries) - 12 > WIDTH
 
 
 def _dot(x: float, y: float, colour: int, told: str) -> str:

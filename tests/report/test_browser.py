@@ -38,11 +38,16 @@ SECTIONS = ("advice", "accuracy", "curves", "trust", "photos", "unreadable", "fa
 
 # the frame has the width of a screen; it may be read from outside, since both are of one origin
 MEASURE = """<!doctype html><title>measure</title><body>{frames}<script>
+const beyond = e => {{
+  const [text, box] = [e, e.closest("svg")].map(x => x.getBoundingClientRect());
+  return text.right > box.right + 2 || text.left < box.left - 2 || text.top < box.top - 2;
+}};
 onload = () => {{
   for (const frame of document.querySelectorAll("iframe")) {{
     const page = frame.contentDocument, sheet = page.documentElement, said = document.createElement("pre");
+    const of = e => `${{e.tagName}}.${{e.closest("svg") ? e.textContent : e.className}}`;
     const out = [...page.body.querySelectorAll("*")].filter(e => e.getBoundingClientRect().right > sheet.clientWidth + 1
-      && !e.closest(".scroll") && !e.closest("svg")).map(e => e.tagName + "." + e.className);
+      && !e.closest(".scroll") || e.tagName == "text" && beyond(e)).map(of);
     const ids = [...page.querySelectorAll("section")].filter(e => e.offsetHeight > 20).map(e => e.id);
     const asked = frame.contentWindow.performance.getEntriesByType("resource").filter(e => !e.name.startsWith("data:"));
     const broken = [...page.images].filter(e => !e.complete || !e.naturalWidth).length;

@@ -39,7 +39,7 @@ def test_a_chart_is_well_formed_named_and_inside_its_frame(name: str) -> None:
     root = ElementTree.fromstring(svg)
     assert root.attrib["role"] == "img"
     assert root.attrib["aria-label"] == root[0].text
-    assert root.attrib["viewBox"] == f"0 0 {WIDTH} {HEIGHT}"
+    assert root.attrib["viewBox"] == f"0 -6 {WIDTH} {HEIGHT + 6}"
     for node in root.iter():
         for key in ("x", "x1", "x2", "cx"):
             assert 0 <= float(node.attrib.get(key, 0)) <= WIDTH
@@ -64,6 +64,18 @@ def test_a_point_lies_where_its_value_says() -> None:
     points = [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()]
     assert points[1] == pytest.approx(((points[0][0] + points[2][0]) / 2, (points[0][1] + points[2][1]) / 2), abs=0.11)
     assert points[0][1] > points[2][1]
+
+
+def test_many_names_take_rows_above_the_plot() -> None:
+    x = Axis("x", 0, 1)
+    lines = [
+        Series(f"runs/a-rather-long-name-of-a-run-that-goes-on-and-on-{i}", [(0, 0), (1, 1)], i) for i in (1, 2, 3)
+    ]
+    root = ElementTree.fromstring(line_chart("c", x, x, lines))
+    assert root.attrib["viewBox"] == f"0 -38 {WIDTH} {HEIGHT + 38}"
+    names = [node for node in root.iter() if node.attrib.get("class") == "strong"]
+    assert [(node.text[-1], node.attrib["y"]) for node in names] == [("3", "7.0"), ("2", "-9.0"), ("1", "-25.0")]
+    assert names[0].text.startswith("…")
 
 
 def test_text_from_outside_is_escaped_once() -> None:
