@@ -77,7 +77,9 @@ def test_a_training_ends_with_a_page_of_validation_and_evaluate_puts_the_test_in
     assert json.loads((run / "metrics.json").read_text()) == metrics
 
 
-def test_a_model_tested_on_other_photos_has_a_page_where_it_is_wanted(data: Path, tmp_path: Path) -> None:
+def test_a_model_tested_on_other_photos_has_a_page_where_it_is_wanted_and_its_run_stays(
+    data: Path, tmp_path: Path
+) -> None:
     run = trained(data, tmp_path / "run")
     before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
     more = fill(tmp_path / "more", {"lying": 5, "standing": 5}, first=100)
@@ -86,6 +88,7 @@ def test_a_model_tested_on_other_photos_has_a_page_where_it_is_wanted(data: Path
     assert evaluation.report == tmp_path / "more.html"
     assert f"Measured on {more}." in page
     assert '<section id="curves">' not in page
+    train([], Wish(out=run, resume=True))
     assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 
