@@ -15,7 +15,7 @@ def unwritten(path: Path, error: Exception) -> str:
 
 def too_few_runs(n: int) -> UsageError:
     """`compare` has nothing to compare."""
-    return UsageError(f"compare needs at least two finished runs and got {n}; name their run folders.", code="one-run")
+    return UsageError(f"compare needs at least two different runs and got {n}; name their run folders.", code="one-run")
 
 
 def other_classes(first: Path, other: Path) -> UsageError:
@@ -38,6 +38,15 @@ def not_measured(path: Path) -> UsageError:
 def too_few_seeds(wanted: int) -> UsageError:
     """`--seeds` of none or one."""
     return UsageError(f"--seeds is {wanted}, and a spread needs at least 2; leave it out for one run.", code="one-seed")
+
+
+def no_seeds(path: Path) -> ModelError:
+    """A folder that `--seeds` did not begin."""
+    return ModelError(
+        f"{path} holds no training over several seeds; continue a single run without --seeds, or start a new one "
+        "without --resume.",
+        code="no-seeds",
+    )
 
 
 def seeds_damaged(path: Path) -> ModelError:

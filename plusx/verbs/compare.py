@@ -20,9 +20,13 @@ from plusx.run_folder import RunFolder, model_path, open_run
 from plusx.trust.significance import LEVEL, discordant, holm, mcnemar, mean_and_spread, welch
 from plusx.verbs import course as courses
 from plusx.verbs.answers import Answered, read_answers
+from plusx.verbs.recorded import config_of
 from plusx.verbs.reporting import parameters_of
 
-NOT_SETTINGS = ("seed", "split_seed", "device", "workers")  # they change no result but by chance
+NOT_SETTINGS = (  # they change no result but by chance
+    *("seed", "split_seed", "device", "workers", "log_every", "checkpoint_every", "checkpoint_seconds"),
+    *("save_weights_every", "show_every_step", "tensorboard"),
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def compare(runs: Sequence[str | Path]) -> Comparison:
     test). More than two comparisons are adjusted by Holm. Raises UsageError for fewer than two runs and for runs of
     other classes, ModelError where one is unfinished.
     """
-    paths = [Path(run) for run in runs]
+    paths = list({Path(run).resolve(): Path(run) for run in runs}.values())
     if len(paths) < 2:
         raise sentences.too_few_runs(len(paths))
     tested = all((path / "test.json").exists() for path in paths)
@@ -78,7 +82,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def _run(path: Path, name: str, *, tested: bool) -> _Run:
     header, folder = read_header(model_path(path)), open_run(path)
-    config = Config.model_validate(folder.read_config())
+    config = config_of(folder)
     figures = folder.read("test") if tested else folder.read("metrics")["validation"]
     if figures is None:
         raise sentences.not_measured(path)

@@ -30,6 +30,7 @@ from plusx.verbs import course as courses
 from plusx.verbs.answers import Answered, read_answers
 from plusx.verbs.labelled import read_skipped
 from plusx.verbs.measured import Album, Doubts, Overlay, doubts, measured, without_photos
+from plusx.verbs.recorded import config_of
 
 OURS = "plusx."  # tensors of a model file that are no weights
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # counted by a norm, not learned
@@ -81,7 +82,7 @@ def _evidence_of_data(main: Measured, doubted: Doubts, data: str) -> Evidence:
 def run_story(run: RunFolder, sources: Mapping[str, Source], overlay: Overlay | None = None) -> Story:
     """Everything the pages of a finished run tell; what the run's folder lacks is left out."""
     header, plan = read_header(run.model), read_plan(run.plan)
-    config = Config.model_validate(run.read_config())
+    config = config_of(run)
     skipped = tuple((name, why.reason) for name, why in read_skipped(run.path / "skipped.csv"))
     rows = [row for row in read_split_csv(run.split) if row.path not in {name for name, _ in skipped}]
     where = VALIDATED if any(row.split == "test" for row in rows) else UNTESTED

@@ -11,12 +11,12 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from plusx.durable import write_json
-from plusx.errors import Interrupted
+from plusx.errors import Interrupted, usage
 from plusx.errors import reports as sentences
 from plusx.errors.training import interrupted_run
 from plusx.recipes.resolve import resolve
@@ -58,6 +58,7 @@ class _Record:
     seeds: tuple[int, ...]
     data: tuple[str, ...]
     wish: Wish
+    again: Wish = field(default_factory=Wish)  # what was given with --resume
 
 
 def is_of_seeds(out: Path | None) -> bool:
@@ -78,18 +79,21 @@ def train_seeds(
     A time budget is that of each run. The other runs take every setting of the first, what the machine chose for it
     included. Raises what `train` raises; Interrupted tells how to go on with all of them.
     """
-    out, record = _continued(wish) if wish.resume else _begun(data, wish, seeds or 0)
+    out, record = _continued(wish, seeds) if wish.resume else _begun(data, wish, seeds or 0)
     listen = _recording(out, record, on_event)
     runs: list[Trained] = []
     try:
         for seed in record.seeds:
             begun = time.monotonic() if runs or started is None else started
-            runs.append(_one(out, record, seed, listen, begun))
-    except Interrupted:
-        raise _interrupted(out) from None
+            runs.append(_one(data, out, record, seed, listen, begun))
+    except (Interrupted, KeyboardInterrupt):
+        if not is_of_seeds(out):
+            raise
+        raise interrupted_run(out, f"plusx train --resume --out {shlex.quote(str(out))}") from None
     finally:
-        with contextlib.suppress(OSError):
-            out.rmdir()  # where DATA was refused, nothing is left behind: only an empty folder can be removed
+        if wish.out is None:
+            with contextlib.suppress(OSError):
+                out.rmdir()  # where DATA was refused, nothing is left behind: only an empty folder can be removed
     return Seeds(out, tuple(runs), compare([run.run for run in runs]))
 
 
@@ -116,29 +120,33 @@ def _recording(out: Path, record: _Record, listen: Listen | None) -> Listen:
     return heard
 
 
-def _continued(wish: Wish) -> tuple[Path, _Record]:
-    assert wish.out is not None, "who calls has seen the record in it"
+def _continued(wish: Wish, seeds: int | None) -> tuple[Path, _Record]:
+    """What the folder in `wish.out` was begun with; runs that exist refuse other flags, and what is new has the old."""
+    if wish.out is None:
+        raise usage.resume_without_run()
+    if not is_of_seeds(wish.out):
+        raise sentences.no_seeds(wish.out)
     path = wish.out / RECORD
     try:
-        return wish.out, _from_json(json.loads(path.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError):
+        record = _from_json(json.loads(path.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise sentences.seeds_damaged(path) from None
+    if seeds not in (None, len(record.seeds)):
+        raise usage.changed_settings(wish.out, [("--seeds", len(record.seeds), seeds)])
+    flags = {name: value for name, value in wish.flags.items() if name != "seed"}
+    return wish.out, replace(record, again=replace(wish, flags=flags))
 
 
-def _one(out: Path, record: _Record, seed: int, listen: Listen, begun: float) -> Trained:
+def _one(data: Sequence[str], out: Path, record: _Record, seed: int, listen: Listen, begun: float) -> Trained:
     """The run of one seed: begun, gone on with, or read where it is finished."""
     folder, first = out / f"seed-{seed}", record.seeds[0]
     if (folder / "config.yaml").exists():
-        return train((), Wish(out=folder, resume=True), on_event=listen, started=begun)
+        return train(data, replace(record.again, out=folder, resume=True), on_event=listen, started=begun)
     if seed == first:
         return train(record.data, replace(record.wish, out=folder), on_event=listen, started=begun)
     settings = out / f"seed-{first}" / "config.yaml"
     wish = Wish(flags={"seed": seed}, file=settings, plan=record.wish.plan, out=folder)
     return train(record.data, wish, on_event=listen, started=begun)
-
-
-def _interrupted(out: Path) -> Interrupted:
-    return interrupted_run(out, f"plusx train --resume --out {shlex.quote(str(out))}")
 
 
 def _to_json(record: _Record) -> dict[str, Any]:

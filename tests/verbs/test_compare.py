@@ -112,13 +112,16 @@ def test_runs_that_differ_by_their_seed_alone_are_a_group_and_groups_are_compare
 
 
 def test_what_cannot_be_compared_is_refused_in_a_sentence(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="compare needs at least two finished runs and got 1; name their run folders"):
-        compare([run])
+    with pytest.raises(UsageError, match="compare needs at least two different runs and got 1; name their run folders"):
+        compare([run, run])
     with pytest.raises(ModelError, match="There is no"):
         compare([run, tmp_path / "nowhere"])
     other = train([str(fill(tmp_path / "o", {"x": 9, "y": 9}))], replace(WISH, out=tmp_path / "other")).run
     with pytest.raises(UsageError, match=r"other tells other classes apart than .*first, so there is nothing to"):
         compare([run, other])
+    broken = twin(run, "broken", [True] * 6, no_such_setting=1)
+    with pytest.raises(ModelError, match=r"broken/config\.yaml is damaged: no_such_setting: Extra inputs"):
+        compare([run, broken])
     unmeasured = twin(run, "u", [True] * 6)
     folder = open_run(unmeasured)
     folder.write("metrics", folder.read("metrics") | {"validation": None})
@@ -141,7 +144,11 @@ def test_several_seeds_are_trained_on_one_split_and_an_interrupted_one_goes_on(
     command = f"plusx train --resume --out '{out}'"
     assert caught.value.message == f"Stopped; everything is in {out}. Continue with: {command}"
     assert is_of_seeds(out)
-    assert cli(["train", "--resume", "--out", str(out), "-q"]) == 0
+    assert cli(["train", "--resume", "--out", str(out), "--seeds", "2"]) == 2
+    assert "cannot be resumed with other settings: --seeds was 3 and is now 2." in capsys.readouterr().err
+    assert cli(["train", "--resume", "--out", str(out), "--epochs", "5"]) == 2
+    assert "cannot be resumed with other settings: epochs was 2 and is now 5." in capsys.readouterr().err
+    assert cli(["train", str(data), "--resume", "--out", str(out), "--seed", "1", "--epochs", "2", "-q"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in told[2:5]] == [["seed-1", "1"], ["seed-2", "2"], ["seed-3", "3"]]
     assert told[5].startswith("seed-1 (3 seeds): mean accuracy ")
@@ -160,11 +167,17 @@ def test_several_seeds_are_trained_on_one_split_and_an_interrupted_one_goes_on(
     assert document["comparison"]["verdicts"] == []
 
 
-def test_seeds_on_data_that_is_refused_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_on_data_that_is_refused_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli(["train", "nowhere", "--seeds", "2"]) == 3
     assert not list((tmp_path / "runs").iterdir())
     assert cli(["train", "nowhere", "--seeds", "1"]) == 2
+    assert "--seeds is 1, and a spread needs at least 2" in capsys.readouterr().err
+    assert cli(["train", "--resume", "--seeds", "2", "--out", "runs"]) == 4
+    assert "plusx: runs holds no training over several seeds; continue a single run without" in capsys.readouterr().err
+    assert cli(["train", "--resume", "--seeds", "2"]) == 2
 
 
 def test_compare_prints_a_table_a_document_and_a_page(
