@@ -98,6 +98,13 @@ def test_an_axis_holds_its_values_and_has_a_few_distinct_labels(values: list[flo
         assert 0 <= axis.place(value) <= 1
 
 
+def test_an_axis_ends_at_round_numbers() -> None:
+    axis = Axis.around("a", [0.31, 0.64])
+    assert (axis.ticks()[0], axis.ticks()[-1]) == pytest.approx((axis.low, axis.high)) == (0.3, 0.7)
+    log = Axis.around("a", [0.031, 0.64], log=True)
+    assert (log.low, log.high) == pytest.approx((0.03, 0.7))
+
+
 def test_bins_are_those_of_the_calibration_error_and_of_scikit_learn() -> None:
     bins = [b for b in reliability_bins(ANSWERS, LABELS) if b.n]
     gap = sum(b.n * abs(b.right - b.probability) for b in bins) / len(LABELS)

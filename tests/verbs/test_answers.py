@@ -46,6 +46,8 @@ def test_strangeness_is_asked_first_then_certainty_by_the_threshold_of_the_class
     thresholds = {"classes": [{"name": "path", "threshold": 0.8}, {"name": "nov,el", "threshold": None}]}
     decided = answered().decided(header(thresholds=thresholds, novelty={"threshold": 2.0}), np.array([3.0, 2.0, 0, 0]))
     assert decided.answers == ("none of these", "nov,el", "nov,el", "unsure")
+    at_it = {"classes": [{"name": "path", "threshold": float(P[3, 0])}, {"name": "nov,el", "threshold": 0.61}]}
+    assert answered().decided(header(thresholds=at_it)).answers == ("path", "unsure", "nov,el", "path")
 
 
 def test_a_missing_file_is_none_and_a_damaged_one_is_named(tmp_path: Path) -> None:
