@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from plusx.errors import data as data_errors
 from plusx.errors import model_file as sentences
 from plusx.errors import use as use_errors
 from plusx.images.decode import BadPhoto
-from plusx.metrics import percent
+from plusx.metrics import Labels, Probabilities, percent
 from plusx.model_file import load
 from plusx.run_folder import model_path, open_run
+from plusx.verbs.figures import answered_lines
 from plusx.verbs.labelled import Progress, refuse_lost, split_photos
 
 SHOWN_CLASSES = 8  # up to here the whole confusion matrix is printed
@@ -36,6 +37,7 @@ class Evaluation:
     figures: dict[str, Any]
     left_out: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
+    thresholds: Mapping[str, Any] | None = None  # of the model
 
     def to_json(self) -> dict[str, Any]:
         """The document of `evaluate --json`."""
@@ -46,7 +48,8 @@ class Evaluation:
     def lines(self) -> list[str]:
         """The result for people."""
         figures = self.figures
-        return [*self._headline(), *_per_class(figures), *_confusion(figures), *self._others()]
+        answered = answered_lines(figures, self.thresholds)
+        return [*self._headline(), *_per_class(figures), *_confusion(figures), *answered, *self._others()]
 
     def _headline(self) -> list[str]:
         f = self.figures
@@ -110,7 +113,7 @@ def evaluate(
     if not good:
         raise use_errors.no_test_photos(str(data or path))
     labels = np.array([tested.labels[i] for i in good])
-    figures = metrics.summary(np.stack([answers[i] for i in good]), labels, classifier.classes)
+    figures = _figures(classifier, np.stack([answers[i] for i in good]), labels)
     seconds = time.perf_counter() - started
     figures |= {
         "model_sha256": sha256_file(found),
@@ -118,7 +121,13 @@ def evaluate(
         "seconds": seconds,
         "images_per_second": len(fresh) / seconds,
     }
-    return Evaluation(_named(path, data), figures, left_out, skipped)
+    return Evaluation(_named(path, data), figures, left_out, skipped, model.header.thresholds)
+
+
+def _figures(classifier: Classifier, answers: Probabilities, labels: Labels) -> dict[str, Any]:
+    """Figures of calibrated answers, and of those among them that are given."""
+    given = metrics.answered(answers, labels, classifier.sure(answers))
+    return metrics.summary(answers, labels, classifier.classes) | {"coverage": given["coverage"], "answered": given}
 
 
 def _named(path: Path, data: str | Path | Sequence[str] | None) -> str:
