@@ -23,7 +23,7 @@ from plusx.metrics import Labels, Probabilities
 CONFIDENCE = 0.95
 RISKS = (0.01, 0.02, 0.05, 0.10)  # what "auto" chooses from
 ENOUGH = 1.5  # times the fewest answers with which a risk could be shown at all
-LIKELY = 0.5  # chance, by the half that chooses, with which every class should get a threshold
+LIKELY = 0.7  # chance, by the half that chooses, with which every class should get a threshold
 STEPS = 50  # thresholds in the list of a class
 FIRST = 1.1  # times the fewest answers, where the list begins: the other half may have a few less
 NAMED = 3  # how many classes without a threshold a sentence gives the reasons of
@@ -186,7 +186,8 @@ def _note(found: Sequence[ClassThreshold], risk: float) -> str | None:
         return None
     reasons = [_reason(one, needed(risk)) for one in without[:NAMED]]
     more = f", and {len(without) - NAMED:,} other classes" if len(without) > NAMED else ""
-    return f"No threshold can hold a risk of {share(risk)}, so nothing is refused, for {', '.join(reasons)}{more}."
+    what = f"No threshold can hold a risk of {share(risk)}, so nothing is refused, for {', '.join(reasons)}{more}."
+    return f"{what} More validation photos or a higher --risk would help."
 
 
 def _reason(one: ClassThreshold, fewest: int) -> str:

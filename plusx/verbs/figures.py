@@ -69,7 +69,7 @@ def _thresholds(t: Thresholds) -> list[str]:
 
 def _of_class(one: ClassThreshold) -> str:
     kept = f"{one.answered:,} of {one.n:,} answered, {one.errors:,} wrong"
-    return f"  {one.name}: from {percent(one.threshold or 0.0)} on ({kept})"
+    return f"  {one.name}: {f'from {percent(one.threshold)} on' if one.threshold else 'always'} ({kept})"
 
 
 def _together(fitted: list[ClassThreshold]) -> str:

@@ -114,7 +114,8 @@ def test_a_class_with_too_few_answers_has_no_threshold_and_a_sentence_says_so() 
     assert found.coverage == 1.0
     assert found.note == (
         f"No threshold can hold a risk of 1 %, so nothing is refused, for cat ({cats} answers to test on; 299 are "
-        f"needed at least), dog ({dogs} answers to test on; 299 are needed at least)."
+        f"needed at least), dog ({dogs} answers to test on; 299 are needed at least). More validation photos or a higher "
+        "--risk would help."
     )
 
 
@@ -132,7 +133,7 @@ def test_many_classes_without_a_threshold_are_counted() -> None:
     empty = Answers(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0, dtype=bool))
     found = fit_thresholds(empty, empty, names, "auto")
     assert (found.n, found.coverage, found.risk) == (0, 1.0, 0.1)
-    assert str(found.note).endswith("c2 (0 answers to test on; 29 are needed at least), and 2 other classes.")
+    assert "c2 (0 answers to test on; 29 are needed at least), and 2 other classes. More" in str(found.note)
 
 
 def test_a_network_that_never_errs_answers_everything() -> None:

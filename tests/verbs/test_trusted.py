@@ -246,6 +246,14 @@ def test_a_resumed_run_keeps_the_risk_it_was_started_with(
     assert "risk was 0.1 and is now 0.05" in capsys.readouterr().err
 
 
+def test_a_class_that_is_always_answered_is_said_to_be() -> None:
+    held = header(1.5, (0.7, 0.0))
+    assert trust_lines({"calibration": held.calibration, "thresholds": held.thresholds})[2:] == [
+        "  cat: from 70.00 % on (90 of 100 answered, 1 wrong)",
+        "  dog: always (90 of 100 answered, 1 wrong)",
+    ]
+
+
 def test_of_many_classes_the_range_of_thresholds_is_shown_and_of_no_answers_no_error() -> None:
     one = {"n": 100, "answered": 90, "errors": 1}
     classes = [{"name": f"c{i}", "threshold": 0.5 + i / 100, **one} for i in range(9)]
