@@ -114,8 +114,8 @@ def test_a_class_with_too_few_answers_has_no_threshold_and_a_sentence_says_so() 
     assert found.coverage == 1.0
     assert found.note == (
         f"No threshold can hold a risk of 1 %, so nothing is refused, for cat ({cats} answers to test on; 299 are "
-        f"needed at least), dog ({dogs} answers to test on; 299 are needed at least). More validation photos or a higher "
-        "--risk would help."
+        f"needed at least), dog ({dogs} answers to test on; 299 are needed at least). More validation photos or a "
+        "higher --risk would help."
     )
 
 
