@@ -24,6 +24,7 @@ from plusx.cli.terminal import console
 from plusx.data import split
 from plusx.errors import ModelError
 from plusx.images.preprocess import Preprocess
+from plusx.images.source import Source
 from plusx.model_file import Header, load
 from plusx.trust.calibration import temper
 from plusx.trust.risk import Thresholds, upper_bound
@@ -143,6 +144,17 @@ def test_probabilities_are_tempered_and_answers_below_their_classes_threshold_ar
     assert [a.novelty for a in answers] == [None] * 4
     assert classifier.sure(tempered).tolist() == [True, False, False, True]
     assert tempered[0, 0] == pytest.approx(0.75)
+
+
+def test_many_photos_are_calibrated_as_one_is(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "photos", {"cat": 2, "dog": 2})
+    sources = [Source(str(path)) for path in sorted(folder.rglob("*.jpg"))]
+    classifier = Classifier(header(2.0, (0.7, 0.7)), Fixed())
+    [(places, rows)] = classifier.probabilities_many(sources)
+    assert places == [0, 1, 2, 3]
+    assert np.array_equal(rows, temper(RAW, 2.0))
+    predictions = dict(classifier.predict_many(sources))
+    assert [predictions[i] for i in range(4)] == classifier.answers(PIXELS)
 
 
 def test_a_class_without_a_threshold_refuses_nothing_and_one_at_the_threshold_is_answered() -> None:
