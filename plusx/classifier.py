@@ -12,17 +12,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from plusx.errors.model_file import damaged
 from plusx.errors.usage import no_batch, unknown_precision
 from plusx.images.decode import BadPhoto, upright_rgb
 from plusx.images.pool import DecodePool, Source
 from plusx.model_file import Header, ModelFile, load
 from plusx.run_folder import model_path
+from plusx.trust.calibration import Calibration, temper
+from plusx.trust.risk import Thresholds
 
 Pixels = npt.NDArray[np.uint8]
-Probabilities = npt.NDArray[np.float32]
+Probabilities = npt.NDArray[np.floating[Any]]
 Places = list[int]
 Photo = Image.Image | Pixels | bytes | str | os.PathLike[str]
 
+UNSURE = "unsure"
 PRECISIONS = ("auto", "fp32", "bf16")
 FEW = 16  # so few photos are decoded in this process: starting workers would take longer
 
@@ -45,22 +49,27 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Prediction:
-    """An answer: the likeliest class, its probability, and all probabilities by class name.
+    """An answer: the likeliest class, its probability, and all probabilities by class name, calibrated.
 
-    `answer` is what should be acted on; it equals `label` until a model carries thresholds.
+    `answer` is what should be acted on: the label, or "unsure" where its probability is below the threshold that the
+    model holds for this class. `novelty` is higher the stranger the photo; None where the model cannot tell.
     """
 
     label: str
     probability: float
     probabilities: dict[str, float]
     answer: str
+    novelty: float | None = None
 
 
 class Classifier:
-    """Preprocess, engine and classes of one model file."""
+    """Preprocess, engine, classes, calibration and thresholds of one model file."""
 
     def __init__(self, header: Header, engine: Engine) -> None:
         self.header, self.engine = header, engine
+        self.temperature = Calibration.from_json(header.calibration).temperature if header.calibration else 1.0
+        held = Thresholds.from_json(header.thresholds).lowest() if header.thresholds else np.zeros(len(header.classes))
+        self.thresholds = held  # by class: below this probability an answer is "unsure"
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto") -> Classifier:
@@ -85,7 +94,11 @@ class Classifier:
             raise unknown_precision(precision, PRECISIONS)
         there = choose_device(device)
         keep_freed_memory()
-        return cls(model.header, TorchEngine(model, there, origin, choose_precision(there, precision)))
+        engine = TorchEngine(model, there, origin, choose_precision(there, precision))
+        try:
+            return cls(model.header, engine)
+        except (TypeError, KeyError) as error:
+            raise damaged(origin, f"its calibration or thresholds are not as written ({error})") from None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -120,7 +133,7 @@ class Classifier:
     def probabilities_many(
         self, sources: Sequence[Source], *, workers: int | None = None, batch_size: int = 64
     ) -> Iterator[tuple[Places, Probabilities | BadPhoto]]:
-        """Batches of probabilities [n, C] with their photos' positions; a photo that cannot be read comes alone.
+        """Batches of calibrated probabilities [n, C] with their photos' positions; an unreadable photo comes alone.
 
         A batch holds at most `batch_size` photos, fewer where that is faster or a stream of the engine would get none.
         Raises UsageError for a batch of none.
@@ -131,7 +144,7 @@ class Classifier:
         share = -(-len(sources) // self.engine.streams)
         batches = self._decoded(sources, workers, min(batch_size, self.engine.most, share), bad)
         for places, rows in self.engine.many(batches):
-            yield places, rows
+            yield places, self._calibrated(rows)
             while bad:
                 yield [bad[0][0]], bad.pop(0)[1]
         yield from (([place], why) for place, why in bad)
@@ -159,12 +172,22 @@ class Classifier:
 
     def answers(self, pixels: Pixels) -> list[Prediction]:
         """Answers for preprocessed pixels [n, S, S, 3]."""
-        return [self._answer(row) for row in self.engine.probabilities(pixels)]
+        return [self._answer(row) for row in self._calibrated(self.engine.probabilities(pixels))]
 
-    def _answer(self, row: Any) -> Prediction:
-        label = self.classes[int(row.argmax())]
+    def sure(self, probabilities: Probabilities) -> npt.NDArray[np.bool_]:
+        """Which of the calibrated answers [n, C] are not "unsure", [n]."""
+        sure: npt.NDArray[np.bool_] = probabilities.max(axis=1) >= self.thresholds[probabilities.argmax(axis=1)]
+        return sure
+
+    def _calibrated(self, rows: Probabilities) -> Probabilities:
+        return rows if self.temperature == 1 else temper(rows, self.temperature)
+
+    def _answer(self, row: Probabilities) -> Prediction:
+        chosen = int(row.argmax())
+        label = self.classes[chosen]
         named = {name: float(p) for name, p in zip(self.classes, row, strict=True)}
-        return Prediction(label, named[label], named, label)
+        answer = label if named[label] >= self.thresholds[chosen] else UNSURE
+        return Prediction(label, named[label], named, answer)
 
     def _pixels(self, photo: Photo) -> Pixels:
         preprocess = self.header.preprocess

@@ -26,6 +26,7 @@ def _whole(shares: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[int, Field(ge=1)]
+Risk = Annotated[float, Field(gt=0.0, le=0.5)] | Literal["auto"]
 Patience = Positive | Literal["auto"] | None
 Pixels = Annotated[int, Field(ge=8, le=2048)]
 AboveZero = Annotated[float, Field(gt=0.0)]
@@ -109,6 +110,9 @@ class Config(BaseModel):
     split: str | None = None  # "80/10/10": percent for train/val/test where DATA has no such folders; None: by size
     skip_bad: bool = False
     workers: Annotated[int, Field(ge=0, le=256)] | None = None  # decoding processes; None: one for each usable CPU
+
+    # answers
+    risk: Risk = "auto"  # share of errors among the answers that are no "unsure", such as 1%; "auto": what can be shown
 
     # the run
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -65,3 +65,23 @@ def test_a_class_without_photos_has_no_accuracy() -> None:
     summary = metrics.summary(PROBABILITIES, np.zeros(500, dtype=int), ("a", "b", "c"))
     assert summary["per_class"]["b"]["accuracy"] is None
     assert summary["per_class"]["b"]["n"] == 0
+
+
+def test_the_bins_of_reliability_add_up_to_the_calibration_error() -> None:
+    bins = metrics.reliability(PROBABILITIES, LABELS)
+    assert len(bins) == 15
+    assert sum(b["n"] for b in bins) == 500
+    filled = [b for b in bins if b["n"]]
+    error = sum(b["n"] * abs(b["accuracy"] - b["probability"]) for b in filled) / 500
+    assert error == pytest.approx(metrics.expected_calibration_error(PROBABILITIES, LABELS))
+    assert all(b["low"] < b["probability"] <= b["high"] + 1e-9 for b in filled)
+    assert all(b["accuracy_ci95"][0] <= b["accuracy"] <= b["accuracy_ci95"][1] for b in filled)
+    assert bins[0] == {"low": 0.0, "high": 1 / 15, "n": 0, "probability": None, "accuracy": None, "accuracy_ci95": None}
+
+
+def test_what_is_answered_has_its_own_error() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.7, 0.3]])
+    figures = metrics.answered(probabilities, np.array([0, 1, 1, 0]), np.array([True, True, False, True]))
+    assert (figures["coverage"], figures["n"], figures["unsure"]) == (0.75, 3, 1)
+    assert figures["error"] == pytest.approx(1 / 3)
+    assert figures["error_ci95"] == pytest.approx(metrics.interval95(1, 3))

@@ -43,9 +43,14 @@ def _table(rows: Iterator[Row], file: TextIO) -> None:
             answer = f"{row.answer:<16} {percent(row.probability or 0.0):>9}"
         else:
             answer = f"{'-':<16} {'-':>9}"
-        name = _printable(row.path)
-        problem = f"  ({row.error['message']})" if row.error else ""
-        file.write(f"{answer}  {name}{problem}\n")
+        file.write(f"{answer}  {_printable(row.path)}{_remark(row)}\n")
+
+
+def _remark(row: Row) -> str:
+    """Why there is no answer: what cannot be read, or which class a refused answer would have been."""
+    if row.error:
+        return f"  ({row.error['message']})"
+    return f"  ({row.label} is likeliest)" if row.answer != row.label else ""
 
 
 def _printable(name: str) -> str:

@@ -15,6 +15,7 @@ from plusx.config import Config
 from plusx.metrics import percent
 from plusx.recipes.plan import Plan
 from plusx.training.events import Notice, StepDone, Validated
+from plusx.verbs.figures import trust_lines
 from plusx.verbs.finish import Trained
 from plusx.verbs.models import layers_of
 from plusx.verbs.reports import Built, Decoding, Planned, Started, TrainEvent
@@ -76,6 +77,8 @@ class Live:
                 f"(95 % interval {percent(low)} to {percent(high)}, n = {validation['n']:,}), "
                 f"log loss {validation['log_loss']:.4f}"
             )
+        for line in trust_lines(trained.metrics):
+            result(line)
         result(f"{trained.metrics['steps']:,} steps; the model is {trained.model}")
         if (trained.run / "report.html").exists():
             self.out.print(f"report: {trained.run / 'report.html'}")

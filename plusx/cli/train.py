@@ -24,6 +24,7 @@ def train(
     batch_size: Whole | None = None,
     split: str | None = None,
     skip_bad: Annotated[bool | None, Parameter(negative="")] = None,
+    risk: str | None = None,
     seed: Whole | None = None,
     seeds: Whole | None = None,
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None,
@@ -62,6 +63,8 @@ def train(
         Percent for training, validation and test, such as 80/10/10; for DATA without such folders.
     skip_bad
         Train without the photos that cannot be read, instead of stopping.
+    risk
+        Share of errors among the answers that are no "unsure", such as 1%; what can be shown where not given.
     seed
         The one source of randomness.
     seeds
@@ -96,6 +99,7 @@ def train(
         "batch_size": batch_size,
         "split": split,
         "skip_bad": skip_bad,
+        "risk": risk,
         "seed": seed,
         "device": device,
     }

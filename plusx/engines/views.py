@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -29,10 +30,15 @@ VIEWS: dict[str, View] = {
 
 def mean_probabilities(network: nn.Module, images: Tensor, views: tuple[str, ...], size: int) -> Tensor:
     """Softmax probabilities of images [n, 3, S, S], averaged over test-time views at `size` pixels: [n, C]."""
+    total = torch.zeros((), device=images.device)
+    for seen in by_views(images, views, size):
+        total = total + network(seen).softmax(dim=1)
+    return total / len(views)
+
+
+def by_views(images: Tensor, views: tuple[str, ...], size: int) -> Iterator[Tensor]:
+    """Images [n, 3, S, S] as each of the views shows them, [n, 3, size, size]."""
     asked = [VIEWS[view] for view in views]
     seen = {share: geometry.scaled(images, size, share) for share in {view.share for view in asked}}
-    total = torch.zeros((), device=images.device)
     for view in asked:
-        upright = seen[view.share]
-        total = total + network(upright.flip(3) if view.mirrored else upright).softmax(dim=1)
-    return total / len(views)
+        yield seen[view.share].flip(3) if view.mirrored else seen[view.share]

@@ -68,6 +68,14 @@ def bad_duration(text: str) -> UsageError:
     )
 
 
+def bad_risk(text: str) -> UsageError:
+    """A `--risk` that is no share of errors."""
+    return UsageError(
+        f"--risk expects a share of errors above 0 and up to 50%, such as 1% or 0.01, and got {text!r}.",
+        code="bad-risk",
+    )
+
+
 def unreadable_file(path: Path, why: str, expected: str) -> UsageError:
     """A config or plan file that cannot be read."""
     return UsageError(f"{path} cannot be read as {expected}: {why}.", code="bad-file")

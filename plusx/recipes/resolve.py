@@ -18,6 +18,7 @@ from plusx.recipes.recipe import recipe
 
 _PREFIX = "PLUSX_"
 _NO_SETTINGS = ("PLUSX_CACHE_GB", "PLUSX_TRACE")  # what the cache and the command line read themselves
+MOST_RISK = 0.5
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 ADAMW_SHARE = 0.01  # AdamW's steps do not shrink with the gradient: 0.001 where SGD with momentum takes 0.1
@@ -81,6 +82,15 @@ def seconds(text: object) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
+def fraction(text: str) -> float:
+    """A share such as '1%' or '0.01'."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(%?)\s*", text)
+    value = float(match[1]) / (100 if match[2] else 1) if match else 0.0
+    if not 0 < value <= MOST_RISK:
+        raise usage.bad_risk(text)
+    return value
+
+
 def _layers(flags: Mapping[str, Any], sets: Sequence[str], file: Path | None, env: Mapping[str, str]) -> list[Layer]:
     given = {name: value for name, value in flags.items() if value is not None}
     layers = [
@@ -92,6 +102,8 @@ def _layers(flags: Mapping[str, Any], sets: Sequence[str], file: Path | None, en
     for _, values in layers:
         if "time" in values and values["time"] is not None:
             values["time"] = seconds(values["time"])
+        if isinstance(values.get("risk"), str) and values["risk"] != "auto":
+            values["risk"] = fraction(values["risk"])
         if isinstance(values.get("weights"), os.PathLike):
             values["weights"] = os.fspath(values["weights"])
     return layers

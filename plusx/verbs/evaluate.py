@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from plusx.errors import data as data_errors
 from plusx.errors import model_file as sentences
 from plusx.errors import use as use_errors
 from plusx.images.decode import BadPhoto
-from plusx.metrics import percent
+from plusx.metrics import Labels, Probabilities, percent
 from plusx.model_file import load
 from plusx.run_folder import RunFolder, model_path, open_run
 from plusx.verbs.answers import Answered, write_answers
+from plusx.verbs.figures import answered_lines
 from plusx.verbs.labelled import Progress, refuse_lost, split_photos
 from plusx.verbs.reporting import write_page_of_data, write_pages
 
@@ -38,6 +39,7 @@ class Evaluation:
     figures: dict[str, Any]
     left_out: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
+    thresholds: Mapping[str, Any] | None = None  # of the model
     report: Path | None = None
     notices: tuple[str, ...] = ()
 
@@ -50,7 +52,8 @@ class Evaluation:
     def lines(self) -> list[str]:
         """The result for people."""
         figures = self.figures
-        return [*self._headline(), *_per_class(figures), *_confusion(figures), *self._others()]
+        answered = answered_lines(figures, self.thresholds)
+        return [*self._headline(), *_per_class(figures), *_confusion(figures), *answered, *self._others()]
 
     def _headline(self) -> list[str]:
         f = self.figures

@@ -12,8 +12,10 @@ import numpy as np
 
 from plusx import model_file
 from plusx.config import Config
+from plusx.data import split
 from plusx.durable import sha256_file, write_file
 from plusx.errors.model_file import damaged
+from plusx.metrics import summary
 from plusx.model_file import Header, ModelFile
 from plusx.recipes.plan import read_plan
 from plusx.run_folder import RunFolder
@@ -24,6 +26,7 @@ from plusx.verbs.labelled import LabelledPhotos, Pixels, tested_preprocess, test
 from plusx.verbs.network import network_arguments
 from plusx.verbs.session import Decoded
 from plusx.verbs.testing import probabilities
+from plusx.verbs.trusted import Validated, trusted
 from plusx.verbs.weights import as_arrays
 
 
@@ -41,14 +44,16 @@ class Trained:
 
 
 def finish(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outcome, decoded: Decoded) -> Trained:
-    """Measure the kept weights on all of validation, write metrics.json, then the model file: the run is finished."""
-    answered = _validation(photos, outcome, decoded.validation, config)
+    """Measure and calibrate the kept weights on validation, write metrics.json, then the model file: it is finished."""
+    validated = _validated(photos, outcome, decoded.validation, config)
+    fitted = trusted(validated, photos.listing.classes, config.risk)
     figures: dict[str, Any] = {
         "steps": outcome.steps,
         "kept_step": outcome.kept_step,
         "stopped_early": outcome.stopped_early or read_plan(run.plan).stalled_at is not None,
         "data_fingerprint": photos.fingerprint,
-        "validation": answered.figures() if answered else None,
+        "validation": validated
+        and summary(fitted.calibrated(validated.probabilities), validated.labels, photos.listing.classes),
     }
     header = Header(
         classes=photos.listing.classes,
@@ -60,12 +65,13 @@ def finish(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outc
         data_fingerprint=photos.fingerprint,
         config=config.model_dump(mode="json"),
         step=outcome.kept_step,
+        **fitted.to_json(),
     )
     if answered:
         write_answers(run.validation_answers, answered.decided(header))
     seen = np.union1d(model_file.seen_hashes(_used(photos, decoded)), start.seen(run))
     model = model_file.to_bytes(ModelFile(header, as_arrays(outcome.model), seen))
-    run.write("metrics", figures | {"model_sha256": hashlib.sha256(model).hexdigest()})
+    run.write("metrics", figures | fitted.to_json() | {"model_sha256": hashlib.sha256(model).hexdigest()})
     write_file(run.model, model)  # last: a run with a model is finished
     return read_trained(run)
 
@@ -85,11 +91,12 @@ def _used(photos: LabelledPhotos, decoded: Decoded) -> list[str]:
     return [sha256 for photo, sha256, where in rows if where != "test" and photo.name not in bad]
 
 
-def _validation(photos: LabelledPhotos, outcome: Outcome, validation: Pixels | None, config: Config) -> Answered | None:
+def _validated(photos: LabelledPhotos, outcome: Outcome, validation: Pixels | None, config: Config) -> Validated | None:
+    """What the kept weights say of the validation photos, by all views."""
     if validation is None or not len(validation.rows):
         return None
     store, rows = validation.store, validation.store_rows
     views, tested = config.views, tested_size(config)
     answers = probabilities(outcome.model, store, rows, views, tested, batch_size=config.batch_size)
-    named = [(photos.listing.photos[i].name, photos.hashes[i]) for i in validation.rows]
-    return Answered.of(photos.listing.classes, named, photos.labels(validation.rows), answers)
+    chooses = split.halves([photos.hashes[i] for i in validation.rows], config.seed)
+    return Validated(answers, photos.labels(validation.rows), chooses)

@@ -24,8 +24,8 @@ from plusx.verbs.predict import Row
 from tests.verbs.conftest import SETS, fill
 
 FLAGS = [
-    *("data", "recipe", "model", "weights", "time", "epochs", "size", "batch_size", "split", "skip_bad", "seed"),
-    *("seeds", "device", "out", "resume", "plan", "config", "set_", "json", "quiet", "verbose"),
+    *("data", "recipe", "model", "weights", "time", "epochs", "size", "batch_size", "split", "skip_bad", "risk"),
+    *("seed", "seeds", "device", "out", "resume", "plan", "config", "set_", "json", "quiet", "verbose"),
 ]
 
 
@@ -165,6 +165,7 @@ def test_the_whole_path_from_the_command_line(
     evaluation = json.loads(lines(capsys)[0])
     assert set(evaluation) == {
         *("n", "accuracy", "accuracy_ci95", "log_loss", "ece", "per_class", "confusion", "classes", "coverage"),
+        *("reliability", "answered"),
         *("risk_coverage", "model_sha256", "data_fingerprint", "seconds", "images_per_second", "left_out", "skipped"),
     }
     assert run(["evaluate", trained["run"]]) == 0

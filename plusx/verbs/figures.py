@@ -1,0 +1,77 @@
+"""Figures of calibration and of "unsure" as lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from plusx.metrics import percent
+from plusx.trust.calibration import Calibration
+from plusx.trust.risk import ClassThreshold, Thresholds, share
+
+SHOWN_CLASSES = 8  # up to here every class has a line
+UNTRUSTED = "no validation photos: probabilities are not calibrated, and no answer is refused as unsure"
+
+
+def trust_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """What the end of a training says of its metrics.json; nothing of a run older than calibration."""
+    if "calibration" not in metrics:
+        return []
+    if metrics["calibration"] is None:
+        return [UNTRUSTED]
+    calibration = Calibration.from_json(metrics["calibration"])
+    return [*_calibration(calibration), *_thresholds(Thresholds.from_json(metrics["thresholds"]))]
+
+
+def answered_lines(figures: Mapping[str, Any], thresholds: Mapping[str, Any] | None) -> list[str]:
+    """What `evaluate` says of the answers given, and of the error at other coverages."""
+    table = [
+        f"  surest {percent(row['coverage'], 0)}: error {percent(row['error'])}, n = {row['n']:,}"
+        for row in figures["risk_coverage"]
+    ]
+    head = "error where only the surest are answered (published figures of this measure: docs/experiments.md)"
+    return [*_answered(figures["answered"], thresholds), head, *table]
+
+
+def _answered(answered: Mapping[str, Any], thresholds: Mapping[str, Any] | None) -> list[str]:
+    if thresholds is None:
+        return []
+    fitted = Thresholds.from_json(thresholds)
+    line = f"answered {percent(answered['coverage'])}, unsure of {answered['unsure']:,}"
+    if answered["n"]:
+        low, high = answered["error_ci95"]
+        interval = f"(95 % interval {percent(low)} to {percent(high)}, n = {answered['n']:,})"
+        line += f"; error of what is answered {percent(answered['error'])} {interval}; asked for: {share(fitted.risk)}"
+    return [line, *([fitted.note] if fitted.note else [])]
+
+
+def _calibration(c: Calibration) -> list[str]:
+    if c.note:
+        return [f"not calibrated: {c.note}"]
+    line = f"temperature {c.temperature:.3f} (fitted on {c.n:,} photos)"
+    if c.log_loss_before is None or c.log_loss_after is None or c.ece_before is None or c.ece_after is None:
+        return [line]
+    changes = f"log loss {c.log_loss_before:.4f} before, {c.log_loss_after:.4f} after"
+    errors = f"calibration error {percent(c.ece_before)} before, {percent(c.ece_after)} after"
+    return [f"{line}: {changes}; {errors} (on {c.measured_n:,} others)"]
+
+
+def _thresholds(t: Thresholds) -> list[str]:
+    """Risk and coverage, then the classes; many classes have one line together."""
+    fitted = [one for one in t.classes if one.threshold is not None]
+    lines = []
+    if fitted:
+        held = f"risk {share(t.risk)} at {percent(t.confidence, 0)} confidence for each class"
+        lines = [f"{held}: {percent(t.coverage)} answered, the others unsure (on {t.n:,} photos)"]
+        lines += [_of_class(one) for one in fitted] if len(fitted) <= SHOWN_CLASSES else [_together(fitted)]
+    return [*lines, *([t.note] if t.note else [])]
+
+
+def _of_class(one: ClassThreshold) -> str:
+    kept = f"{one.answered:,} of {one.n:,} answered, {one.errors:,} wrong"
+    return f"  {one.name}: {f'from {percent(one.threshold)} on' if one.threshold else 'always'} ({kept})"
+
+
+def _together(fitted: list[ClassThreshold]) -> str:
+    values = sorted(one.threshold or 0.0 for one in fitted)
+    return f"  thresholds of {len(fitted):,} classes, {percent(values[0])} to {percent(values[-1])}"
