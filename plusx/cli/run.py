@@ -26,6 +26,7 @@ VERBS = {
     "train": "Train a residual network on a folder of labelled photos.",
     "evaluate": "Test a model on photos it never saw.",
     "predict": "Answer for photos, folders or archives.",
+    "explain": "Show where in a photo the evidence for an answer lies.",
     "models": "List the networks, or print the layers of one.",
     "bench": "Measure how fast this machine trains, and where the time goes.",
     "cache": "Show or clear the cache of decoded photos.",

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from plusx.engines.features import pooled_features
 from plusx.engines.folded import folded, fused, fuses, fuses_bf16
 from plusx.engines.streams import side_by_side
 from plusx.engines.views import VIEWS, mean_probabilities
@@ -23,6 +24,7 @@ from plusx.models.registry import TIMM
 Key = TypeVar("Key")
 Pixels = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]
+Features = npt.NDArray[np.float32]
 
 MOST_STREAMS = 16  # each holds a batch
 CACHED_PIXELS = 1 << 19  # of a batch: with more, what one layer hands to the next leaves the processor's cache
@@ -46,7 +48,7 @@ class TorchEngine:
         self.streams = min(torch.get_num_threads(), MOST_STREAMS) if device.type == "cpu" else 1
         self.most = max(1, CACHED_PIXELS // preprocess.crop**2) if device.type == "cpu" else sys.maxsize
         self.dtype = torch.float32
-        self.network: nn.Module = _network(model, origin).network.to(device).eval()
+        self.network: nn.Module = trained_network(model, origin).network.to(device).eval()
         if not str(model.header.network["name"]).startswith(TIMM):
             self.network = folded(self.network)
             if fuses(device):
@@ -62,6 +64,14 @@ class TorchEngine:
         images = self._images(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
         answer: Probabilities = mean_probabilities(self.network, images, self.views, self.size).cpu().numpy()
         return answer
+
+    @torch.inference_mode()
+    def features(self, pixels: Pixels) -> Features:
+        """What the head sees of pixels [n, S, S, 3], by one view: unit vectors, float32 [n, D]."""
+        images = self._images(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
+        features = torch.nn.functional.normalize(pooled_features(self.network, images, self.size))
+        found: Features = features.float().cpu().numpy()
+        return found
 
     def _images(self, pixels: Tensor) -> Tensor:
         """Normalised images [n, 3, S, S], channels last, of pixels [n, S, S, 3]: `Normalised` in one multiplication.
@@ -86,7 +96,8 @@ def build(network: Mapping[str, Any], classes: int, mean: tuple[float, ...], std
     return Normalised(create_model(classes=classes, **network), mean, std)
 
 
-def _network(model: ModelFile, origin: Any) -> Normalised:
+def trained_network(model: ModelFile, origin: Any = "the model file") -> Normalised:
+    """The network of a model file as it was trained, taking pixels. Raises ModelError where its tensors do not fit."""
     header = model.header
     try:
         network = build(header.network, len(header.classes), header.preprocess.mean, header.preprocess.std)

@@ -18,7 +18,7 @@ from plusx.model_file import Header, ModelFile
 from plusx.recipes.plan import read_plan
 from plusx.run_folder import RunFolder
 from plusx.training.loop import Outcome
-from plusx.verbs import start
+from plusx.verbs import neighbours, start
 from plusx.verbs.labelled import LabelledPhotos, Pixels, tested_preprocess, tested_size
 from plusx.verbs.network import network_arguments
 from plusx.verbs.session import Decoded
@@ -60,7 +60,10 @@ def finish(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outc
         step=outcome.kept_step,
     )
     seen = np.union1d(model_file.seen_hashes(_used(photos, decoded)), start.seen(run))
-    model = model_file.to_bytes(ModelFile(header, as_arrays(outcome.model), seen))
+    kept = ModelFile(header, as_arrays(outcome.model), seen)
+    device = next(outcome.model.parameters()).device
+    neighbours.remember(run, kept, photos, decoded.training, device, config.seed)
+    model = model_file.to_bytes(kept)
     run.write("metrics", figures | {"model_sha256": hashlib.sha256(model).hexdigest()})
     write_file(run.model, model)  # last: a run with a model is finished
     return read_trained(run)
