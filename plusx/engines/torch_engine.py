@@ -61,28 +61,29 @@ class TorchEngine:
     @torch.inference_mode()
     def probabilities(self, pixels: Pixels) -> Probabilities:
         """Pixels [n, S, S, 3] to probabilities [n, C]."""
-        images = self._images(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
+        images = self.images(pixels)
         answer: Probabilities = mean_probabilities(self.network, images, self.views, self.size).cpu().numpy()
         return answer
 
     @torch.inference_mode()
     def features(self, pixels: Pixels) -> Features:
         """What the head sees of pixels [n, S, S, 3], by one view: unit vectors, float32 [n, D]."""
-        images = self._images(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
+        images = self.images(pixels)
         features = torch.nn.functional.normalize(pooled_features(self.network, images, self.size))
         found: Features = features.float().cpu().numpy()
         return found
 
-    def _images(self, pixels: Tensor) -> Tensor:
-        """Normalised images [n, 3, S, S], channels last, of pixels [n, S, S, 3]: `Normalised` in one multiplication.
+    def images(self, pixels: Pixels) -> Tensor:
+        """What `network` takes: normalised images [n, 3, S, S] of pixels [n, S, S, 3], on the device, channels last.
 
-        Whole rows of pixels are multiplied by as long a row, since three channels are too few for a vector unit.
+        `Normalised` in one multiplication, of whole rows: three channels are too few for a vector unit.
         """
-        count, height, width, channels = pixels.shape
+        there = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+        count, height, width, channels = there.shape
         scale, shift = self.scale.repeat(width), self.shift.repeat(width)
-        rows = pixels.view(count * height, width * channels).float()
+        rows = there.view(count * height, width * channels).float()
         images = torch.addcmul(shift, rows, scale).to(self.dtype)
-        return images.view(pixels.shape).permute(0, 3, 1, 2)
+        return images.view(there.shape).permute(0, 3, 1, 2)
 
     def many(self, batches: Iterable[tuple[Key, Pixels]]) -> Iterator[tuple[Key, Probabilities]]:
         """Probabilities for every batch, with the key it came with, in order."""

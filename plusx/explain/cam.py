@@ -56,7 +56,7 @@ def pooled_head(network: nn.Module, size: int) -> PooledHead | None:
 def class_activation(network: nn.Module, head: PooledHead, images: Tensor, contrast: Tensor) -> Tensor:
     """Maps [n, h, w] of images [n, 3, S, S]; the mean of each is `contrast` [n, C] times the logits, exactly."""
     with torch.inference_mode():
-        maps = _maps_of(network, images, [head.maps])[head.maps]
+        maps = _maps_of(network, images, [head.maps])[head.maps].float()
         linear: Any = network.get_submodule(head.linear)
         weights = contrast @ linear.weight  # [n, D]
         evidence = torch.einsum("ndhw,nd->nhw", maps, weights)
@@ -64,7 +64,7 @@ def class_activation(network: nn.Module, head: PooledHead, images: Tensor, contr
 
 
 def _averages_to(maps: Tensor, head: Tensor) -> bool:
-    return maps.shape[1] == head.shape[1] and torch.allclose(maps.mean((2, 3)), head, rtol=1e-4, atol=1e-5)
+    return maps.shape[1] == head.shape[1] and torch.allclose(maps.float().mean((2, 3)), head, rtol=1e-4, atol=1e-5)
 
 
 def _all_maps(network: nn.Module, images: Tensor) -> dict[str, Tensor]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from plusx import keyed
 from plusx.engines.torch_engine import TorchEngine, build, trained_network
 from plusx.errors import explain as sentences
 from plusx.explain import occlusion, windows
-from plusx.explain.cam import PooledHead, class_activation, contrasts, pooled_head
+from plusx.explain.cam import class_activation, contrasts, pooled_head
 from plusx.explain.grad_cam import grad_cam, last_convolution
 from plusx.explain.windows import Window
 from plusx.model_file import Header, ModelFile
@@ -23,6 +23,7 @@ from plusx.model_file import Header, ModelFile
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Map = Callable[[Tensor, Tensor], Tensor]
 
 METHODS = ("auto", "cam", "grad-cam", "occlusion")
 CLOSER, PLACES = 0.8, 3  # besides its views, maps are made of 3 x 3 windows as near as the view "closer"
@@ -50,8 +51,7 @@ class Explainer:
 
     def __init__(self, model: ModelFile, engine: TorchEngine, method: str = "auto") -> None:
         self.model, self.engine = model, engine
-        self.network = trained_network(model).to(engine.device).eval().requires_grad_(False)
-        self.method, self._map = _chosen(method, self.network, engine.size, str(model.header.network["name"]))
+        self.method, self._map = _chosen(method, model, engine)
 
     def randomised(self, number: int) -> Explainer:
         """The same method on the same network with fresh weights, which depend on `number` alone."""
@@ -64,7 +64,7 @@ class Explainer:
         return Evidence(np.concatenate([f.maps for f in found]), np.concatenate([f.log_odds for f in found]))
 
     def _evidence(self, pixels: Pixels, labels: Labels) -> Evidence:
-        images = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.engine.device).permute(0, 3, 1, 2)
+        images = self.engine.images(pixels)
         contrast = contrasts(torch.from_numpy(labels), len(self.model.header.classes)).to(self.engine.device)
         views = windows.of_views(self.engine.views)
         odds = torch.stack([self._odds(images, view, contrast) for view in views]).mean(0).double().cpu().numpy()
@@ -79,7 +79,7 @@ class Explainer:
 
     @torch.inference_mode()
     def _odds(self, images: Tensor, window: Window, contrast: Tensor) -> Tensor:
-        odds: Tensor = (self.network(self._shown(images, window)) * contrast).sum(1)
+        odds: Tensor = (self.engine.network(self._shown(images, window)) * contrast).sum(1)
         return odds
 
     def _occlusions(self, pixels: Pixels, labels: Labels) -> Floats:
@@ -109,24 +109,21 @@ def mean_colour(header: Header) -> tuple[int, ...]:
     return tuple(round(255 * value) for value in header.preprocess.mean)
 
 
-def _chosen(
-    method: str, network: nn.Module, size: int, name: str
-) -> tuple[str, Callable[[Tensor, Tensor], Tensor] | None]:
+def _chosen(method: str, model: ModelFile, engine: TorchEngine) -> tuple[str, Map | None]:
     """The method's own name, and the function that makes maps [n, h, w] of images and contrasts; None of occlusion."""
     if method not in METHODS:
         raise sentences.unknown_method(method, METHODS)
     if method == "occlusion":
         return method, None
-    head = pooled_head(network, size) if method != "grad-cam" else None
+    name = str(model.header.network["name"])
+    head = pooled_head(engine.network, engine.size) if method != "grad-cam" else None
     if method == "cam" and head is None:
         raise sentences.no_pooled_head(name)
     if head is not None:
-        return "cam", _cam(network, head)
+        return "cam", partial(class_activation, engine.network, head)
+    network = trained_network(model).network.to(engine.device).eval().requires_grad_(False)
     layer = last_convolution(network)
     if layer is None:
         raise sentences.no_convolution(name)
-    return "grad-cam", lambda images, contrast: grad_cam(network, layer, images, contrast)
-
-
-def _cam(network: nn.Module, head: PooledHead) -> Any:
-    return lambda images, contrast: class_activation(network, head, images, contrast)
+    # what an engine has made of the network knows no gradients
+    return "grad-cam", lambda images, contrast: grad_cam(network, layer, images.float(), contrast)

@@ -21,7 +21,7 @@ MOST = 800  # px of a picture's longer side
 SIDE = 480  # px of the longer side of each of two pictures side by side
 THUMB, GAP, LINE = 150, 12, 18  # px
 UNSEEN = 0.35  # lightness left to what the network did not see
-COVER = 0.8  # how much the strongest evidence covers the photo
+COVER = 0.7  # how much the strongest evidence covers the photo
 INK, PAPER = (34, 34, 34), (255, 255, 255)
 INFERNO = np.array(
     [

@@ -42,10 +42,11 @@ def sliding(share: float, places: int) -> list[Window]:
 
 
 def shown(images: Tensor, window: Window, size: int) -> Tensor:
-    """The part of `images` [n, 3, S, S] in the window, at `size` px, float32 [n, 3, size, size]."""
+    """The part of `images` [n, 3, S, S] in the window, at `size` px: [n, 3, size, size], float32 of bytes."""
     top, left, share = (np.array([value]) for value in window[:3])
     part = geometry.Window(top, left, share, share, np.array([window.mirrored]))
-    return geometry.resample(images, part, size)
+    dtype = images.dtype if images.is_floating_point() else torch.float32
+    return geometry.resample(images, part, size, dtype)
 
 
 def joined(maps: Iterable[tuple[Window, Tensor]]) -> Floats:
