@@ -41,6 +41,8 @@ def pooled_head(network: nn.Module, size: int) -> PooledHead | None:
 
     It is found by showing it a picture of noise of `size` px: the head's input equals the mean of some layer's maps.
     """
+    if not any(isinstance(module, nn.Linear) for module in network.modules()):
+        return None
     noise = keyed.uniform(0, 0, np.arange(3), "noise", size * size).astype(np.float32)
     images = torch.from_numpy(255 * noise).view(1, 3, size, size).to(next(network.parameters()).device)
     with torch.inference_mode():

@@ -145,6 +145,7 @@ def test_auto_takes_the_exact_map_where_the_network_allows_it_and_refusals_say_w
 
     assert method(RESNET) == "cam"
     assert method(RESNET, "grad-cam") == "grad-cam"
+    assert pooled_head(nn.Sequential(nn.Conv2d(3, 2, 1)), SIZE) is None
     assert method({"name": "resnet50", "width": 0.125}) == "cam"
     assert method(VGG) == method({"name": "alexnet", "width": 0.1}) == "grad-cam"
     with pytest.raises(UsageError, match=r"vgg11 does not end in global average pooling .*; use --method grad-cam"):
