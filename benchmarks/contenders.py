@@ -162,7 +162,7 @@ class Plusx(Contender):
         del batch
 
         self.classifier = plusx.load(self.model_path, precision=self.name.partition(" ")[2] or "auto")
-        return lambda batches: (rows for _, rows in self.classifier.engine.many(((), b) for b in batches))
+        return lambda batches: (said.probabilities for _, said in self.classifier.engine.many(((), b) for b in batches))
 
     def network(self, seconds: float) -> dict[str, Any]:
         """In batches as large as `predict_many` makes them."""

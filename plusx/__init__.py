@@ -9,6 +9,8 @@ The public names are imported when they are first used, so that `import plusx` l
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from plusx.version import __version__
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from plusx.verbs.check import check
     from plusx.verbs.compare import compare
     from plusx.verbs.evaluate import evaluate
+    from plusx.verbs.explain import explain
     from plusx.verbs.predict import predict
 
 _PUBLIC = {
@@ -30,6 +33,7 @@ _PUBLIC = {
     "compare": ("plusx.verbs.compare", "compare"),
     "create_model": ("plusx.models", "create_model"),
     "evaluate": ("plusx.verbs.evaluate", "evaluate"),
+    "explain": ("plusx.verbs.explain", "explain"),
     "list_models": ("plusx.models", "list_models"),
     "load": ("plusx.classifier", "load_classifier"),
     "predict": ("plusx.verbs.predict", "predict"),
@@ -44,12 +48,24 @@ __all__ = [
     "compare",
     "create_model",
     "evaluate",
+    "explain",
     "list_models",
     "load",
     "predict",
     "recipes",
     "train",
 ]
+
+
+class _Package(ModuleType):
+    """Keeps a public name for its verb: importing the room `plusx.explain` would put the room in its place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (isinstance(value, ModuleType) and _PUBLIC.get(name, ("", None))[1]):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

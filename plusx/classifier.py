@@ -19,20 +19,32 @@ from plusx.images.pool import DecodePool, Source
 from plusx.model_file import Header, ModelFile, load
 from plusx.run_folder import model_path
 from plusx.trust.calibration import Calibration, temper
-from plusx.trust.risk import Thresholds
+from plusx.trust.decide import Rule
+from plusx.trust.novelty import Discriminant
 
 Pixels = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.floating[Any]]
 Places = list[int]
 Photo = Image.Image | Pixels | bytes | str | os.PathLike[str]
 
-UNSURE = "unsure"
 PRECISIONS = ("auto", "fp32", "bf16")
 FEW = 16  # so few photos are decoded in this process: starting workers would take longer
 
 
+class Said(Protocol):
+    """What an engine says of n photos: probabilities [n, C], and descriptors [n, D] if it has any."""
+
+    @property
+    def probabilities(self) -> Probabilities:
+        """One row per photo; rows sum to 1."""
+
+    @property
+    def descriptors(self) -> npt.NDArray[np.float32] | None:
+        """What was seen of each photo."""
+
+
 class Engine(Protocol):
-    """uint8 pixels [n, S, S, 3] to probabilities [n, C].
+    """uint8 pixels [n, S, S, 3] to what is said of them.
 
     `streams` is how many batches it computes side by side, `most` how many photos there should be in one at most.
     """
@@ -40,19 +52,28 @@ class Engine(Protocol):
     streams: int
     most: int
 
-    def probabilities(self, pixels: Pixels) -> Probabilities:
-        """One row per photo; rows sum to 1."""
+    def answers(self, pixels: Pixels) -> Said:
+        """What it says of the photos of one batch."""
 
-    def many(self, batches: Iterable[tuple[Places, Pixels]]) -> Iterator[tuple[Places, Probabilities]]:
+    def many(self, batches: Iterable[tuple[Places, Pixels]]) -> Iterator[tuple[Places, Said]]:
         """The same for many batches, each with the places of its photos, in order."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Calibrated probabilities [n, C] of n photos, and their novelty [n]: NaN where the model cannot tell."""
+
+    probabilities: Probabilities
+    novelty: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Prediction:
     """An answer: the likeliest class, its probability, and all probabilities by class name, calibrated.
 
-    `answer` is what should be acted on: the label, or "unsure" where its probability is below the threshold that the
-    model holds for this class. `novelty` is higher the stranger the photo; None where the model cannot tell.
+    `answer` is what should be acted on: "none of these" where `novelty`, which is higher the stranger the photo, is
+    above the model's threshold; "unsure" where the probability is below the one that it holds for this class; else the
+    label. `novelty` is None where the model cannot tell.
     """
 
     label: str
@@ -63,13 +84,12 @@ class Prediction:
 
 
 class Classifier:
-    """Preprocess, engine, classes, calibration and thresholds of one model file."""
+    """Preprocess, engine, classes, calibration, thresholds and the score of novelty of one model file."""
 
-    def __init__(self, header: Header, engine: Engine) -> None:
-        self.header, self.engine = header, engine
+    def __init__(self, header: Header, engine: Engine, discriminant: Discriminant | None = None) -> None:
+        self.header, self.engine, self.discriminant = header, engine, discriminant
         self.temperature = Calibration.from_json(header.calibration).temperature if header.calibration else 1.0
-        held = Thresholds.from_json(header.thresholds).lowest() if header.thresholds else np.zeros(len(header.classes))
-        self.thresholds = held  # by class: below this probability an answer is "unsure"
+        self.rule = Rule.of(header)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto", precision: str = "auto") -> Classifier:
@@ -96,7 +116,7 @@ class Classifier:
         keep_freed_memory()
         engine = TorchEngine(model, there, origin, choose_precision(there, precision))
         try:
-            return cls(model.header, engine)
+            return cls(model.header, engine, Discriminant.found(model.tensors))
         except (TypeError, KeyError) as error:
             raise damaged(origin, f"its calibration or thresholds are not as written ({error})") from None
 
@@ -124,16 +144,16 @@ class Classifier:
         self, sources: Sequence[Source], *, workers: int | None = None, batch_size: int = 64
     ) -> Iterator[tuple[int, Prediction | BadPhoto]]:
         """Answers for photos by position, in the order in which they are decoded."""
-        for places, rows in self.probabilities_many(sources, workers=workers, batch_size=batch_size):
-            if isinstance(rows, BadPhoto):
-                yield places[0], rows
+        for places, answered in self.answers_many(sources, workers=workers, batch_size=batch_size):
+            if isinstance(answered, BadPhoto):
+                yield places[0], answered
             else:
-                yield from zip(places, map(self._answer, rows), strict=True)
+                yield from zip(places, self._predictions(answered), strict=True)
 
-    def probabilities_many(
+    def answers_many(
         self, sources: Sequence[Source], *, workers: int | None = None, batch_size: int = 64
-    ) -> Iterator[tuple[Places, Probabilities | BadPhoto]]:
-        """Batches of calibrated probabilities [n, C] with their photos' positions; an unreadable photo comes alone.
+    ) -> Iterator[tuple[Places, Answered | BadPhoto]]:
+        """Batches of answers with their photos' positions; a photo that cannot be read comes alone.
 
         A batch holds at most `batch_size` photos, fewer where that is faster or a stream of the engine would get none.
         Raises UsageError for a batch of none.
@@ -143,8 +163,8 @@ class Classifier:
         bad: list[tuple[int, BadPhoto]] = []
         share = -(-len(sources) // self.engine.streams)
         batches = self._decoded(sources, workers, min(batch_size, self.engine.most, share), bad)
-        for places, rows in self.engine.many(batches):
-            yield places, self._calibrated(rows)
+        for places, said in self.engine.many(batches):
+            yield places, self._answered(said)
             while bad:
                 yield [bad[0][0]], bad.pop(0)[1]
         yield from (([place], why) for place, why in bad)
@@ -172,22 +192,27 @@ class Classifier:
 
     def answers(self, pixels: Pixels) -> list[Prediction]:
         """Answers for preprocessed pixels [n, S, S, 3]."""
-        return [self._answer(row) for row in self._calibrated(self.engine.probabilities(pixels))]
+        return self._predictions(self._answered(self.engine.answers(pixels)))
 
-    def sure(self, probabilities: Probabilities) -> npt.NDArray[np.bool_]:
-        """Which of the calibrated answers [n, C] are not "unsure", [n]."""
-        sure: npt.NDArray[np.bool_] = probabilities.max(axis=1) >= self.thresholds[probabilities.argmax(axis=1)]
-        return sure
+    def _answered(self, said: Said) -> Answered:
+        """What the engine says, calibrated, with how strange the photos are."""
+        rows, seen = said.probabilities, said.descriptors
+        novelty = np.full(len(rows), np.nan, dtype=np.float32)
+        if self.discriminant is not None and seen is not None:
+            novelty = self.discriminant.score(seen)
+        return Answered(rows if self.temperature == 1 else temper(rows, self.temperature), novelty)
 
-    def _calibrated(self, rows: Probabilities) -> Probabilities:
-        return rows if self.temperature == 1 else temper(rows, self.temperature)
+    def _predictions(self, answered: Answered) -> list[Prediction]:
+        answers = self.rule.answers(answered.probabilities, answered.novelty)
+        return [
+            self._prediction(row, answer, None if np.isnan(score) else float(score))
+            for row, answer, score in zip(answered.probabilities, answers, answered.novelty, strict=True)
+        ]
 
-    def _answer(self, row: Probabilities) -> Prediction:
-        chosen = int(row.argmax())
-        label = self.classes[chosen]
+    def _prediction(self, row: Probabilities, answer: str, novelty: float | None) -> Prediction:
+        label = self.classes[int(row.argmax())]
         named = {name: float(p) for name, p in zip(self.classes, row, strict=True)}
-        answer = label if named[label] >= self.thresholds[chosen] else UNSURE
-        return Prediction(label, named[label], named, answer)
+        return Prediction(label, named[label], named, answer, novelty)
 
     def _pixels(self, photo: Photo) -> Pixels:
         preprocess = self.header.preprocess

@@ -25,6 +25,7 @@ from plusx.version import __version__
 
 FORMAT = 1
 KEY = "plusx"
+OURS = "plusx."  # before the names of tensors that are no weights of the network
 SEEN = "plusx.trained_hashes"  # first 8 bytes of the SHA-256 of every photo the run trained or chose on, sorted
 MAX_HEADER = 100_000_000
 
@@ -58,6 +59,11 @@ class ModelFile:
     header: Header
     tensors: Arrays
     seen: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+
+    @property
+    def weights(self) -> Arrays:
+        """The tensors of the network alone."""
+        return {name: value for name, value in self.tensors.items() if not name.startswith(OURS)}
 
     def has_seen(self, sha256: str) -> bool:
         """Whether the photo of this content was trained or chosen on."""

@@ -27,6 +27,7 @@ VERBS = {
     "evaluate": "Test a model on photos it never saw.",
     "compare": "Put runs beside each other and say which differences are more than chance.",
     "predict": "Answer for photos, folders or archives.",
+    "explain": "Show where in a photo the evidence for an answer lies.",
     "models": "List the networks, or print the layers of one.",
     "bench": "Measure how fast this machine trains, and where the time goes.",
     "cache": "Show or clear the cache of decoded photos.",

@@ -7,6 +7,7 @@ sees most are made as well, and count as known. What is drawn is keyed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,8 +50,9 @@ def quarters(photos: Pixels, activity: Maps) -> Quarters:
     return Quarters(quiet, busy, flat.min(axis=1))
 
 
-def made(cut: Quarters, seed: int) -> Made:
+def made(cuts: Sequence[Quarters], seed: int) -> Made:
     """Mosaics and patterns of quarters: as many with something as there are photos, and as many with nothing."""
+    cut = Quarters(*(np.concatenate(parts) for parts in zip(*(vars(c).values() for c in cuts), strict=True)))
     n = len(cut.activity)
     still = np.argsort(cut.activity, kind="stable")[: max(1, round(QUIET * n))]
     drawn = still[_draw(seed, n, "mosaic", 8, len(still))]  # [n, 8]: four quarters of each kind of mosaic

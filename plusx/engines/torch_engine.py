@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from plusx.engines.features import pooled_features
 from plusx.engines.folded import folded, fused, fuses, fuses_bf16
 from plusx.engines.streams import side_by_side
-from plusx.engines.views import VIEWS, mean_probabilities
+from plusx.engines.views import VIEWS, by_views
 from plusx.errors import model_file as sentences
 from plusx.model_file import ModelFile
 from plusx.models import create_model
+from plusx.models.described import Described, describable
 from plusx.models.normalise import Normalised
 from plusx.models.registry import TIMM
 
 Key = TypeVar("Key")
 Pixels = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float32]
 
 MOST_STREAMS = 16  # each holds a batch
 CACHED_PIXELS = 1 << 19  # of a batch: with more, what one layer hands to the next leaves the processor's cache
+
+
+class Answers(NamedTuple):
+    """Probabilities [n, C]; descriptors [n, D] of what was seen, by the first view, None of a network without any."""
+
+    probabilities: Probabilities
+    descriptors: Floats | None = None
 
 
 class TorchEngine:
@@ -46,39 +56,83 @@ class TorchEngine:
         self.streams = min(torch.get_num_threads(), MOST_STREAMS) if device.type == "cpu" else 1
         self.most = max(1, CACHED_PIXELS // preprocess.crop**2) if device.type == "cpu" else sys.maxsize
         self.dtype = torch.float32
-        self.network: nn.Module = _network(model, origin).network.to(device).eval()
+        self.network: nn.Module = trained_network(model, origin).network.to(device).eval()
+        self.describes = describable(self.network)
         if not str(model.header.network["name"]).startswith(TIMM):
-            self.network = folded(self.network)
+            graph = folded(Described(self.network) if self.describes else self.network)
             if fuses(device):
                 self.dtype = torch.bfloat16 if precision == "bf16" and fuses_bf16() else torch.float32
-                self.network = fused(self.network, self.dtype)
+                graph = fused(graph, self.dtype)
+            self.network = Logits(graph) if self.describes else graph
         self.network.to(memory_format=torch.channels_last)
         mean, std = (torch.tensor(values, device=device) for values in (preprocess.mean, preprocess.std))
         self.scale, self.shift = 1 / (255 * std), -mean / std
 
-    @torch.inference_mode()
     def probabilities(self, pixels: Pixels) -> Probabilities:
         """Pixels [n, S, S, 3] to probabilities [n, C]."""
-        images = self._images(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
-        answer: Probabilities = mean_probabilities(self.network, images, self.views, self.size).cpu().numpy()
-        return answer
+        return self.answers(pixels).probabilities
 
-    def _images(self, pixels: Tensor) -> Tensor:
-        """Normalised images [n, 3, S, S], channels last, of pixels [n, S, S, 3]: `Normalised` in one multiplication.
+    @torch.inference_mode()
+    def answers(self, pixels: Pixels) -> Answers:
+        """What the network says of pixels [n, S, S, 3], by all views, and what it saw by the first."""
+        seen = list(by_views(self.images(pixels), self.views, self.size))
+        if not isinstance(self.network, Logits):
+            said, descriptors = [self.network(images) for images in seen], None
+        else:
+            described = [self.network.graph(images) for images in seen]
+            said, descriptors = [logits for logits, _, _ in described], described[0][1].cpu().numpy()
+        mean = torch.stack([logits.softmax(dim=1) for logits in said]).mean(dim=0)
+        return Answers(mean.cpu().numpy(), descriptors)
 
-        Whole rows of pixels are multiplied by as long a row, since three channels are too few for a vector unit.
+    @torch.inference_mode()
+    def described(self, pixels: Pixels) -> tuple[Floats, Floats]:
+        """Descriptors [n, D] of pixels [n, S, S, 3] by the first view, and where the network is active, [n, h, w].
+
+        Only of an engine that `describes`.
         """
-        count, height, width, channels = pixels.shape
-        scale, shift = self.scale.repeat(width), self.shift.repeat(width)
-        rows = pixels.view(count * height, width * channels).float()
-        images = torch.addcmul(shift, rows, scale).to(self.dtype)
-        return images.view(pixels.shape).permute(0, 3, 1, 2)
+        assert isinstance(self.network, Logits), "an engine that describes"
+        images = next(by_views(self.images(pixels), self.views[:1], self.size))
+        _, descriptors, activity = self.network.graph(images)
+        return descriptors.cpu().numpy(), activity.cpu().numpy()
 
-    def many(self, batches: Iterable[tuple[Key, Pixels]]) -> Iterator[tuple[Key, Probabilities]]:
-        """Probabilities for every batch, with the key it came with, in order."""
+    @torch.inference_mode()
+    def features(self, pixels: Pixels) -> Floats:
+        """What the head sees of pixels [n, S, S, 3], by one view: unit vectors, float32 [n, D]."""
+        images = self.images(pixels)
+        features = torch.nn.functional.normalize(pooled_features(self.network, images, self.size))
+        found: Floats = features.float().cpu().numpy()
+        return found
+
+    def images(self, pixels: Pixels) -> Tensor:
+        """What `network` takes: normalised images [n, 3, S, S] of pixels [n, S, S, 3], on the device, channels last.
+
+        `Normalised` in one multiplication, of whole rows: three channels are too few for a vector unit.
+        """
+        there = torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device)
+        count, height, width, channels = there.shape
+        scale, shift = self.scale.repeat(width), self.shift.repeat(width)
+        rows = there.view(count * height, width * channels).float()
+        images = torch.addcmul(shift, rows, scale).to(self.dtype)
+        return images.view(there.shape).permute(0, 3, 1, 2)
+
+    def many(self, batches: Iterable[tuple[Key, Pixels]]) -> Iterator[tuple[Key, Answers]]:
+        """Answers for every batch, with the key it came with, in order."""
         if self.streams > 1:
-            return side_by_side(self.probabilities, batches, self.streams)
-        return ((key, self.probabilities(pixels)) for key, pixels in batches)
+            return side_by_side(self.answers, batches, self.streams)
+        return ((key, self.answers(pixels)) for key, pixels in batches)
+
+
+class Logits(nn.Module):
+    """The logits alone of a `graph` that describes as well."""
+
+    def __init__(self, graph: nn.Module) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, C]."""
+        logits: Tensor = self.graph(x)[0]
+        return logits
 
 
 def build(network: Mapping[str, Any], classes: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Normalised:
@@ -86,11 +140,12 @@ def build(network: Mapping[str, Any], classes: int, mean: tuple[float, ...], std
     return Normalised(create_model(classes=classes, **network), mean, std)
 
 
-def _network(model: ModelFile, origin: Any) -> Normalised:
+def trained_network(model: ModelFile, origin: Any = "the model file") -> Normalised:
+    """The network of a model file as it was trained, taking pixels. Raises ModelError where its tensors do not fit."""
     header = model.header
     try:
         network = build(header.network, len(header.classes), header.preprocess.mean, header.preprocess.std)
-        tensors = {name: torch.from_numpy(value.copy()) for name, value in model.tensors.items()}
+        tensors = {name: torch.from_numpy(value.copy()) for name, value in model.weights.items()}
         network.load_state_dict(tensors, strict=True)
     except (RuntimeError, TypeError) as error:
         first = " ".join(str(error).split())[:200]

@@ -65,6 +65,13 @@ class Preprocess:
         draft = 2 * self.resize if self.decoder_scale else 0
         return self(decode.decode(data, self.background, draft=draft))
 
+    def seen(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The part of an upright photo that is kept, in its pixels: left, top, right, bottom."""
+        resized = _resized(width, height, self.resize)
+        left, top = (_centre(side, self.crop) for side in resized)
+        across, down = width / resized[0], height / resized[1]
+        return left * across, top * down, (left + self.crop) * across, (top + self.crop) * down
+
     def enlarged(self, factor: float) -> Preprocess:
         """The same rule with `resize` and `crop` at `factor` times their size, rounded up."""
         crop = _up(self.crop * factor)

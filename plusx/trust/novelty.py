@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from plusx.model_file import OURS
+
 Floats = npt.NDArray[np.floating[Any]]
 
 REFUSED = 0.04  # of the validation photos, so that 5 % holds for those never seen
 LEAST = 50  # validation photos for a threshold: a twenty-fifth of fewer is less than two
 PENALTY = 1e5  # on the squared weights, whose features have a spread of one, against summed log losses
 SCORE = "discriminant"
+WEIGHTS, BIAS = (f"{OURS}novelty.{name}" for name in ("weights", "bias"))  # tensors of a model file
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,15 @@ class Discriminant:
     def score(self, descriptors: Floats) -> npt.NDArray[np.float32]:
         """Novelty of descriptors [n, D]: [n]."""
         return np.asarray(descriptors @ self.weights + np.float32(self.bias), dtype=np.float32)
+
+    def tensors(self) -> dict[str, npt.NDArray[np.float32]]:
+        """As they lie in a model file."""
+        return {WEIGHTS: self.weights, BIAS: np.array([self.bias], dtype=np.float32)}
+
+    @classmethod
+    def found(cls, tensors: Mapping[str, npt.NDArray[Any]]) -> Discriminant | None:
+        """What lies among the tensors of a model file; None where there is none."""
+        return cls(tensors[WEIGHTS], float(tensors[BIAS][0])) if WEIGHTS in tensors and BIAS in tensors else None
 
 
 @dataclass(frozen=True)

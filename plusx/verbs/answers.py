@@ -16,8 +16,8 @@ from plusx import metrics
 from plusx.durable import write_file
 from plusx.errors import model_file as sentences
 from plusx.model_file import Header
+from plusx.trust.decide import NONE, UNSURE, Rule
 
-UNSURE, NONE = "unsure", "none of these"
 _COLUMNS = ("path", "sha256", "label", "answer")
 _PROBABILITY = "p:"  # before a class name, for a class may be called "path"
 _NOVELTY = "novelty"
@@ -51,19 +51,15 @@ class Answered:
     def decided(self, header: Header, novelty: npt.NDArray[np.float64] | None = None) -> Answered:
         """The same with what the thresholds of `header` make of it, strangeness first, then certainty."""
         scores = self.novelty if novelty is None else novelty
-        strange = float(header.novelty["threshold"]) if header.novelty else np.inf
-        least = {c["name"]: c["threshold"] for c in (header.thresholds or {}).get("classes", ())}
-        top = self.probabilities.max(axis=1)
-        likeliest = [self.classes[i] for i in self.probabilities.argmax(axis=1)]
-        answers = tuple(
-            NONE if s > strange else UNSURE if p < (least.get(name) or 0.0) else name
-            for name, p, s in zip(likeliest, top, scores, strict=True)
-        )
-        return replace(self, answers=answers, novelty=scores)
+        return replace(self, answers=tuple(Rule.of(header).answers(self.probabilities, scores)), novelty=scores)
 
     def figures(self) -> dict[str, Any]:
-        """Those of `plusx.metrics.summary`."""
-        return metrics.summary(self.probabilities, self.labels, self.classes)
+        """Those of `plusx.metrics.summary`, and of the answers that name a class."""
+        named = np.array([answer not in (UNSURE, NONE) for answer in self.answers])
+        given = metrics.answered(self.probabilities, self.labels, named)
+        refused = {"unsure": self.answers.count(UNSURE), "none_of_these": self.answers.count(NONE)}
+        summary = metrics.summary(self.probabilities, self.labels, self.classes)
+        return summary | {"coverage": given["coverage"], "answered": given | refused}
 
     @property
     def wrong(self) -> npt.NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from plusx.errors import data as data_errors
 from plusx.errors import model_file as sentences
 from plusx.errors import use as use_errors
 from plusx.images.decode import BadPhoto
-from plusx.metrics import Labels, Probabilities, percent
+from plusx.metrics import percent
 from plusx.model_file import load
 from plusx.run_folder import RunFolder, model_path, open_run
 from plusx.verbs.answers import Answered, write_answers
@@ -124,7 +124,7 @@ def evaluate(
         "seconds": seconds,
         "images_per_second": len(fresh) / seconds,
     }
-    evaluation = Evaluation(_named(path, data), figures, left_out, skipped)
+    evaluation = Evaluation(_named(path, data), figures, left_out, skipped, model.header.thresholds)
     if data is None:
         return _recorded(evaluation, open_run(path), answered, tested.photos, report)
     if report is not None:
@@ -190,22 +190,23 @@ def _answered(
         return None, skipped
     good = tested.at(sorted(rows))
     named = [(photo.name, sha256) for photo, sha256 in zip(good.photos, good.hashes, strict=True)]
-    probabilities = np.stack([rows[i] for i in sorted(rows)])
-    return Answered.of(classifier.classes, named, good.labels, probabilities).decided(classifier.header), skipped
+    probabilities, novelty = (np.stack([rows[i][part] for i in sorted(rows)]) for part in (0, 1))
+    answered = Answered.of(classifier.classes, named, good.labels, probabilities)
+    return answered.decided(classifier.header, novelty.astype(np.float64)), skipped
 
 
 def _answers(
     classifier: Classifier, tested: _Photos, batch_size: int, on_progress: Progress | None
 ) -> tuple[dict[int, Any], tuple[tuple[str, str], ...]]:
-    """Probabilities by position, and the photos that could not be read."""
+    """Probabilities and novelty by position, and the photos that could not be read."""
     answers: dict[int, Any] = {}
     skipped: list[tuple[str, str]] = []
     sources = [photo.source for photo in tested.photos]
-    for places, rows in classifier.probabilities_many(sources, batch_size=batch_size):
-        if isinstance(rows, BadPhoto):
-            skipped.append((tested.photos[places[0]].name, rows.reason))
+    for places, said in classifier.answers_many(sources, batch_size=batch_size):
+        if isinstance(said, BadPhoto):
+            skipped.append((tested.photos[places[0]].name, said.reason))
         else:
-            answers.update(zip(places, rows, strict=True))
+            answers.update(zip(places, zip(said.probabilities, said.novelty, strict=True), strict=True))
         if on_progress:
             on_progress(len(answers) + len(skipped), len(sources))
     return answers, tuple(sorted(skipped))

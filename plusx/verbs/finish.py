@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,23 @@ import numpy as np
 from plusx import model_file
 from plusx.config import Config
 from plusx.data import split
+from plusx.data.loader import in_order
 from plusx.durable import sha256_file, write_file
+from plusx.engines.torch_engine import TorchEngine
 from plusx.errors.model_file import damaged
-from plusx.metrics import summary
 from plusx.model_file import Header, ModelFile
 from plusx.recipes.plan import read_plan
 from plusx.run_folder import RunFolder
+from plusx.training.environment import choose_precision
 from plusx.training.loop import Outcome
-from plusx.verbs import start
+from plusx.trust.novelty import Discriminant
+from plusx.verbs import neighbours, start, strangers
 from plusx.verbs.answers import Answered, write_answers
 from plusx.verbs.labelled import LabelledPhotos, Pixels, tested_preprocess, tested_size
 from plusx.verbs.network import network_arguments
 from plusx.verbs.session import Decoded
-from plusx.verbs.testing import probabilities
-from plusx.verbs.trusted import Validated, trusted
+from plusx.verbs.testing import BATCH
+from plusx.verbs.trusted import Trusted, Validated, trusted
 from plusx.verbs.weights import as_arrays
 
 
@@ -45,35 +48,35 @@ class Trained:
 
 def finish(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outcome, decoded: Decoded) -> Trained:
     """Measure and calibrate the kept weights on validation, write metrics.json, then the model file: it is finished."""
-    validated = _validated(photos, outcome, decoded.validation, config)
+    engine = _engine(run, config, photos, outcome)
+    places = neighbours.balanced(photos.labels(decoded.training.rows), config.seed)
+    neighbours.remember(run, engine, photos, decoded.training, places)
+    score = strangers.fit(engine, decoded.training.store, decoded.training.store_rows[places], config.seed)
+    validated = _validated(photos, engine, decoded.validation, config, score)
     fitted = trusted(validated, photos.listing.classes, config.risk)
+    header = replace(_header(config, photos, outcome), **fitted.to_json())
+    answered = _answered(photos, decoded.validation, validated, fitted, header)
     figures: dict[str, Any] = {
         "steps": outcome.steps,
         "kept_step": outcome.kept_step,
         "stopped_early": outcome.stopped_early or read_plan(run.plan).stalled_at is not None,
         "data_fingerprint": photos.fingerprint,
-        "validation": validated
-        and summary(fitted.calibrated(validated.probabilities), validated.labels, photos.listing.classes),
+        "validation": answered and answered.figures(),
     }
-    header = Header(
-        classes=photos.listing.classes,
-        preprocess=tested_preprocess(config),
-        network=network_arguments(config),
-        size=tested_size(config),
-        views=config.views,
-        metrics=figures,
-        data_fingerprint=photos.fingerprint,
-        config=config.model_dump(mode="json"),
-        step=outcome.kept_step,
-        **fitted.to_json(),
-    )
     if answered:
-        write_answers(run.validation_answers, answered.decided(header))
+        write_answers(run.validation_answers, answered)
     seen = np.union1d(model_file.seen_hashes(_used(photos, decoded)), start.seen(run))
-    model = model_file.to_bytes(ModelFile(header, as_arrays(outcome.model), seen))
+    tensors = as_arrays(outcome.model) | (score.tensors() if score else {})
+    model = model_file.to_bytes(ModelFile(replace(header, metrics=figures), tensors, seen))
     run.write("metrics", figures | fitted.to_json() | {"model_sha256": hashlib.sha256(model).hexdigest()})
     write_file(run.model, model)  # last: a run with a model is finished
     return read_trained(run)
+
+
+def looked_at(training: int) -> int:
+    """How many photos the end of a training looks at by one view, besides validation, after so many trained on."""
+    known = neighbours.remembered(training)
+    return known + strangers.described_photos(known)
 
 
 def read_trained(run: RunFolder) -> Trained:
@@ -91,12 +94,52 @@ def _used(photos: LabelledPhotos, decoded: Decoded) -> list[str]:
     return [sha256 for photo, sha256, where in rows if where != "test" and photo.name not in bad]
 
 
-def _validated(photos: LabelledPhotos, outcome: Outcome, validation: Pixels | None, config: Config) -> Validated | None:
-    """What the kept weights say of the validation photos, by all views."""
+def _header(config: Config, photos: LabelledPhotos, outcome: Outcome) -> Header:
+    return Header(
+        classes=photos.listing.classes,
+        preprocess=tested_preprocess(config),
+        network=network_arguments(config),
+        size=tested_size(config),
+        views=config.views,
+        data_fingerprint=photos.fingerprint,
+        config=config.model_dump(mode="json"),
+        step=outcome.kept_step,
+    )
+
+
+def _engine(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outcome) -> TorchEngine:
+    """What will answer: everything that is fitted is fitted on its very answers."""
+    device = next(outcome.model.parameters()).device
+    kept = ModelFile(_header(config, photos, outcome), as_arrays(outcome.model))
+    return TorchEngine(kept, device, run.path, choose_precision(device, "auto"))
+
+
+def _validated(
+    photos: LabelledPhotos,
+    engine: TorchEngine,
+    validation: Pixels | None,
+    config: Config,
+    score: Discriminant | None,
+) -> Validated | None:
+    """What the engine says of the validation photos, by all views."""
     if validation is None or not len(validation.rows):
         return None
-    store, rows = validation.store, validation.store_rows
-    views, tested = config.views, tested_size(config)
-    answers = probabilities(outcome.model, store, rows, views, tested, batch_size=config.batch_size)
-    chooses = split.halves([photos.hashes[i] for i in validation.rows], config.seed)
-    return Validated(answers, photos.labels(validation.rows), chooses)
+    batches = in_order(validation.store, validation.store_rows, min(BATCH, engine.most))
+    said = [engine.answers(pixels) for pixels in batches]
+    probabilities = np.concatenate([answers.probabilities for answers in said])
+    chooses = split.halves([photos.hashes[i] for i in validation.rows], config.splitting_seed)
+    seen = [answers.descriptors for answers in said if answers.descriptors is not None]
+    novelty = score.score(np.concatenate(seen)) if score else None
+    return Validated(probabilities, photos.labels(validation.rows), chooses, novelty)
+
+
+def _answered(
+    photos: LabelledPhotos, validation: Pixels | None, validated: Validated | None, fitted: Trusted, header: Header
+) -> Answered | None:
+    """The answers to the validation photos as the model file will give them."""
+    if validation is None or validated is None:
+        return None
+    named = [(photos.listing.photos[i].name, photos.hashes[i]) for i in validation.rows]
+    calibrated = fitted.calibrated(validated.probabilities)
+    answered = Answered.of(header.classes, named, validated.labels, calibrated)
+    return answered.decided(header, None if validated.novelty is None else validated.novelty.astype(np.float64))

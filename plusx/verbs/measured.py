@@ -18,7 +18,8 @@ from plusx.model_file import Header
 from plusx.report.advice import SUSPECT
 from plusx.report.curves import reliability_bins, risk_curve, untempered
 from plusx.report.story import Decisions, Gallery, Measured, Shown
-from plusx.verbs.answers import NONE, UNSURE, Answered
+from plusx.trust.decide import NONE, UNSURE
+from plusx.verbs.answers import Answered
 
 SHOWN = 12  # photos of one kind
 PICTURE = 192  # px of a picture on the page: sharp on a phone's screen, about 6 kB

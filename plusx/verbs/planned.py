@@ -11,7 +11,8 @@ from plusx.data.loader import Batches
 from plusx.models.normalise import Normalised
 from plusx.recipes import plan as planning
 from plusx.recipes.plan import Plan
-from plusx.verbs.labelled import LabelledPhotos, Pixels, tested_size
+from plusx.verbs.finish import looked_at
+from plusx.verbs.labelled import LabelledPhotos, tested_size
 from plusx.verbs.pace import RESERVE, seconds_per_photo_tested, seconds_per_step
 from plusx.verbs.session import Decoded, Session, batches_of, order_of
 
@@ -28,15 +29,15 @@ def make_plan(
         return replace(planning.counted(config, steps, config.epochs), scale=config.scale)
     sizes = [size for _, size in planning.training_sizes(config)]
     with closing(batches_of(session, photos, decoded.training, lambda step: sizes[step % len(sizes)])) as batches:
-        return replace(_timed(session, network, steps, batches, decoded.validation), scale=config.scale)
+        return replace(_timed(session, network, steps, batches, decoded), scale=config.scale)
 
 
-def _timed(session: Session, network: Normalised, steps: int, batches: Batches, validation: Pixels | None) -> Plan:
+def _timed(session: Session, network: Normalised, steps: int, batches: Batches, decoded: Decoded) -> Plan:
     """Divide what is left of the budget by the measured time of a step."""
     config = session.config
     cost = seconds_per_step(network, config, batches)
     tested = seconds_per_photo_tested(network, tested_size(config), session.device)
-    photos = len(validation.rows) if validation else 0
-    ending = photos * tested * len(config.views)
+    photos = len(decoded.validation.rows) if decoded.validation else 0
+    ending = (photos * len(config.views) + looked_at(len(decoded.training.rows))) * tested
     left = session.started + (config.time or 0.0) - time.monotonic() - RESERVE - ending
     return replace(planning.timed(config, steps, cost, left, overhead=photos / 2 * tested), ending=ending)

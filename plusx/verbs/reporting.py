@@ -18,7 +18,7 @@ from plusx.durable import write_file
 from plusx.errors import reports as sentences
 from plusx.images.source import Source
 from plusx.metrics import percent
-from plusx.model_file import Header, read_header
+from plusx.model_file import OURS, Header, read_header
 from plusx.recipes.plan import Plan, read_plan
 from plusx.report.advice import Evidence, advise
 from plusx.report.card import card
@@ -32,7 +32,6 @@ from plusx.verbs.labelled import read_skipped
 from plusx.verbs.measured import Album, Doubts, Overlay, doubts, measured, without_photos
 from plusx.verbs.recorded import config_of
 
-OURS = "plusx."  # tensors of a model file that are no weights
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # counted by a norm, not learned
 
 VALIDATED = "Measured on validation photos; the test split was not touched. plusx evaluate RUN tests."
