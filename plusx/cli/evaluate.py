@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from plusx.cli.flags import Device, Json, Quiet, Whole
+from plusx.cli.flags import Decisions, Device, Json, Quiet, Whole
 
 
 def evaluate(
@@ -16,6 +16,7 @@ def evaluate(
     *data: str,
     device: Device = "auto",
     batch_size: Whole = 64,
+    decisions: Decisions = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -32,13 +33,22 @@ def evaluate(
         Photos: a folder, tar archives, a glob, or a CSV.
     batch_size
         Photos computed at once; changes nothing but speed and memory.
+    decisions
+        A CSV of photos to leave out or relabel, as check writes and you edit it; may be given several times.
     """
     from plusx.cli.terminal import console, counting, document, result, suggest
     from plusx.verbs.evaluate import evaluate
 
     err = console(quiet or json)
     with counting(err, "testing") as progress:
-        evaluation = evaluate(run_or_model, data or None, device=device, batch_size=batch_size, on_progress=progress)
+        evaluation = evaluate(
+            run_or_model,
+            data or None,
+            device=device,
+            batch_size=batch_size,
+            decisions=decisions or (),
+            on_progress=progress,
+        )
     if json:
         document(evaluation.to_json())
     else:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from plusx.cli.flags import Json, Quiet, Switch, Verbose, Whole
+from plusx.cli.flags import Decisions, Json, Quiet, Switch, Verbose, Whole
 
 
 def train(
@@ -26,6 +26,7 @@ def train(
     out: Path | None = None,
     resume: Switch = False,
     plan: Path | None = None,
+    decisions: Decisions = None,
     config: Path | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     json: Json = False,
@@ -68,6 +69,8 @@ def train(
         Continue the run in --out at the step after its last checkpoint.
     plan
         A plan.json to repeat.
+    decisions
+        A CSV of photos to leave out or relabel, as check writes and you edit it; may be given several times.
     config
         A YAML file of settings.
     set_
@@ -92,7 +95,7 @@ def train(
         "seed": seed,
         "device": device,
     }
-    wish = Wish(flags=flags, sets=tuple(set_ or ()), file=config, plan=plan, out=out, resume=resume)
+    wish = Wish(flags, tuple(set_ or ()), config, plan, out, resume, tuple(decisions or ()))
     with Live(console(quiet or json), verbose=verbose) as live:
         outcome = train(data, wish, on_event=live.show, started=STARTED)
     if json:

@@ -134,6 +134,26 @@ def too_short(seconds: float, needed: float, steps: int) -> UsageError:
     )
 
 
+def fold_too_short(seconds: float, why: str) -> UsageError:
+    """The time of `check --labels` leaves a fold too little; `why` is the sentence about a run of that length."""
+    return UsageError(f"One fold of the check has {seconds:.0f} s: {why}", code="time-too-short")
+
+
+def too_few_folds(folds: int) -> UsageError:
+    """Cross-validation with fewer than two parts."""
+    return UsageError(f"--folds expects 2 or more, such as 5, and got {folds}.", code="bad-folds")
+
+
+def another_check(out: Path, differences: Iterable[tuple[str, object, object]]) -> UsageError:
+    """`check --labels` finds the folds of another question in its folder."""
+    listed = "; ".join(f"{name} was {before!r} and is now {now!r}" for name, before, now in differences)
+    return UsageError(
+        f"{out} holds a check of labels that was begun differently: {listed}. "
+        "Give the same command again to continue it, or name another --out.",
+        code="another-check",
+    )
+
+
 def unknown_flag(flag: str, verb: str, known: Iterable[str]) -> UsageError:
     """A flag that the verb does not have, and no file of that name either."""
     return UsageError(

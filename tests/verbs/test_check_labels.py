@@ -1,0 +1,139 @@
+"""`check --labels`: planted errors come first, a stopped check goes on, and nothing changes by itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plusx.data import decisions
+from plusx.data.split import read_split_csv
+from plusx.errors import DataError, UsageError
+from plusx.training.events import Notice, StepDone
+from plusx.verbs.check_labels import LabelWish, check_labels
+from plusx.verbs.train import train
+from plusx.verbs.wish import Wish
+from tests.verbs.conftest import QUICK, SETS, fill
+
+PLANTED = ("standing/0.jpg", "standing/1.jpg", "lying/2.jpg")
+WISH: dict[str, Any] = {
+    "folds": 3,
+    "time": "120s",
+    "flags": {"size": 32, "batch_size": 16, "device": "cpu", "seed": 1},
+    "sets": ("width=0.25", "max_epochs=8", "workers=0", "sizes=[]", "crop_scale=null"),
+}
+
+
+@pytest.fixture
+def mislabelled(tmp_path: Path) -> Path:
+    """Stripes, three of them in the folder of the others."""
+    data = fill(tmp_path / "stripes", {"lying": 30, "standing": 30})
+    for name in PLANTED:
+        own, other = data / name, data / ("lying" if name.startswith("standing") else "standing") / f"x{name[-5:]}"
+        own.rename(other)
+    return data
+
+
+def planted() -> set[str]:
+    return {("lying" if name.startswith("standing") else "standing") + f"/x{name[-5:]}" for name in PLANTED}
+
+
+def names(rows: Sequence[Any]) -> list[str]:
+    return [row.path for row in rows]
+
+
+def test_planted_errors_are_listed_first_and_nothing_is_decided(mislabelled: Path, tmp_path: Path) -> None:
+    (mislabelled / "lying" / "bad.jpg").write_text("no photo")
+    report = check_labels([str(mislabelled)], LabelWish(tmp_path / "out", **WISH))
+    assert report.n == 60
+    assert planted() <= set(names(report.suspects[:5]))
+    rows = decisions.read([tmp_path / "out" / "labels.csv"])
+    assert names(rows) == names(report.suspects)
+    assert all(row.decision == "" for row in rows)
+    first = next(row for row in rows if row.path in planted())
+    given, looks = first.path.split("/")[0], "lying" if first.path.startswith("standing") else "standing"
+    assert (first.label, first.suggested) == (given, looks)
+    assert first.reason.startswith(f"given {given}, looks like {looks} (probability 0.")
+    told = json.loads((tmp_path / "out" / "labels.json").read_text())
+    assert told["suspects"][0]["path"] == report.suspects[0].path
+    assert (told["n"], told["folds"], told["found"]) == (60, 3, report.found)
+    assert report.lines()[-1].startswith(f"{tmp_path / 'out' / 'labels.csv'} lists {len(rows)}, and nothing changes")
+
+
+def test_every_photo_is_judged_by_a_network_that_did_not_see_it(mislabelled: Path, tmp_path: Path) -> None:
+    check_labels([str(mislabelled)], LabelWish(tmp_path / "out", **WISH))
+    held_out: list[str] = []
+    for number in (1, 2, 3):
+        rows = read_split_csv(tmp_path / "out" / "folds" / f"fold-{number}" / "split.csv")
+        assert len(rows) == 60
+        assert {row.split for row in rows} == {"train", "val"}
+        held_out += [row.path for row in rows if row.split == "val"]
+    assert len(held_out) == len(set(held_out)) == 60
+
+
+def stop_in_second_fold() -> Any:
+    folds = []
+
+    def listen(event: Any) -> None:
+        if isinstance(event, Notice) and event.text.startswith("Fold"):
+            folds.append(event.text)
+        if isinstance(event, StepDone) and len(folds) == 2 and event.step == 5:
+            raise MemoryError("power cut")
+
+    return listen
+
+
+def test_a_stopped_check_goes_on_with_the_same_command_and_finds_the_same(mislabelled: Path, tmp_path: Path) -> None:
+    sets = (*WISH["sets"], "checkpoint_every=2")
+    with pytest.raises(MemoryError):
+        check_labels(
+            [str(mislabelled)], LabelWish(tmp_path / "out", **WISH | {"sets": sets}), on_event=stop_in_second_fold()
+        )
+    first = (tmp_path / "out" / "folds" / "fold-1" / "answers.safetensors").stat()
+    events: list[Any] = []
+    wish = LabelWish(tmp_path / "out", **WISH | {"sets": sets})
+    report = check_labels([str(mislabelled)], wish, on_event=events.append)
+    assert [e.text[:13] for e in events if isinstance(e, Notice)] == ["Fold 2 of 3: ", "Fold 3 of 3: "]
+    assert (tmp_path / "out" / "folds" / "fold-1" / "answers.safetensors").stat().st_mtime_ns == first.st_mtime_ns
+    steps = [event.step for event in events if isinstance(event, StepDone)]
+    assert steps[0] == 5, "the second fold goes on after its checkpoint"
+    whole = check_labels([str(mislabelled)], LabelWish(tmp_path / "whole", **WISH | {"sets": sets}))
+    assert report.suspects == whole.suspects
+
+
+def test_what_was_decided_survives_another_check_and_trains(mislabelled: Path, tmp_path: Path) -> None:
+    wish = LabelWish(tmp_path / "out", **WISH)
+    check_labels([str(mislabelled)], wish)
+    path = tmp_path / "out" / "labels.csv"
+    rows = list(decisions.read([path]))
+    rows[0] = replace(rows[0], decision=rows[0].suggested)
+    decisions.write(path, rows)
+    check_labels([str(mislabelled)], wish)
+    assert decisions.read([path])[0].decision == rows[0].suggested
+    trained = train([str(mislabelled)], Wish(QUICK | {"epochs": 1}, SETS, out=tmp_path / "run", decisions=(path,)))
+    assert names(decisions.read([trained.run / "decisions.csv"])) == [rows[0].path]
+
+
+def test_a_folder_with_another_check_is_not_touched(mislabelled: Path, tmp_path: Path) -> None:
+    wish = LabelWish(tmp_path / "out", **WISH)
+    check_labels([str(mislabelled)], wish)
+    with pytest.raises(UsageError) as caught:
+        check_labels([str(mislabelled)], replace(wish, folds=2))
+    assert caught.value.message == (
+        f"{tmp_path / 'out'} holds a check of labels that was begun differently: folds was 3 and is now 2. "
+        "Give the same command again to continue it, or name another --out."
+    )
+
+
+def test_what_cannot_be_is_a_sentence(mislabelled: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--folds expects 2 or more, such as 5, and got 1"):
+        check_labels([str(mislabelled)], LabelWish(tmp_path / "a", folds=1))
+    with pytest.raises(UsageError, match=r"One fold of the check has \d+ s: --time .* is too short"):
+        check_labels([str(mislabelled)], LabelWish(tmp_path / "b", **WISH | {"time": 9}))
+    few = fill(tmp_path / "few", {"lying": 2, "standing": 9})
+    with pytest.raises(DataError, match="Class lying has 2 different photos in .*few, and a check in 3 folds needs"):
+        check_labels([str(few)], LabelWish(tmp_path / "c", **WISH))
