@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from plusx import metrics
 from plusx.data import decisions
 from plusx.data.decisions import Decision
-from plusx.data.source import Listing
+from plusx.data.source import Listing, Photo
 from plusx.durable import make_folder, write_json
 from plusx.metrics import percent
 from plusx.trust.label_errors import label_errors
@@ -29,7 +29,10 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Suspect:
-    """A photo whose label is doubtful: `probability` is that of the `suggested` class, `confidence` of its label."""
+    """A photo whose label is doubtful: `probability` is that of the `suggested` class, `confidence` of its label.
+
+    `sure`: the confident joint counts it; else the answer is another than the label, and that is all.
+    """
 
     path: str
     sha256: str
@@ -37,6 +40,7 @@ class Suspect:
     suggested: str
     probability: float
     confidence: float
+    sure: bool
 
     @property
     def reason(self) -> str:
@@ -50,9 +54,9 @@ class Suspect:
 class LabelReport:
     """What cross-validation in `folds` parts found over `n` photos.
 
-    `suspects` are ranked, the most doubtful first, and at most `LISTED` of the `found` ones; `rows` are their positions
-    in the listing. `estimated` is how many labels are wrong by the confident joint, `joint` [C][C]: rows are labels,
-    columns classes.
+    `suspects` are ranked, the most doubtful first, at most `LISTED` of the `found` ones and then of the `doubtful`
+    others; `rows` are their positions in the listing. `estimated` is how many labels are wrong by the confident joint,
+    `joint` [C][C]: rows are labels, columns classes.
     """
 
     data: str
@@ -65,6 +69,7 @@ class LabelReport:
     joint: tuple[tuple[float, ...], ...]
     estimated: float
     found: int
+    doubtful: int
     suspects: tuple[Suspect, ...]
     rows: tuple[int, ...]
 
@@ -85,12 +90,15 @@ class LabelReport:
             f"{self.data}: {self.n:,} photos, each judged by a network that was trained on other photos; "
             f"accuracy {percent(self.right / self.n)} (95 % interval {low} to {high})"
         )
-        yield f"labels that are probably wrong: {self.found:,} (estimate of how many are: {self.estimated:,.0f})"
+        yield (
+            f"labels that are probably wrong: {self.found:,} (estimate of how many are: {self.estimated:,.0f}); "
+            f"answered differently without being sure: {self.doubtful:,}"
+        )
 
     def _listed(self) -> Iterator[str]:
         yield from (f"  {suspect.path}: {suspect.reason}" for suspect in self.suspects[:SHOWN])
-        if self.found > SHOWN:
-            yield f"  and {self.found - SHOWN:,} more"
+        if self.found + self.doubtful > SHOWN:
+            yield f"  and {self.found + self.doubtful - SHOWN:,} more"
         if self.suspects:
             yield (
                 f"{self.out / CSV} lists {len(self.suspects):,}, and nothing changes until you decide: "
@@ -104,8 +112,13 @@ def judged(listing: Listing, hashes: Sequence[str], answers: Answers, out: Path,
     probabilities = answers[rows]
     labels = np.array([photo.label for photo in listing.photos], dtype=np.int64)[rows]
     found = label_errors(probabilities, labels)
-    ranked = found.suspects[:LISTED]
-    suspects = [_suspect(listing, hashes, answers, int(rows[i]), int(found.suggested[i])) for i in ranked]
+    ranked = np.concatenate([found.suspects, found.doubtful])[:LISTED]
+    sure = set(found.suspects.tolist())
+    suspects = [
+        _suspect(listing.photos[rows[i]], hashes[rows[i]], probabilities[i], (listing.classes, int(found.suggested[i])))
+        for i in ranked
+    ]
+    suspects = [replace(suspect, sure=i in sure) for suspect, i in zip(suspects, ranked.tolist(), strict=True)]
     limits = zip(listing.classes, found.thresholds.tolist(), strict=True)
     return LabelReport(
         data=listing.root,
@@ -118,6 +131,7 @@ def judged(listing: Listing, hashes: Sequence[str], answers: Answers, out: Path,
         joint=tuple(map(tuple, found.joint.tolist())),
         estimated=found.estimated,
         found=len(found.suspects),
+        doubtful=len(found.doubtful),
         suspects=tuple(suspects),
         rows=tuple(rows[ranked].tolist()),
     )
@@ -135,17 +149,11 @@ def write(report: LabelReport) -> None:
     write_json(report.out / JSON, report.to_json())
 
 
-def _suspect(listing: Listing, hashes: Sequence[str], answers: Answers, row: int, suggested: int) -> Suspect:
-    photo, classes = listing.photos[row], listing.classes
+def _suspect(photo: Photo, sha256: str, answer: Answers, named: tuple[Sequence[str], int]) -> Suspect:
+    classes, suggested = named
     label = photo.label or 0
-    return Suspect(
-        photo.name,
-        hashes[row],
-        classes[label],
-        classes[suggested],
-        float(answers[row, suggested]),
-        float(answers[row, label]),
-    )
+    probability, confidence = float(answer[suggested]), float(answer[label])
+    return Suspect(photo.name, sha256, classes[label], classes[suggested], probability, confidence, sure=False)
 
 
 def _row(suspect: Suspect, older: dict[tuple[str, str], str]) -> Decision:

@@ -23,13 +23,14 @@ class LabelErrors:
     """What the answers say of the labels.
 
     `thresholds` [C] are NaN for a class without photos. `joint` [C, C] estimates how many photos with the label of a
-    row are of the class of a column; it sums to N. `suspects` are positions, the most doubtful first, and `suggested`
-    [N] is for each photo the class that its answer is surest of.
+    row are of the class of a column; it sums to N. `suspects` are positions, the most doubtful first; `doubtful` are
+    the others whose answer is not their label, in the same order. `suggested` [N] is what each photo looks like.
     """
 
     thresholds: Scores
     joint: Scores
     suspects: Places
+    doubtful: Places
     suggested: Places
     margins: Scores
 
@@ -43,16 +44,19 @@ def label_errors(probabilities: Probabilities, labels: Labels) -> LabelErrors:
     """Confident learning over out-of-fold answers.
 
     Suspects are the photos that the confident joint counts off its diagonal: surely another class than their label, by
-    that class's own threshold. They are ranked by `margins`.
+    that class's own threshold. They are ranked by `margins`. Where classes are told apart surely, the thresholds are
+    high, and a photo that shows neither of two classes may not reach them: those are among the doubtful.
     """
     p = probabilities.astype(np.float64)
     limits = thresholds(p, labels)
     surest = confident_classes(p, limits)
     margins = normalised_margins(p, labels)
-    doubtful = np.flatnonzero((surest >= 0) & (surest != labels))
-    ranked = doubtful[np.argsort(margins[doubtful], kind="stable")]
+    counted = (surest >= 0) & (surest != labels)
+    suggested = np.where(surest >= 0, surest, p.argmax(axis=1))
     joint = _calibrated(_counts(labels, surest, p.shape[1]), labels)
-    return LabelErrors(limits, joint, ranked, np.where(surest >= 0, surest, p.argmax(axis=1)), margins)
+    suspects, doubtful = _ranked(counted, margins), _ranked(~counted & (margins < 0), margins)
+    suggested[doubtful] = p[doubtful].argmax(axis=1)
+    return LabelErrors(limits, joint, suspects, doubtful, suggested, margins)
 
 
 def thresholds(probabilities: Probabilities, labels: Labels) -> Scores:
@@ -80,6 +84,11 @@ def normalised_margins(probabilities: Probabilities, labels: Labels) -> Scores:
     own = others[rows, labels].copy()
     others[rows, labels] = -np.inf
     return np.asarray(own - others.max(axis=1))
+
+
+def _ranked(chosen: npt.NDArray[np.bool_], margins: Scores) -> Places:
+    places = np.flatnonzero(chosen)
+    return places[np.argsort(margins[places], kind="stable")]
 
 
 def _counts(labels: Labels, surest: Places, classes: int) -> Scores:

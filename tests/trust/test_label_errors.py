@@ -59,6 +59,10 @@ def test_suspects_and_joint_are_those_of_the_paper(seed: int, classes: int) -> N
     joint, suspects = by_hand(p.tolist(), labels.tolist())
     found = label_errors(p, labels)
     assert len(suspects) > 20
+    others = set(np.flatnonzero(p.argmax(axis=1) != labels).tolist()) - set(suspects)
+    assert set(found.doubtful.tolist()) == others
+    assert np.all(np.diff(found.margins[found.doubtful]) >= 0)
+    assert all(found.suggested[i] == p[i].argmax() for i in others)
     assert found.suspects.tolist() == suspects
     np.testing.assert_allclose(found.joint, joint, rtol=1e-12)
     assert found.joint.sum() == pytest.approx(900)

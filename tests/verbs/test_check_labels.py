@@ -23,8 +23,8 @@ PLANTED = ("standing/0.jpg", "standing/1.jpg", "lying/2.jpg")
 WISH: dict[str, Any] = {
     "folds": 3,
     "time": "120s",
-    "flags": {"size": 32, "batch_size": 16, "device": "cpu", "seed": 1},
-    "sets": ("width=0.25", "max_epochs=8", "workers=0", "sizes=[]", "crop_scale=null"),
+    "flags": {"model": "resnet20", "size": 32, "batch_size": 16, "device": "cpu", "seed": 1},
+    "sets": ("width=0.25", "max_epochs=16", "workers=0", "sizes=[]", "crop_scale=null"),
 }
 
 
@@ -135,5 +135,5 @@ def test_what_cannot_be_is_a_sentence(mislabelled: Path, tmp_path: Path) -> None
     with pytest.raises(UsageError, match=r"One fold of the check has \d+ s: --time .* is too short"):
         check_labels([str(mislabelled)], LabelWish(tmp_path / "b", **WISH | {"time": 9}))
     few = fill(tmp_path / "few", {"lying": 2, "standing": 9})
-    with pytest.raises(DataError, match="Class lying has 2 different photos in .*few, and a check in 3 folds needs"):
+    with pytest.raises(DataError, match=r"Class lying has 2 different photos in .*few, and a check in 3 folds needs"):
         check_labels([str(few)], LabelWish(tmp_path / "c", **WISH))

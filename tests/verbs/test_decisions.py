@@ -23,7 +23,6 @@ from plusx.verbs.train import train
 from plusx.verbs.wish import Wish
 from tests.verbs.conftest import QUICK, SETS, fill
 
-
 FLAGS = QUICK | {"epochs": 1}
 
 
