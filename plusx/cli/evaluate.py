@@ -14,6 +14,7 @@ def evaluate(
     run_or_model: Annotated[Path, Parameter(name="RUN_OR_MODEL")],
     /,
     *data: str,
+    report: Path | None = None,
     device: Device = "auto",
     batch_size: Whole = 64,
     json: Json = False,
@@ -22,7 +23,7 @@ def evaluate(
     """Test a model on photos it never saw.
 
     A run folder is tested on its own test split; a model file on DATA: its test/ where it has one, else
-    every photo but those the model was trained on.
+    every photo but those the model was trained on. The report and the card of a run folder are written anew.
 
     Parameters
     ----------
@@ -30,6 +31,8 @@ def evaluate(
         A run folder or a model file.
     data
         Photos: a folder, tar archives, a glob, or a CSV.
+    report
+        Write a report as one HTML page there; that of a run folder is its report.html in any case.
     batch_size
         Photos computed at once; changes nothing but speed and memory.
     """
@@ -38,11 +41,17 @@ def evaluate(
 
     err = console(quiet or json)
     with counting(err, "testing") as progress:
-        evaluation = evaluate(run_or_model, data or None, device=device, batch_size=batch_size, on_progress=progress)
+        evaluation = evaluate(
+            run_or_model, data or None, report=report, device=device, batch_size=batch_size, on_progress=progress
+        )
     if json:
         document(evaluation.to_json())
     else:
         for line in evaluation.lines():
             result(line)
+    for notice in evaluation.notices:
+        err.print(f"Note: {notice}")
+    if evaluation.report is not None:
+        err.print(f"report: {evaluation.report}")
     suggest(err, "plusx", "predict", run_or_model, "PHOTO")
     return 0

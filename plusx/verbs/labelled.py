@@ -66,7 +66,7 @@ def look(data: Sequence[str], config: Config) -> LabelledPhotos:
     listing = scan(list(data))
     hashes = content_hashes(listing.photos)
     fractions = split.parse_fractions(config.split) if config.split else None
-    splits = split.assign(listing, hashes, fractions, config.seed, carve=config.validation)
+    splits = split.assign(listing, hashes, fractions, config.splitting_seed, carve=config.validation)
     return LabelledPhotos(listing, tuple(hashes), tuple(splits))
 
 
