@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from plusx.models import create_model, list_models
     from plusx.verbs.api import train
     from plusx.verbs.check import check
+    from plusx.verbs.compare import compare
     from plusx.verbs.evaluate import evaluate
     from plusx.verbs.predict import predict
 
 _PUBLIC = {
     "Error": ("plusx.errors", "Error"),
     "check": ("plusx.verbs.check", "check"),
+    "compare": ("plusx.verbs.compare", "compare"),
     "create_model": ("plusx.models", "create_model"),
     "evaluate": ("plusx.verbs.evaluate", "evaluate"),
     "list_models": ("plusx.models", "list_models"),
@@ -39,6 +41,7 @@ __all__ = [
     "Error",
     "__version__",
     "check",
+    "compare",
     "create_model",
     "evaluate",
     "list_models",

@@ -24,6 +24,7 @@ def _whole(shares: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float]
 
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[int, Field(ge=1)]
 Patience = Positive | Literal["auto"] | None
 Pixels = Annotated[int, Field(ge=8, le=2048)]
@@ -42,7 +43,8 @@ class Config(BaseModel):
 
     recipe: str = "fast"
     scale: Literal["auto", "small", "medium", "large", "huge"] = "small"  # of fast; "auto": what the time affords
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Seed = 0
+    split_seed: Seed | None = None  # which photos validate and test; None: as seed says
 
     # the network
     model: str = "resnet18"
@@ -120,3 +122,8 @@ class Config(BaseModel):
     save_weights_every: Positive | None = None  # steps within an epoch; weights/epoch-EE-step-SSSSSS.safetensors
     show_every_step: bool = False  # loss at every step
     tensorboard: bool = False
+
+    @property
+    def splitting_seed(self) -> int:
+        """What keys the split of DATA and the halves of validation."""
+        return self.seed if self.split_seed is None else self.split_seed

@@ -52,6 +52,26 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def validation_answers(self) -> Path:
+        """The answers to the validation photos, written before the model file."""
+        return self.path / "validation.csv"
+
+    @property
+    def test_answers(self) -> Path:
+        """The answers to the test photos, written by `plusx evaluate`; their figures are in test.json."""
+        return self.path / "answers.csv"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.path / "card.md"
+
+    @property
     def finished(self) -> bool:
         """Whether the run has its model."""
         return self.model.exists()

@@ -14,6 +14,7 @@ def evaluate(
     run_or_model: Annotated[Path, Parameter(name="RUN_OR_MODEL")],
     /,
     *data: str,
+    report: Path | None = None,
     device: Device = "auto",
     batch_size: Whole = 64,
     decisions: Decisions = None,
@@ -23,7 +24,7 @@ def evaluate(
     """Test a model on photos it never saw.
 
     A run folder is tested on its own test split; a model file on DATA: its test/ where it has one, else
-    every photo but those the model was trained on.
+    every photo but those the model was trained on. The report and the card of a run folder are written anew.
 
     Parameters
     ----------
@@ -31,6 +32,8 @@ def evaluate(
         A run folder or a model file.
     data
         Photos: a folder, tar archives, a glob, or a CSV.
+    report
+        Write a report as one HTML page there; that of a run folder is its report.html in any case.
     batch_size
         Photos computed at once; changes nothing but speed and memory.
     decisions
@@ -44,9 +47,10 @@ def evaluate(
         evaluation = evaluate(
             run_or_model,
             data or None,
+            report=report,
+            decisions=decisions or (),
             device=device,
             batch_size=batch_size,
-            decisions=decisions or (),
             on_progress=progress,
         )
     if json:
@@ -54,5 +58,9 @@ def evaluate(
     else:
         for line in evaluation.lines():
             result(line)
+    for notice in evaluation.notices:
+        err.print(f"Note: {notice}")
+    if evaluation.report is not None:
+        err.print(f"report: {evaluation.report}")
     suggest(err, "plusx", "predict", run_or_model, "PHOTO")
     return 0

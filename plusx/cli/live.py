@@ -77,6 +77,8 @@ class Live:
                 f"log loss {validation['log_loss']:.4f}"
             )
         result(f"{trained.metrics['steps']:,} steps; the model is {trained.model}")
+        if (trained.run / "report.html").exists():
+            self.out.print(f"report: {trained.run / 'report.html'}")
         use = ("evaluate", trained.run) if self._has_test else ("predict", trained.run, "PHOTO")
         suggest(self.out, "plusx", *use)
 
@@ -94,6 +96,7 @@ class Live:
         return due
 
     def _built(self, event: Built) -> None:
+        self._means.clear()  # of several trainings in one process, each has its own
         self._every_step, self._log_every = event.config.show_every_step, event.config.log_every
         self._end_bars()
         self._has_test = bool(event.counts.get("test"))

@@ -25,6 +25,7 @@ VERBS = {
     "check": "Look at a folder of photos: what is in it, and what is wrong with it.",
     "train": "Train a residual network on a folder of labelled photos.",
     "evaluate": "Test a model on photos it never saw.",
+    "compare": "Put runs beside each other and say which differences are more than chance.",
     "predict": "Answer for photos, folders or archives.",
     "models": "List the networks, or print the layers of one.",
     "bench": "Measure how fast this machine trains, and where the time goes.",

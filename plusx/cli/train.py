@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from plusx.cli.flags import Decisions, Json, Quiet, Switch, Verbose, Whole
+
+if TYPE_CHECKING:
+    from plusx.verbs.seeds import Seeds
 
 
 def train(
@@ -22,6 +25,7 @@ def train(
     split: str | None = None,
     skip_bad: Annotated[bool | None, Parameter(negative="")] = None,
     seed: Whole | None = None,
+    seeds: Whole | None = None,
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None,
     out: Path | None = None,
     resume: Switch = False,
@@ -61,10 +65,12 @@ def train(
         Train without the photos that cannot be read, instead of stopping.
     seed
         The one source of randomness.
+    seeds
+        Train so many runs that differ by their seed alone, one after another, and tell their spread; --time is of each.
     device
         Where to compute.
     out
-        The run folder; runs/NAME-N where not given.
+        The run folder; runs/NAME-N where not given. With --seeds, the folder of the run folders.
     resume
         Continue the run in --out at the step after its last checkpoint.
     plan
@@ -79,6 +85,7 @@ def train(
     from plusx.cli.live import Live
     from plusx.cli.run import STARTED
     from plusx.cli.terminal import console, document
+    from plusx.verbs.seeds import is_of_seeds, train_seeds
     from plusx.verbs.train import train
     from plusx.verbs.wish import Wish
 
@@ -97,9 +104,24 @@ def train(
     }
     wish = Wish(flags, tuple(set_ or ()), config, plan, out, resume, tuple(decisions or ()))
     with Live(console(quiet or json), verbose=verbose) as live:
+        if seeds is not None or (resume and is_of_seeds(out)):
+            return _ended(train_seeds(data, wish, seeds, on_event=live.show, started=STARTED), json=json)
         outcome = train(data, wish, on_event=live.show, started=STARTED)
     if json:
         document(outcome.to_json())
     else:
         live.ending(outcome)
+    return 0
+
+
+def _ended(seeds: Seeds, *, json: bool) -> int:
+    """The runs of several seeds beside each other."""
+    from plusx.cli.compare import show
+    from plusx.cli.terminal import document, result
+
+    if json:
+        document(seeds.to_json())
+    else:
+        show(seeds.comparison)
+        result(f"the runs are in {seeds.out}")
     return 0

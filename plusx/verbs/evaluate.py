@@ -6,25 +6,27 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from plusx import metrics
 from plusx.classifier import Classifier
 from plusx.data import decisions as decided_by
 from plusx.data import split
 from plusx.data.decisions import Effect
 from plusx.data.source import Listing, Photo, content_hashes, scan
-from plusx.durable import sha256_file
+from plusx.durable import sha256_file, write_file
+from plusx.errors import DiskError
 from plusx.errors import data as data_errors
 from plusx.errors import model_file as sentences
 from plusx.errors import use as use_errors
 from plusx.images.decode import BadPhoto
 from plusx.metrics import percent
 from plusx.model_file import load
-from plusx.run_folder import model_path, open_run
+from plusx.run_folder import RunFolder, model_path, open_run
+from plusx.verbs.answers import Answered, write_answers
 from plusx.verbs.labelled import Progress, refuse_lost, split_photos
+from plusx.verbs.reporting import write_page_of_data, write_pages
 
 SHOWN_CLASSES = 8  # up to here the whole confusion matrix is printed
 NAMED = 20  # how many left-out photos a report names
@@ -40,6 +42,8 @@ class Evaluation:
     left_out: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
     decided: Effect = field(default_factory=Effect)
+    report: Path | None = None
+    notices: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The document of `evaluate --json`."""
@@ -74,6 +78,14 @@ class Evaluation:
         return lines + [self.decided.sentence()] * bool(self.decided.rows)
 
 
+class Computing(TypedDict, total=False):
+    """How answers are computed: where, how many photos at once, and who hears (done, all); all can be left out."""
+
+    device: str
+    batch_size: int
+    on_progress: Progress | None
+
+
 @dataclass(frozen=True)
 class _Photos:
     """Test photos with their labels in the order of the model's classes."""
@@ -97,40 +109,57 @@ def evaluate(
     run_or_model: str | Path,
     data: str | Path | Sequence[str] | None = None,
     *,
-    device: str = "auto",
-    batch_size: int = 64,
+    report: str | Path | None = None,
     decisions: Sequence[str | Path] = (),
-    on_progress: Progress | None = None,
+    **computing: Unpack[Computing],
 ) -> Evaluation:
     """Test a run on its own test split, or a model on DATA (its test/ where it has one).
 
-    `decisions` are CSV files of photos to leave out or relabel; those that a run was started with count as well.
-    Photos the run trained on are counted, named and left out. Raises DataError where none are left.
+    A run gets its figures and answers (test.json, answers.csv) and its report and card anew; `report` is where that
+    of DATA is to be written. `decisions` are CSV files of photos to leave out or relabel; those that a run was started
+    with count as well. Photos the run trained on are counted, named and left out. Raises DataError where none are left.
     """
     started, path, files = time.perf_counter(), Path(run_or_model), [Path(file) for file in decisions]
     found = model_path(path)
     model = load(found)
-    classifier = Classifier.of(model, device, found)
+    classifier = Classifier.of(model, computing.get("device", "auto"), found)
     chosen = _own_test(path, files) if data is None else _given(data, classifier.classes, files)
     fresh = [i for i, h in enumerate(chosen.hashes) if not model.has_seen(h)]
     left_out = tuple(chosen.photos[i].name for i in sorted(set(range(len(chosen.hashes))) - set(fresh)))
     tested = chosen.at(fresh)
     if not fresh:
         raise use_errors.no_test_photos(str(data or path))
-    answers, skipped = _answers(classifier, tested, batch_size, on_progress)
-    good = sorted(answers)
-    if not good:
+    answered, skipped = _answered(classifier, tested, computing)
+    if answered is None:
         raise use_errors.no_test_photos(str(data or path))
-    labels = np.array([tested.labels[i] for i in good])
-    figures = metrics.summary(np.stack([answers[i] for i in good]), labels, classifier.classes)
     seconds = time.perf_counter() - started
-    figures |= {
+    figures = answered.figures() | {
         "model_sha256": sha256_file(found),
         "data_fingerprint": split.fingerprint(tested.hashes, tested.labels),
         "seconds": seconds,
         "images_per_second": len(fresh) / seconds,
     }
-    return Evaluation(_named(path, data), figures, left_out, skipped, tested.decided)
+    evaluation = Evaluation(_named(path, data), figures, left_out, skipped, tested.decided)
+    if data is None:
+        return _recorded(evaluation, open_run(path), answered, tested.photos, report)
+    if report is not None:
+        write_page_of_data(Path(report), model.header, answered, tested.photos, (str(path), evaluation.tested))
+    return replace(evaluation, report=Path(report) if report else None)
+
+
+def _recorded(
+    evaluation: Evaluation, run: RunFolder, answered: Answered, photos: Sequence[Photo], report: str | Path | None
+) -> Evaluation:
+    """The evaluation, once the run has its answers and its pages; a folder that takes none costs a notice."""
+    try:
+        write_answers(run.test_answers, answered)
+        run.write("test", evaluation.to_json())
+        fault = write_pages(run, photos)
+        if report is not None and fault is None:
+            write_file(Path(report), run.report.read_bytes())
+    except DiskError as error:
+        fault = error.message
+    return replace(evaluation, report=None if fault else Path(report or run.report), notices=(fault,) if fault else ())
 
 
 def _named(path: Path, data: str | Path | Sequence[str] | None) -> str:
@@ -178,12 +207,26 @@ def _label(listing: Listing, photo: Photo, classes: Sequence[str]) -> int:
     return classes.index(name)
 
 
+def _answered(
+    classifier: Classifier, tested: _Photos, computing: Computing
+) -> tuple[Answered | None, tuple[tuple[str, str], ...]]:
+    """The answers, None where no photo could be read; and the photos that could not, with reasons."""
+    rows, skipped = _answers(classifier, tested, computing)
+    if not rows:
+        return None, skipped
+    good = tested.at(sorted(rows))
+    named = [(photo.name, sha256) for photo, sha256 in zip(good.photos, good.hashes, strict=True)]
+    probabilities = np.stack([rows[i] for i in sorted(rows)])
+    return Answered.of(classifier.classes, named, good.labels, probabilities).decided(classifier.header), skipped
+
+
 def _answers(
-    classifier: Classifier, tested: _Photos, batch_size: int, on_progress: Progress | None
+    classifier: Classifier, tested: _Photos, computing: Computing
 ) -> tuple[dict[int, Any], tuple[tuple[str, str], ...]]:
     """Probabilities by position, and the photos that could not be read."""
     answers: dict[int, Any] = {}
     skipped: list[tuple[str, str]] = []
+    batch_size, on_progress = computing.get("batch_size", 64), computing.get("on_progress")
     sources = [photo.source for photo in tested.photos]
     for places, rows in classifier.probabilities_many(sources, batch_size=batch_size):
         if isinstance(rows, BadPhoto):

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from plusx import metrics, model_file
+from plusx import model_file
 from plusx.config import Config
 from plusx.durable import sha256_file, write_file
 from plusx.errors.model_file import damaged
@@ -19,6 +19,7 @@ from plusx.recipes.plan import read_plan
 from plusx.run_folder import RunFolder
 from plusx.training.loop import Outcome
 from plusx.verbs import start
+from plusx.verbs.answers import Answered, write_answers
 from plusx.verbs.labelled import LabelledPhotos, Pixels, tested_preprocess, tested_size
 from plusx.verbs.network import network_arguments
 from plusx.verbs.session import Decoded
@@ -41,12 +42,13 @@ class Trained:
 
 def finish(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outcome, decoded: Decoded) -> Trained:
     """Measure the kept weights on all of validation, write metrics.json, then the model file: the run is finished."""
+    answered = _validation(photos, outcome, decoded.validation, config)
     figures: dict[str, Any] = {
         "steps": outcome.steps,
         "kept_step": outcome.kept_step,
         "stopped_early": outcome.stopped_early or read_plan(run.plan).stalled_at is not None,
         "data_fingerprint": photos.fingerprint,
-        "validation": _validation(photos, outcome, decoded.validation, config),
+        "validation": answered.figures() if answered else None,
     }
     header = Header(
         classes=photos.listing.classes,
@@ -59,6 +61,8 @@ def finish(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outc
         config=config.model_dump(mode="json"),
         step=outcome.kept_step,
     )
+    if answered:
+        write_answers(run.validation_answers, answered.decided(header))
     seen = np.union1d(model_file.seen_hashes(_used(photos, decoded)), start.seen(run))
     model = model_file.to_bytes(ModelFile(header, as_arrays(outcome.model), seen))
     run.write("metrics", figures | {"model_sha256": hashlib.sha256(model).hexdigest()})
@@ -81,12 +85,11 @@ def _used(photos: LabelledPhotos, decoded: Decoded) -> list[str]:
     return [sha256 for photo, sha256, where in rows if where != "test" and photo.name not in bad]
 
 
-def _validation(
-    photos: LabelledPhotos, outcome: Outcome, validation: Pixels | None, config: Config
-) -> dict[str, Any] | None:
+def _validation(photos: LabelledPhotos, outcome: Outcome, validation: Pixels | None, config: Config) -> Answered | None:
     if validation is None or not len(validation.rows):
         return None
     store, rows = validation.store, validation.store_rows
     views, tested = config.views, tested_size(config)
     answers = probabilities(outcome.model, store, rows, views, tested, batch_size=config.batch_size)
-    return metrics.summary(answers, photos.labels(validation.rows), photos.listing.classes)
+    named = [(photos.listing.photos[i].name, photos.hashes[i]) for i in validation.rows]
+    return Answered.of(photos.listing.classes, named, photos.labels(validation.rows), answers)

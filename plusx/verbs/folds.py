@@ -13,23 +13,19 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.numpy
 
-from plusx import model_file
-from plusx.data.loader import in_order
-from plusx.durable import write_file
-from plusx.engines.torch_engine import TorchEngine
 from plusx.errors import UsageError, usage
+from plusx.errors import model_file as model_errors
 from plusx.run_folder import RunFolder
 from plusx.training.events import Notice
 from plusx.verbs import decoding, labelled
+from plusx.verbs.answers import read_answers
 from plusx.verbs.finish import Trained
 from plusx.verbs.labelled import LabelledPhotos, Pixels
 from plusx.verbs.session import Decoded, Session
 from plusx.verbs.train import recorded_config, recorded_device, resume_split, train_split
 from plusx.verbs.wish import Wish
 
-ANSWERS = "answers.safetensors"
 SETTINGS = ("patience=null", "keep=last", "validate_every=1000000", "skip_bad=true")
 
 Answers = npt.NDArray[np.float64]
@@ -55,37 +51,29 @@ class CrossValidation:
     def answers(self) -> Answers:
         """Out-of-fold probabilities of every photo, [N, C]; NaN where a photo cannot be read."""
         answers = np.full((len(self.photos.hashes), len(self.photos.listing.classes)), np.nan)
-        answering = 0.0
         for number in range(self.folds):
-            told = f"Fold {number + 1} of {self.folds}"
             run = RunFolder(fold_folder(self.folder, number))
             fold = replace(self.photos, splits=tuple("val" if k == number else "train" for k in self.dealt))
-            if not (run.path / ANSWERS).exists():
-                self.session.listen(Notice(f"{told}: training on the other photos."))
+            if not run.finished:
+                told = f"Fold {number + 1} of {self.folds}: training on the other photos."
+                self.session.listen(Notice(told))
                 left = self.session.started + self.budget - time.monotonic()
-                seconds = min(self.budget / self.folds, left / (self.folds - number)) - answering
-                answering = self._fold(run, fold, seconds)
-            rows, found = _read(run)
+                self._fold(run, fold, min(self.budget / self.folds, left / (self.folds - number)))
+            rows, found = _read(run, fold)
             answers[rows] = found
         return answers
 
-    def _fold(self, run: RunFolder, fold: LabelledPhotos, seconds: float) -> float:
-        """Train a fold, or go on with it, and answer for its photos; returns the seconds that answering took."""
-        if not (run.path / "config.yaml").exists():
+    def _fold(self, run: RunFolder, fold: LabelledPhotos, seconds: float) -> None:
+        """Train a fold within `seconds`, or go on with it."""
+        if (run.path / "config.yaml").exists():
+            fold = labelled.as_recorded(fold, run)
+            self._continued(run, fold, decoding.parted(self.session, fold, self.pixels))
+        else:
             shutil.rmtree(run.path, ignore_errors=True)  # stopped before it was a run
             decoded = decoding.parted(self.session, fold, self.pixels)
             _trained(self.session, fold, decoded, Wish(out=run.path), seconds)
-        else:
-            fold = labelled.as_recorded(fold, run)
-            decoded = decoding.parted(self.session, fold, self.pixels)
-            self._continued(run, fold, decoded)
-        started = time.monotonic()
-        _write(run, self.session, decoded)
-        return time.monotonic() - started
 
     def _continued(self, run: RunFolder, fold: LabelledPhotos, decoded: Decoded) -> None:
-        if run.finished:
-            return
         with run.lock():
             config = recorded_config(run)
             device = recorded_device(run, config, self.session.listen)
@@ -108,18 +96,10 @@ def _trained(session: Session, fold: LabelledPhotos, decoded: Decoded, wish: Wis
         raise
 
 
-def _write(run: RunFolder, session: Session, decoded: Decoded) -> None:
-    """Answer for the photos of a fold as the model file of its run does, and keep the answers beside it."""
-    validation = decoded.validation
-    assert validation is not None, "a fold has photos"
-    model = model_file.load(run.model)
-    engine = TorchEngine(model, session.device, run.model)
-    batches = enumerate(in_order(validation.store, validation.store_rows, min(engine.most, session.config.batch_size)))
-    found = np.concatenate([rows for _, rows in engine.many(batches)])
-    content = {"rows": validation.rows, "probabilities": found}
-    write_file(run.path / ANSWERS, safetensors.numpy.save(content))
-
-
-def _read(run: RunFolder) -> tuple[Folds, npt.NDArray[np.float32]]:
-    tensors = safetensors.numpy.load((run.path / ANSWERS).read_bytes())
-    return tensors["rows"], tensors["probabilities"]
+def _read(run: RunFolder, fold: LabelledPhotos) -> tuple[Folds, npt.NDArray[np.float32]]:
+    """Positions and probabilities of the photos of a fold, as its run wrote them when it ended."""
+    answered = read_answers(run.validation_answers)
+    if answered is None:
+        raise model_errors.damaged(run.validation_answers, "it is gone")
+    place = {photo.name: i for i, photo in enumerate(fold.listing.photos)}
+    return np.array([place[name] for name in answered.names], dtype=np.int64), answered.probabilities

@@ -146,7 +146,7 @@ def recorded_decisions(run: RunFolder) -> tuple[Decision, ...]:
 
 def _assigned(listing: Listing, keys: Sequence[str], config: Config) -> tuple[str, ...]:
     fractions = split.parse_fractions(config.split) if config.split else None
-    return split.assign(listing, keys, fractions, config.seed, carve=config.validation)
+    return split.assign(listing, keys, fractions, config.splitting_seed, carve=config.validation)
 
 
 def tested_preprocess(config: Config) -> Preprocess:

@@ -37,6 +37,7 @@ from plusx.verbs.labelled import LabelledPhotos, Pixels
 from plusx.verbs.network import build_network, refuse_network, whiten
 from plusx.verbs.pace import Pacer
 from plusx.verbs.planned import make_plan
+from plusx.verbs.reporting import write_pages
 from plusx.verbs.reports import Built, Planned, Started, TrainEvent
 from plusx.verbs.session import Decoded, Session, batches_of, prepared_device
 from plusx.verbs.settle import at_scale, budgeted, wished
@@ -96,7 +97,7 @@ def train_split(
     network = build_network(session.config, len(photos.listing.classes), session.device)
     report = _load(network, weights, session, photos)
     plan = make_plan(session, wish.plan, network, photos, decoded)
-    run = create(wish.out, _run_name(session.data, session.config))
+    run = create(wish.out, run_name(session.data, session.config))
     with run.lock():
         if weights and report:
             start.record(run, weights, report)
@@ -185,7 +186,16 @@ def _train(
     session.listen(Planned(plan, session.config))
     with leaving(lambda: interrupted_run(run.path, _resume_command(session, run))):
         outcome = _fit(session, run, photos, decoded, network, plan)
-        return finish(run, session.config, photos, outcome, decoded)
+        trained = finish(run, session.config, photos, outcome, decoded)
+    _write_pages(session, run, photos)
+    return trained
+
+
+def _write_pages(session: Session, run: RunFolder, photos: LabelledPhotos) -> None:
+    """The report and the model card; what goes wrong with them is told and costs nothing."""
+    fault = write_pages(run, photos.photos(photos.rows("val")))
+    if fault:
+        session.listen(Notice(fault))
 
 
 def _resume_command(session: Session, run: RunFolder) -> str:
@@ -267,7 +277,7 @@ def _validator(
 ) -> Validate | None:
     if validation is None:
         return None
-    chooses = photos.chooses(validation.rows, session.config.seed)
+    chooses = photos.chooses(validation.rows, session.config.splitting_seed)
     return validator(validation, photos.labels(validation.rows), chooses, size, session.config.batch_size)
 
 
@@ -310,8 +320,8 @@ def _counts(photos: LabelledPhotos, decoded: Decoded) -> dict[str, int]:
     return {name: good.count(name) for name in split.NAMES}
 
 
-def _run_name(data: Sequence[str], config: Config) -> str:
-    """`<data>-<recipe>`, as far as DATA has a name."""
+def run_name(data: Sequence[str], config: Config) -> str:
+    """What a run folder is called: `<data>-<recipe>`, as far as DATA has a name."""
     first = Path(labelled.absolute(data)[0])
     named = first.parent if "*" in first.name or first.suffix in (".tar", ".csv") else first
     return f"{named.name or 'run'}-{config.recipe}"

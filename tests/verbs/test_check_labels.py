@@ -93,12 +93,12 @@ def test_a_stopped_check_goes_on_with_the_same_command_and_finds_the_same(mislab
         check_labels(
             [str(mislabelled)], LabelWish(tmp_path / "out", **WISH | {"sets": sets}), on_event=stop_in_second_fold()
         )
-    first = (tmp_path / "out" / "folds" / "fold-1" / "answers.safetensors").stat()
+    first = (tmp_path / "out" / "folds" / "fold-1" / "model.safetensors").stat()
     events: list[Any] = []
     wish = LabelWish(tmp_path / "out", **WISH | {"sets": sets})
     report = check_labels([str(mislabelled)], wish, on_event=events.append)
     assert [e.text[:13] for e in events if isinstance(e, Notice)] == ["Fold 2 of 3: ", "Fold 3 of 3: "]
-    assert (tmp_path / "out" / "folds" / "fold-1" / "answers.safetensors").stat().st_mtime_ns == first.st_mtime_ns
+    assert (tmp_path / "out" / "folds" / "fold-1" / "model.safetensors").stat().st_mtime_ns == first.st_mtime_ns
     steps = [event.step for event in events if isinstance(event, StepDone)]
     assert steps[0] == 5, "the second fold goes on after its checkpoint"
     whole = check_labels([str(mislabelled)], LabelWish(tmp_path / "whole", **WISH | {"sets": sets}))

@@ -1,0 +1,45 @@
+"""Sentences about pages and comparisons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from plusx.errors import ModelError, UsageError
+
+
+def unwritten(path: Path, error: Exception) -> str:
+    """The notice where a page could not be made: the run it is about is whole."""
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{path} could not be written ({what}); the run is whole, and `plusx evaluate` writes its pages anew."
+
+
+def too_few_runs(n: int) -> UsageError:
+    """`compare` has nothing to compare."""
+    return UsageError(f"compare needs at least two finished runs and got {n}; name their run folders.", code="one-run")
+
+
+def other_classes(first: Path, other: Path) -> UsageError:
+    """Two runs tell different things apart."""
+    return UsageError(
+        f"{other} tells other classes apart than {first}, so there is nothing to compare; "
+        "name runs that were trained on the same classes.",
+        code="other-classes",
+    )
+
+
+def not_measured(path: Path) -> UsageError:
+    """A run without figures."""
+    return UsageError(
+        f"{path} was trained without validation photos and has not been tested; test it first: plusx evaluate {path}.",
+        code="not-measured",
+    )
+
+
+def too_few_seeds(wanted: int) -> UsageError:
+    """`--seeds` of none or one."""
+    return UsageError(f"--seeds is {wanted}, and a spread needs at least 2; leave it out for one run.", code="one-seed")
+
+
+def seeds_damaged(path: Path) -> ModelError:
+    """The record of a training over several seeds."""
+    return ModelError(f"{path} is damaged: it is not the JSON that was written; start anew elsewhere.", code="damaged")

@@ -1,0 +1,70 @@
+"""Pages as one self-contained HTML file: templates of Jinja, escaped by default, with no script and no request."""
+
+from __future__ import annotations
+
+import base64
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plusx.metrics import percent
+from plusx.version import __version__
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).parent / "templates"
+_KINDS = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png"}
+
+
+def render(template: str, **values: Any) -> str:
+    """The page that `template` (a file name in templates/) makes of `values`; whatever is text in them is escaped.
+
+    Every page extends base.html, which asks for a `title`. Pictures go in as JPEG or PNG bytes through the filter
+    `picture`, shares through `percent`, counts through `count`, seconds through `duration`, and SVG of
+    `plusx.report.figures` as what that returns. A template that uses what it was not given raises
+    jinja2.UndefinedError.
+    """
+    return _environment().get_template(template).render(version=__version__, **values)
+
+
+def picture(data: bytes) -> str:
+    """JPEG or PNG bytes as the address of an <img>: the file needs no other beside it."""
+    return f"data:{_KINDS[data[:2]]};base64,{base64.b64encode(data).decode()}"
+
+
+def count(n: int) -> str:
+    """A whole number as printed for people."""
+    return f"{n:,}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: '12.3 s', '2 min 5 s', '1 h 40 min'."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_printable,
+    )
+    environment.filters |= {"percent": percent, "picture": picture, "count": count, "duration": duration}
+    return environment
+
+
+def _printable(value: Any) -> Any:
+    """File names hold any bytes, and UTF-8 does not: what it lacks becomes a question mark."""
+    if isinstance(value, str) and not value.isprintable() and not hasattr(value, "__html__"):
+        return value.encode("utf-8", "replace").decode()
+    return value

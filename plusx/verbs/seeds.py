@@ -1,0 +1,162 @@
+"""`train --seeds N`: the same training under several seeds, one after another, and their spread.
+
+All runs have the split of the first seed, so that they are tested on the same photos: what is left is the chance of
+training. Each is a run folder of its own, OUT/seed-S.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from plusx.durable import write_json
+from plusx.errors import Interrupted
+from plusx.errors import reports as sentences
+from plusx.errors.training import interrupted_run
+from plusx.recipes.resolve import resolve
+from plusx.report.comparison import Comparison
+from plusx.run_folder import create, refuse_taken
+from plusx.verbs import labelled
+from plusx.verbs.compare import compare
+from plusx.verbs.finish import Trained
+from plusx.verbs.reports import Built, TrainEvent
+from plusx.verbs.train import run_name, train
+from plusx.verbs.wish import Wish
+
+RECORD = "seeds.json"
+
+Listen = Callable[[TrainEvent], None]
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The finished runs of all seeds, and their comparison."""
+
+    out: Path
+    runs: tuple[Trained, ...]
+    comparison: Comparison
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain values."""
+        return {
+            "out": str(self.out),
+            "runs": [run.to_json() for run in self.runs],
+            "comparison": self.comparison.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What OUT/seeds.json says: the first and every other seed, DATA and the wish of the first run."""
+
+    seeds: tuple[int, ...]
+    data: tuple[str, ...]
+    wish: Wish
+
+
+def is_of_seeds(out: Path | None) -> bool:
+    """Whether `out` is a folder that `train_seeds` began."""
+    return out is not None and (out / RECORD).exists()
+
+
+def train_seeds(
+    data: Sequence[str],
+    wish: Wish,
+    seeds: int | None,
+    *,
+    on_event: Listen | None = None,
+    started: float | None = None,
+) -> Seeds:
+    """Train under `seeds` seeds from that of the wish on; with `wish.resume` go on with the folder in `wish.out`.
+
+    A time budget is that of each run. The other runs take every setting of the first, what the machine chose for it
+    included. Raises what `train` raises; Interrupted tells how to go on with all of them.
+    """
+    out, record = _continued(wish) if wish.resume else _begun(data, wish, seeds or 0)
+    listen = _recording(out, record, on_event)
+    runs: list[Trained] = []
+    try:
+        for seed in record.seeds:
+            begun = time.monotonic() if runs or started is None else started
+            runs.append(_one(out, record, seed, listen, begun))
+    except Interrupted:
+        raise _interrupted(out) from None
+    finally:
+        with contextlib.suppress(OSError):
+            out.rmdir()  # where DATA was refused, nothing is left behind: only an empty folder can be removed
+    return Seeds(out, tuple(runs), compare([run.run for run in runs]))
+
+
+def _begun(data: Sequence[str], wish: Wish, seeds: int) -> tuple[Path, _Record]:
+    if seeds < 2:
+        raise sentences.too_few_seeds(seeds)
+    config = resolve(wish.flags, sets=wish.sets, file=wish.file)
+    out = wish.out or create(None, f"{run_name(data, config)}-seeds").path
+    refuse_taken(out)
+    split_seed = config.seed if config.split_seed is None else config.split_seed
+    wish = replace(wish, sets=(*wish.sets, f"split_seed={split_seed}"))
+    return out, _Record(tuple(range(config.seed, config.seed + seeds)), labelled.absolute(data), wish)
+
+
+def _recording(out: Path, record: _Record, listen: Listen | None) -> Listen:
+    """What hears of the runs; the record is written once the first has begun, when there is something to go on with."""
+
+    def heard(event: TrainEvent) -> None:
+        if isinstance(event, Built) and not (out / RECORD).exists():
+            write_json(out / RECORD, _to_json(record))
+        if listen is not None:
+            listen(event)
+
+    return heard
+
+
+def _continued(wish: Wish) -> tuple[Path, _Record]:
+    assert wish.out is not None, "who calls has seen the record in it"
+    path = wish.out / RECORD
+    try:
+        return wish.out, _from_json(json.loads(path.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise sentences.seeds_damaged(path) from None
+
+
+def _one(out: Path, record: _Record, seed: int, listen: Listen, begun: float) -> Trained:
+    """The run of one seed: begun, gone on with, or read where it is finished."""
+    folder, first = out / f"seed-{seed}", record.seeds[0]
+    if (folder / "config.yaml").exists():
+        return train((), Wish(out=folder, resume=True), on_event=listen, started=begun)
+    if seed == first:
+        return train(record.data, replace(record.wish, out=folder), on_event=listen, started=begun)
+    settings = out / f"seed-{first}" / "config.yaml"
+    wish = Wish({"seed": seed}, file=settings, plan=record.wish.plan, out=folder, decisions=record.wish.decisions)
+    return train(record.data, wish, on_event=listen, started=begun)
+
+
+def _interrupted(out: Path) -> Interrupted:
+    return interrupted_run(out, f"plusx train --resume --out {shlex.quote(str(out))}")
+
+
+def _to_json(record: _Record) -> dict[str, Any]:
+    wish = record.wish
+    paths = {name: path and str(path.resolve()) for name, path in (("file", wish.file), ("plan", wish.plan))}
+    flags = {name: str(v) if isinstance(v, Path) else v for name, v in wish.flags.items()}
+    files = [str(path.resolve()) for path in wish.decisions]
+    return {
+        "seeds": record.seeds,
+        "data": record.data,
+        "flags": flags,
+        "sets": list(wish.sets),
+        "decisions": files,
+    } | paths
+
+
+def _from_json(values: Mapping[str, Any]) -> _Record:
+    file, plan = (Path(values[name]) if values[name] else None for name in ("file", "plan"))
+    decided = tuple(Path(path) for path in values.get("decisions", ()))
+    wish = Wish(dict(values["flags"]), tuple(values["sets"]), file, plan, decisions=decided)
+    return _Record(tuple(map(int, values["seeds"])), tuple(map(str, values["data"])), wish)
