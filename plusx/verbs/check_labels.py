@@ -35,7 +35,7 @@ ASKED = "check"  # check.json in OUT/folds: what was asked, so that the same is 
 
 @dataclass(frozen=True)
 class LabelWish:
-    """What is asked of `check --labels`: parts, time for all of them, where the result goes; settings by name."""
+    """What is asked of `check --labels`: where the result goes, parts, time for all of them, and settings by name."""
 
     out: Path
     folds: int = FOLDS
@@ -52,6 +52,11 @@ class LabelWish:
         """The command line that continues this check."""
         asked = ["--labels", "--folds", str(self.folds), "--time", str(self.time), "--out", str(self.out)]
         return shlex.join(["plusx", "check", *data, *asked])
+
+
+def default_out(data: Sequence[str | os.PathLike[str]]) -> Path:
+    """The folder for the result where none is named: check-NAME, NAME that of DATA."""
+    return Path(f"check-{labelled.name_of([os.fspath(root) for root in data]) or 'photos'}")
 
 
 def check_labels(

@@ -256,3 +256,9 @@ def refuse_lost_to_reading(photos: LabelledPhotos, names: AbstractSet[str]) -> N
 def absolute(data: Sequence[str]) -> tuple[str, ...]:
     """DATA as it is written into the run: the same photos whatever the working folder of the next command."""
     return tuple(os.path.abspath(d) for d in data)  # noqa: PTH100 - keeps glob characters as they are
+
+
+def name_of(data: Sequence[str]) -> str:
+    """What DATA is called: its folder, or that around its first archive or table; "" where it has no name."""
+    first = Path(absolute(data)[0])
+    return (first.parent if "*" in first.name or first.suffix in (".tar", ".csv") else first).name

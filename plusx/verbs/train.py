@@ -322,9 +322,7 @@ def _counts(photos: LabelledPhotos, decoded: Decoded) -> dict[str, int]:
 
 def run_name(data: Sequence[str], config: Config) -> str:
     """What a run folder is called: `<data>-<recipe>`, as far as DATA has a name."""
-    first = Path(labelled.absolute(data)[0])
-    named = first.parent if "*" in first.name or first.suffix in (".tar", ".csv") else first
-    return f"{named.name or 'run'}-{config.recipe}"
+    return f"{labelled.name_of(data) or 'run'}-{config.recipe}"
 
 
 def _silent(event: TrainEvent) -> None:
