@@ -124,19 +124,31 @@ def resume_without_run() -> UsageError:
     )
 
 
-def too_short(seconds: float, needed: float, steps: int) -> UsageError:
+class TooShortError(UsageError):
+    """A time budget that holds no useful run: `needed` are the seconds of the smallest."""
+
+    def __init__(self, message: str, *, needed: float) -> None:
+        super().__init__(message, code="time-too-short")
+        self.needed = needed
+
+
+def too_short(seconds: float, needed: float, steps: int) -> TooShortError:
     """The time budget does not hold even the smallest useful run, of `steps` steps."""
     training = "1 step" if steps == 1 else f"{steps} steps"
-    return UsageError(
+    return TooShortError(
         f"--time {seconds:g}s is too short: preparing the photos and {training} of training need about "
         f"{needed:.0f} s on this machine; give at least that, or train with --epochs 1.",
-        code="time-too-short",
+        needed=needed,
     )
 
 
-def fold_too_short(seconds: float, why: str) -> UsageError:
-    """The time of `check --labels` leaves a fold too little; `why` is the sentence about a run of that length."""
-    return UsageError(f"One fold of the check has {seconds:.0f} s: {why}", code="time-too-short")
+def folds_too_short(seconds: float, folds: int, needed: float) -> TooShortError:
+    """The time of `check --labels` leaves a fold less than it `needed`."""
+    return TooShortError(
+        f"--time {seconds:g}s is too short for {folds} folds: each needs about {needed:.0f} s on this machine; "
+        f"give {needed * folds:.0f} s or more, or choose fewer --folds.",
+        needed=needed * folds,
+    )
 
 
 def too_few_folds(folds: int) -> UsageError:

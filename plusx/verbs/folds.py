@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from plusx.errors import UsageError, usage
 from plusx.errors import model_file as model_errors
+from plusx.errors import usage
 from plusx.run_folder import RunFolder
 from plusx.training.events import Notice
 from plusx.verbs import decoding, labelled
 from plusx.verbs.answers import read_answers
-from plusx.verbs.finish import Trained
 from plusx.verbs.labelled import LabelledPhotos, Pixels
 from plusx.verbs.session import Decoded, Session
 from plusx.verbs.train import recorded_config, recorded_device, resume_split, train_split
@@ -71,7 +70,15 @@ class CrossValidation:
         else:
             shutil.rmtree(run.path, ignore_errors=True)  # stopped before it was a run
             decoded = decoding.parted(self.session, fold, self.pixels)
-            _trained(self.session, fold, decoded, Wish(out=run.path), seconds)
+            self._trained(fold, decoded, Wish(out=run.path), seconds)
+
+    def _trained(self, fold: LabelledPhotos, decoded: Decoded, wish: Wish, seconds: float) -> None:
+        config = self.session.config.model_copy(update={"time": seconds})
+        session = replace(self.session, config=config, started=time.monotonic())
+        try:
+            train_split(session, fold, decoded, wish)
+        except usage.TooShortError as error:
+            raise usage.folds_too_short(self.budget, self.folds, error.needed) from None
 
     def _continued(self, run: RunFolder, fold: LabelledPhotos, decoded: Decoded) -> None:
         with run.lock():
@@ -83,17 +90,6 @@ class CrossValidation:
 def fold_folder(folder: Path, number: int) -> Path:
     """Where the run of a fold lies; the first is called 1."""
     return folder / f"fold-{number + 1}"
-
-
-def _trained(session: Session, fold: LabelledPhotos, decoded: Decoded, wish: Wish, seconds: float) -> Trained:
-    """One fold's run, within its share of the time."""
-    own = replace(session, config=session.config.model_copy(update={"time": seconds}), started=time.monotonic())
-    try:
-        return train_split(own, fold, decoded, wish)
-    except UsageError as error:
-        if error.code == "time-too-short":
-            raise usage.fold_too_short(seconds, error.message) from None
-        raise
 
 
 def _read(run: RunFolder, fold: LabelledPhotos) -> tuple[Folds, npt.NDArray[np.float32]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from plusx.cli.run import run as cli
 from plusx.data import decisions
 from plusx.data.split import read_split_csv
 from plusx.errors import DataError, UsageError
@@ -132,8 +133,27 @@ def test_a_folder_with_another_check_is_not_touched(mislabelled: Path, tmp_path:
 def test_what_cannot_be_is_a_sentence(mislabelled: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--folds expects 2 or more, such as 5, and got 1"):
         check_labels([str(mislabelled)], LabelWish(tmp_path / "a", folds=1))
-    with pytest.raises(UsageError, match=r"One fold of the check has \d+ s: --time .* is too short"):
+    with pytest.raises(UsageError, match=r"--time 9s is too short for 3 folds: each needs about \d+ s"):
         check_labels([str(mislabelled)], LabelWish(tmp_path / "b", **WISH | {"time": 9}))
     few = fill(tmp_path / "few", {"lying": 2, "standing": 9})
     with pytest.raises(DataError, match=r"Class lying has 2 different photos in .*few, and a check in 3 folds needs"):
         check_labels([str(few)], LabelWish(tmp_path / "c", **WISH))
+
+
+def test_the_command_line_lists_suspects_and_exits_with_zero(
+    mislabelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"MODEL": "resnet20", "SIZE": "32", "BATCH_SIZE": "16", "WIDTH": "0.25", "MAX_EPOCHS": "16", "SEED": "1"}
+    for name, value in (settings | {"WORKERS": "0", "SIZES": "[]", "CROP_SCALE": "null"}).items():
+        monkeypatch.setenv(f"PLUSX_{name}", value)
+    monkeypatch.chdir(tmp_path)
+    words = ["check", str(mislabelled), "--labels", "--folds", "2", "--time", "120s"]
+    assert cli([*words, "-q"]) == 0
+    out, err = capsys.readouterr()
+    assert "60 photos, each judged by a network that was trained on other photos; accuracy" in out
+    assert err == ""
+    assert (tmp_path / "check-stripes" / "labels.csv").exists()
+    assert cli([*words, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["folds"] == 2
+    assert err == ""

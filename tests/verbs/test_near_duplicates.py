@@ -153,15 +153,18 @@ def cut_short(event: Any) -> None:
 def test_a_resumed_run_reads_its_split_and_does_not_group_again(
     doubled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train([str(doubled)], Wish(QUICK, SETS, out=tmp_path / "whole"))
+    flags = QUICK | {"split": "40/50/10"}
+    whole = train([str(doubled)], Wish(flags, SETS, out=tmp_path / "whole"))
     with pytest.raises(MemoryError):
-        train([str(doubled)], Wish(QUICK, SETS, out=tmp_path / "cut"), on_event=cut_short)
+        train([str(doubled)], Wish(flags, SETS, out=tmp_path / "cut"), on_event=cut_short)
     rows = {row.path: row for row in read_split_csv(tmp_path / "cut" / "split.csv")}
     assert sum(bool(row.group) for row in rows.values()) == PAIRS, "of every pair, one has the other's hash as its key"
     monkeypatch.setattr("plusx.verbs.labelled.near_groups", lambda thumbs: np.zeros(len(thumbs), np.int64))
     resumed = train([], Wish(out=tmp_path / "cut", resume=True))
     digests = [hashlib.sha256(done.model.read_bytes()).hexdigest() for done in (whole, resumed)]
     assert digests[0] == digests[1]
+    histories = [(done.run / "history.jsonl").read_text() for done in (whole, resumed)]
+    assert histories[0] == histories[1], "the half of validation that chooses is the same"
 
 
 def test_a_run_from_before_near_duplicates_were_known_resumes(doubled: Path, tmp_path: Path) -> None:
