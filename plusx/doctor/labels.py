@@ -21,6 +21,7 @@ from plusx.trust.label_errors import label_errors
 
 LISTED = 500  # rows of labels.csv: more than anybody wants to look at
 SHOWN = 20
+DOUBTED = 0.05  # share of wrong labels above which networks are doubted before labels are
 CSV, JSON = "labels.csv", "labels.json"
 
 Answers = npt.NDArray[np.float64]
@@ -45,9 +46,8 @@ class Suspect:
     @property
     def reason(self) -> str:
         """Why, in a few words; never 1.00, for nothing is certain."""
-        return (
-            f"given {self.label}, looks like {self.suggested} (probability {math.floor(100 * self.probability) / 100})"
-        )
+        floor = math.floor(100 * self.probability) / 100
+        return f"given {self.label}, looks like {self.suggested} (probability {floor:.2f})"
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,10 @@ class LabelReport:
 
     def lines(self) -> list[str]:
         """The result for people."""
-        return [*self._headline(), *self._listed()]
+        return [*self.headline(), *self._listed()]
 
-    def _headline(self) -> Iterator[str]:
+    def headline(self) -> Iterator[str]:
+        """What was judged and how well, how many labels are doubtful, and whether to believe it."""
         low, high = (percent(share) for share in metrics.interval95(self.right, self.n))
         yield (
             f"{self.data}: {self.n:,} photos, each judged by a network that was trained on other photos; "
@@ -94,6 +95,11 @@ class LabelReport:
             f"labels that are probably wrong: {self.found:,} (estimate of how many are: {self.estimated:,.0f}); "
             f"answered differently without being sure: {self.doubtful:,}"
         )
+        if self.estimated > DOUBTED * self.n:
+            yield (
+                f"that is more than {percent(DOUBTED, 0)} of the labels: more likely the networks are weak, "
+                "so give --time more before you decide, or look at every photo"
+            )
 
     def _listed(self) -> Iterator[str]:
         yield from (f"  {suspect.path}: {suspect.reason}" for suspect in self.suspects[:SHOWN])

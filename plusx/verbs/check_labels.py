@@ -22,6 +22,7 @@ from plusx.run_folder import RunFolder
 from plusx.verbs import decoding, labelled
 from plusx.verbs.folds import SETTINGS, CrossValidation, fold_folder
 from plusx.verbs.labelled import LabelledPhotos
+from plusx.verbs.labels_page import write_labels_page
 from plusx.verbs.network import refuse_network
 from plusx.verbs.reports import TrainEvent
 from plusx.verbs.session import Session, prepared_device
@@ -66,7 +67,7 @@ def check_labels(
     on_event: Callable[[TrainEvent], None] | None = None,
     started: float | None = None,
 ) -> LabelReport:
-    """Judge every label of DATA by cross-validation; writes labels.csv, labels.json and the folds' runs into `out`.
+    """Judge every label of DATA by cross-validation; writes labels.csv, .json, .html and the runs of the folds.
 
     Called again with the same wish it goes on where it was stopped. Raises UsageError where `out` holds the check of
     something else, DataError where DATA cannot be trained on, Interrupted after a stop on request.
@@ -99,6 +100,7 @@ def _checked(data: list[str], wish: LabelWish, begun: float, listen: Callable[[T
         answers = CrossValidation(session, photos, pixels, dealt, wish.folder, budget).answers()
         report = judged(photos.listing, photos.hashes, answers, wish.out, wish.folds)
         write(report)
+        write_labels_page(report, photos.listing.photos, config.workers)
     return report
 
 

@@ -62,6 +62,9 @@ def test_planted_errors_are_listed_first_and_nothing_is_decided(mislabelled: Pat
     told = json.loads((tmp_path / "out" / "labels.json").read_text())
     assert told["suspects"][0]["path"] == report.suspects[0].path
     assert (told["n"], told["folds"], told["found"]) == (60, 3, report.found)
+    page = (tmp_path / "out" / "labels.html").read_text()
+    assert page.count("data:image/jpeg") == len(report.suspects)
+    assert first.reason in page
     assert report.lines()[-1].startswith(f"{tmp_path / 'out' / 'labels.csv'} lists {len(rows)}, and nothing changes")
 
 
