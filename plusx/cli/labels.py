@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 
-def labels(data: Sequence[str], *, folds: int, time: str, out: Path | None, json: bool, quiet: bool) -> int:
-    """Judge every label by networks that had not seen the photo; suspects are information, and the exit code is 0."""
+def labels(data: Sequence[str], asked: Mapping[str, Any], *, json: bool, quiet: bool) -> int:
+    """Judge every label by networks that had not seen the photo, as the flags `asked`: out, folds, time, device.
+
+    Suspects are information, and the exit code is 0.
+    """
     from plusx.cli.live import Live
     from plusx.cli.run import STARTED
     from plusx.cli.terminal import console, document, result, suggest
@@ -15,10 +19,10 @@ def labels(data: Sequence[str], *, folds: int, time: str, out: Path | None, json
     from plusx.verbs.check_labels import LabelWish, check_labels, default_out
 
     err = console(quiet or json)
+    out = Path(asked["out"]) if asked["out"] else default_out(data)
+    wish = LabelWish(out, asked["folds"], asked["time"], {"device": asked["device"]})
     with Live(err) as live:
-        report = check_labels(
-            data, LabelWish(out or default_out(data), folds, time), on_event=live.show, started=STARTED
-        )
+        report = check_labels(data, wish, on_event=live.show, started=STARTED)
     if json:
         document(report.to_json())
     else:

@@ -188,3 +188,20 @@ def several_formats(chosen: Iterable[str]) -> UsageError:
     """More than one output format was asked for."""
     listed = " and ".join(f"--{name}" for name in chosen)
     return UsageError(f"{listed} ask for different outputs; give one of them.", code="several-formats")
+
+
+def not_a_check_folder(folder: Path) -> UsageError:
+    """`check --out` names a folder that holds other things."""
+    return UsageError(
+        f"{folder} holds files that check did not write; name a new or an empty folder with --out.",
+        code="not-a-check-folder",
+    )
+
+
+def too_many_to_compare(photos: int, most: int) -> UsageError:
+    """`check --model` on more photos than can be compared in pairs."""
+    return UsageError(
+        f"check --model compares every photo with every other, at most {most:,} of them, and here are {photos:,}; "
+        "leave --model out, or check a part of them.",
+        code="too-many-to-compare",
+    )

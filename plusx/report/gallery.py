@@ -49,6 +49,7 @@ class Section:
         return len(self.rows) + self.more
 
 
-def gallery_page(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
-    """The page as HTML: a title, paragraphs, an overview of the sections, and these."""
-    return render("check.html", title=title, lead=lead, sections=sections)
+def gallery_page(title: str, lead: str | Sequence[str], sections: Sequence[Section]) -> str:
+    """The page as HTML: a title, a paragraph and what should be known first, an overview of the sections, and these."""
+    first, *rest = [lead] if isinstance(lead, str) else lead
+    return render("check.html", title=title, lead=first, known=rest, sections=sections)

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from plusx.config import Config
-from plusx.data import split
-from plusx.doctor.labels import LabelReport, judged, write
+from plusx.data import decisions, split
+from plusx.doctor.labels import CSV, LabelReport, judged, write
 from plusx.durable import locked, make_folder, write_json
 from plusx.errors import data as data_errors
 from plusx.errors import usage
 from plusx.recipes.resolve import seconds
 from plusx.run_folder import RunFolder
 from plusx.verbs import decoding, labelled
+from plusx.verbs.check_page import refuse_other_folder
 from plusx.verbs.folds import SETTINGS, CrossValidation, fold_folder
 from plusx.verbs.labelled import LabelledPhotos
 from plusx.verbs.labels_page import write_labels_page
@@ -76,6 +77,10 @@ def check_labels(
     if wish.folds < 2:
         raise usage.too_few_folds(wish.folds)
     roots = [os.fspath(root) for root in data]
+    if not (wish.folder / f"{ASKED}.json").exists():
+        refuse_other_folder(wish.out)
+    if (wish.out / CSV).exists():
+        decisions.read([wish.out / CSV])  # what was decided is carried over in the end: a foreign table is told now
     make_folder(wish.folder)
     with locked(wish.folder / "check.lock"):
         return _checked(roots, wish, begun, on_event or (lambda _: None))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from plusx.data.source import Photo
-from plusx.doctor.labels import CSV, LabelReport, Suspect
+from plusx.doctor.labels import CSV, JSON, LabelReport, Suspect
 from plusx.durable import write_file
 from plusx.images.decode import BadPhoto
 from plusx.images.pool import DecodePool
@@ -18,6 +18,7 @@ from plusx.images.preprocess import Preprocess
 from plusx.report.gallery import Card, Row, Section, gallery_page
 
 PAGE = "labels.html"
+FILES = frozenset({CSV, JSON, PAGE, "folds"})  # what a check of labels writes into its folder
 SHOWN = 120  # photos in a section: the page stays small enough to be sent
 SIDE = 144  # pixels of a picture
 WHY = "As surely another class as photos of that class are. In order, the most doubtful first."

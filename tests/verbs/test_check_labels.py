@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import plusx
 from plusx.cli.run import run as cli
 from plusx.data import decisions
 from plusx.data.split import read_split_csv
@@ -131,6 +132,19 @@ def test_a_folder_with_another_check_is_not_touched(mislabelled: Path, tmp_path:
         f"{tmp_path / 'out'} holds a check of labels that was begun differently: folds was 3 and is now 2. "
         "Give the same command again to continue it, or name another --out."
     )
+
+
+def test_a_folder_of_other_files_is_refused_and_a_plain_check_may_lie_beside(mislabelled: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "labels.csv").write_text("path,label\n")
+    (tmp_path / "mine" / "notes.txt").write_text("")
+    with pytest.raises(UsageError, match="mine holds files that check did not write"):
+        check_labels([str(mislabelled)], LabelWish(tmp_path / "mine", **WISH))
+    assert (tmp_path / "mine" / "labels.csv").read_text() == "path,label\n"
+    plusx.check(mislabelled, out=tmp_path / "out", workers=0)
+    check_labels([str(mislabelled)], LabelWish(tmp_path / "out", **WISH))
+    plusx.check(mislabelled, out=tmp_path / "out", workers=0)
+    assert {"check.html", "labels.html"} <= {path.name for path in (tmp_path / "out").iterdir()}
 
 
 def test_what_cannot_be_is_a_sentence(mislabelled: Path, tmp_path: Path) -> None:

@@ -117,6 +117,15 @@ def test_the_command_that_skips_bad_photos_keeps_the_decisions(cleaned: tuple[Pa
     assert train([str(data)], wish_of(tmp_path / "run", path, tmp_path / "bad.csv")).metrics["steps"] == 3
 
 
+def test_the_list_of_a_plain_check_is_such_a_file(data: Path, tmp_path: Path) -> None:
+    (data / "lying" / "bad.jpg").write_text("no photo")
+    (data / "lying" / "copy.jpg").write_bytes((data / "lying" / "4.jpg").read_bytes())
+    plusx.check(data, out=tmp_path / "check", workers=0)
+    trained = train([str(data)], wish_of(tmp_path / "run", tmp_path / "check" / "quarantine.csv"))
+    dropped = {line.path for line in decisions.read([trained.run / "decisions.csv"])}
+    assert "lying/bad.jpg" in dropped
+
+
 @pytest.fixture
 def tested(data: Path, tmp_path: Path) -> tuple[Path, Trained, str]:
     trained = train([str(data)], wish_of(tmp_path / "run"))
