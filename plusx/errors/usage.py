@@ -142,12 +142,12 @@ def too_short(seconds: float, needed: float, steps: int) -> TooShortError:
     )
 
 
-def folds_too_short(seconds: float, folds: int, needed: float) -> TooShortError:
-    """The time of `check --labels` leaves a fold less than it `needed`."""
+def folds_too_short(seconds: float, folds: int, each: float, needed: float) -> TooShortError:
+    """The time of `check --labels` leaves a fold less than the seconds that `each` takes; all of it `needed` more."""
     return TooShortError(
-        f"--time {seconds:g}s is too short for {folds} folds: each needs about {needed:.0f} s on this machine; "
-        f"give {needed * folds:.0f} s or more, or choose fewer --folds.",
-        needed=needed * folds,
+        f"--time {seconds:g}s is too short for {folds} folds: each takes at least {each:.0f} s on this machine; "
+        f"give {needed:.0f} s or more, or choose fewer --folds.",
+        needed=needed,
     )
 
 

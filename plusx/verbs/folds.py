@@ -73,12 +73,14 @@ class CrossValidation:
             self._trained(fold, decoded, Wish(out=run.path), seconds)
 
     def _trained(self, fold: LabelledPhotos, decoded: Decoded, wish: Wish, seconds: float) -> None:
+        spent = time.monotonic() - self.session.started
         config = self.session.config.model_copy(update={"time": seconds})
         session = replace(self.session, config=config, started=time.monotonic())
         try:
             train_split(session, fold, decoded, wish)
         except usage.TooShortError as error:
-            raise usage.folds_too_short(self.budget, self.folds, error.needed) from None
+            needed = spent + error.needed * self.folds  # what came before the folds takes its time again
+            raise usage.folds_too_short(self.budget, self.folds, error.needed, needed) from None
 
     def _continued(self, run: RunFolder, fold: LabelledPhotos, decoded: Decoded) -> None:
         with run.lock():
