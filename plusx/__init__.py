@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from plusx.classifier import load_classifier as load
     from plusx.errors import Error
     from plusx.models import create_model, list_models
-    from plusx.verbs.api import train
+    from plusx.verbs.api import check_labels, train
     from plusx.verbs.check import check
     from plusx.verbs.compare import compare
     from plusx.verbs.evaluate import evaluate
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "Error": ("plusx.errors", "Error"),
     "check": ("plusx.verbs.check", "check"),
+    "check_labels": ("plusx.verbs.api", "check_labels"),
     "compare": ("plusx.verbs.compare", "compare"),
     "create_model": ("plusx.models", "create_model"),
     "evaluate": ("plusx.verbs.evaluate", "evaluate"),
@@ -45,6 +46,7 @@ __all__ = [
     "Error",
     "__version__",
     "check",
+    "check_labels",
     "compare",
     "create_model",
     "evaluate",

@@ -33,8 +33,13 @@ class RunFolder:
 
     @property
     def split(self) -> Path:
-        """Path, class, split and SHA-256 of every photo."""
+        """Path, class, split, SHA-256 and near-duplicates of every photo."""
         return self.path / "split.csv"
+
+    @property
+    def decisions(self) -> Path:
+        """The decisions about single photos that the run was started with; not there where it had none."""
+        return self.path / "decisions.csv"
 
     @property
     def plan(self) -> Path:

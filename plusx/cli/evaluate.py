@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from plusx.cli.flags import Device, Json, Quiet, Whole
+from plusx.cli.flags import Decisions, Device, Json, Quiet, Whole
 
 
 def evaluate(
@@ -17,6 +17,7 @@ def evaluate(
     report: Path | None = None,
     device: Device = "auto",
     batch_size: Whole = 64,
+    decisions: Decisions = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -35,6 +36,8 @@ def evaluate(
         Write a report as one HTML page there; that of a run folder is its report.html in any case.
     batch_size
         Photos computed at once; changes nothing but speed and memory.
+    decisions
+        A CSV of photos to leave out or relabel, as check writes and you edit it; may be given several times.
     """
     from plusx.cli.terminal import console, counting, document, result, suggest
     from plusx.verbs.evaluate import evaluate
@@ -42,7 +45,13 @@ def evaluate(
     err = console(quiet or json)
     with counting(err, "testing") as progress:
         evaluation = evaluate(
-            run_or_model, data or None, report=report, device=device, batch_size=batch_size, on_progress=progress
+            run_or_model,
+            data or None,
+            report=report,
+            decisions=decisions or (),
+            device=device,
+            batch_size=batch_size,
+            on_progress=progress,
         )
     if json:
         document(evaluation.to_json())

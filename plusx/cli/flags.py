@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter, Token
@@ -23,3 +24,4 @@ Json = Annotated[Switch, Parameter(name="--json", help="One JSON document on std
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], Parameter(name="--device", help="Where to compute.")]
 Quiet = Annotated[Switch, Parameter(name=["--quiet", "-q"], help="Print results only.")]
 Verbose = Annotated[Switch, Parameter(name=["--verbose", "-v"], help="Print more: every setting and every layer.")]
+Decisions = Annotated[list[Path] | None, Parameter(name="--decisions", negative="")]

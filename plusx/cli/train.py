@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from plusx.cli.flags import Json, Quiet, Switch, Verbose, Whole
+from plusx.cli.flags import Decisions, Json, Quiet, Switch, Verbose, Whole
 
 if TYPE_CHECKING:
     from plusx.verbs.seeds import Seeds
@@ -31,6 +31,7 @@ def train(
     out: Path | None = None,
     resume: Switch = False,
     plan: Path | None = None,
+    decisions: Decisions = None,
     config: Path | None = None,
     set_: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     json: Json = False,
@@ -77,6 +78,8 @@ def train(
         Continue the run in --out at the step after its last checkpoint.
     plan
         A plan.json to repeat.
+    decisions
+        A CSV of photos to leave out or relabel, as check writes and you edit it; may be given several times.
     config
         A YAML file of settings.
     set_
@@ -103,7 +106,7 @@ def train(
         "seed": seed,
         "device": device,
     }
-    wish = Wish(flags=flags, sets=tuple(set_ or ()), file=config, plan=plan, out=out, resume=resume)
+    wish = Wish(flags, tuple(set_ or ()), config, plan, out, resume, tuple(decisions or ()))
     with Live(console(quiet or json), verbose=verbose) as live:
         if seeds is not None or (resume and is_of_seeds(out)):
             return _ended(train_seeds(data, wish, seeds, on_event=live.show, started=STARTED), json=json)

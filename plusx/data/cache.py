@@ -15,6 +15,7 @@ import json
 import math
 import os
 import shutil
+import threading
 import uuid
 import weakref
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from plusx.data.near_duplicates import SIDE, thumbnails
 from plusx.data.source import Photo
 from plusx.durable import TEMPORARY, locked, sha256_lines, write_json
 from plusx.errors import DiskError
@@ -38,9 +40,11 @@ DEFAULT_GB = 20.0
 FORMAT = 1
 SPARE = 500_000_000  # bytes of the disk that the cache leaves alone
 PASSING = frozenset({"worker-died", "timeout"})  # faults that may be gone next time: looked at again when opened
+LOOKED_AT = 256  # photos at once, where all are looked through
 PIXELS, INDEX, LOCKS = "pixels.u8", "index.json", "locks"
 
 Pixels = npt.NDArray[np.uint8]
+Thumbnails = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]
 Bad = dict[int, BadPhoto]
@@ -67,16 +71,22 @@ class PixelStore:
         """The photos at `rows`, uint8 [n, S, S, 3], copied out of the file."""
         return np.asarray(self.pixels[rows])
 
+    def thumbnails(self, rows: Rows) -> Thumbnails:
+        """The photos at `rows` as near-duplicates are compared, uint8 [n, T, T]."""
+        runs = range(0, len(rows), LOOKED_AT)
+        return np.concatenate([_thumbnails(self.pixels[rows[i : i + LOOKED_AT]]) for i in runs])
+
     def close(self) -> None:
         """Let the entry be evicted; its pixels stay readable in this process."""
         self._release()
 
 
 class StreamingStore:
-    """Photos decoded anew for every batch: slow, but needs no space. One reader at a time."""
+    """Photos decoded anew for every batch: slow, but needs no space. Readers wait for each other."""
 
-    def __init__(self, photos: Sequence[Photo], pool: DecodePool, notice: str) -> None:
-        self._photos, self._pool, self.notice = photos, pool, notice
+    def __init__(self, photos: Sequence[Photo], pool: DecodePool, notice: str, small: Thumbnails) -> None:
+        self._photos, self._pool, self.notice, self._small = photos, pool, notice, small
+        self._reading = threading.Lock()
         self.size = pool.preprocess.crop
 
     def __len__(self) -> int:
@@ -86,12 +96,17 @@ class StreamingStore:
         """The photos at `rows`, uint8 [n, S, S, 3]. Raises DataError for one that cannot be read any more."""
         pixels = np.zeros((len(rows), self.size, self.size, 3), dtype=np.uint8)
         places = list(range(len(rows)))
-        for _ in range(2):  # a worker that died or was late gets a second chance
-            lost = self._fill(pixels, rows, places)
-            places = list(lost)
+        with self._reading:
+            for _ in range(2):  # a worker that died or was late gets a second chance
+                lost = self._fill(pixels, rows, places)
+                places = list(lost)
         for place, bad in lost.items():
             raise sentences.photo_lost(self._photos[rows[place]].name, bad.reason)
         return pixels
+
+    def thumbnails(self, rows: Rows) -> Thumbnails:
+        """The photos at `rows` as near-duplicates are compared, uint8 [n, T, T]: kept when all were read once."""
+        return np.asarray(self._small[rows])
 
     def close(self) -> None:
         """End the decoding workers."""
@@ -290,11 +305,21 @@ def _streaming(job: _Job, notice: str) -> tuple[StreamingStore, Bad]:
     """A store without a cache; every photo is read once now, so that bad ones are known before training."""
     pool = DecodePool(job.preprocess, job.workers)
     bad: Bad = {}
+    blank = _thumbnails(np.zeros((1, job.preprocess.crop, job.preprocess.crop, 3), np.uint8))
+    small = np.repeat(blank, len(job.photos), axis=0)
     for done, (i, result) in enumerate(pool.map([photo.source for photo in job.photos]), start=1):
         if isinstance(result, BadPhoto):
             bad[i] = result
+        else:
+            small[i] = _thumbnails(result[None])[0]
         job.progress(done, len(job.photos))
-    return StreamingStore(job.photos, pool, notice), bad
+    return StreamingStore(job.photos, pool, notice, small), bad
+
+
+def _thumbnails(pixels: Pixels) -> Thumbnails:
+    """Thumbnails of photos [n, S, S, 3]; of the smallest, every pixel counts several times."""
+    times = -(-SIDE // pixels.shape[1])
+    return thumbnails(pixels.repeat(times, axis=1).repeat(times, axis=2) if times > 1 else pixels)
 
 
 def _no_room(folder: Path, needed: int) -> str | None:

@@ -21,7 +21,8 @@ MANY = 10_000  # from so many photos on, a twentieth each is enough to choose an
 FEW_FRACTIONS, MANY_FRACTIONS = (0.8, 0.1, 0.1), (0.9, 0.05, 0.05)
 NAMES = ("train", "val", "test")
 _TRAIN, _VAL, _TEST, _OPEN = 0, 1, 2, -1  # positions in NAMES; not decided yet
-_COLUMNS = ("path", "class", "split", "sha256")
+_COLUMNS = ("path", "class", "split", "sha256", "group")
+_OLDER = _COLUMNS[:4]  # as runs were recorded before near-duplicates were kept together
 
 Fractions = tuple[float, float, float]
 Places = npt.NDArray[np.int64]
@@ -36,9 +37,11 @@ def assign(
     Without any, `fractions` of every class are taken. With `carve` false nothing goes to validation, and
     nothing at all leaves a `train/` folder. Which photos are taken depends on their bytes and the seed
     alone: copies stay together, no class is left without training photos by that, and new photos leave
-    the others where they are as far as the counts allow. Raises UsageError for `fractions` of DATA that
-    has its own splits; a `train/` folder alone says nothing of the other two, so there they are taken at
-    their word.
+    the others where they are as far as the counts allow. With the key of its near-duplicates in the place of a
+    photo's hash, these stay together as copies do.
+
+    Raises UsageError for `fractions` of DATA that has its own splits; a `train/` folder alone says nothing of the
+    other two, so there they are taken at their word.
     """
     if fractions and listing.has_splits:
         raise sentences.split_given_twice(listing.root)
@@ -72,11 +75,28 @@ def parse_fractions(text: str) -> Fractions:
 
 
 def halves(hashes: Iterable[str], seed: int) -> npt.NDArray[np.bool_]:
-    """Which validation photos choose (True) and which calibrate (False), shape [n]: half of the distinct ones each."""
+    """Which validation photos choose (True) and which calibrate (False), shape [n]: half of the distinct ones each.
+
+    As in `assign`, keys of near-duplicates in the place of hashes keep these on one side.
+    """
     hashes = list(hashes)
     ranked = sorted(set(hashes), key=lambda h: keyed.content_key(seed, h, "halves"))
     choosing = set(ranked[: (len(ranked) + 1) // 2])  # copies lie on one side; with one photo, it chooses
     return np.array([h in choosing for h in hashes], dtype=bool)
+
+
+def folds(labels: Sequence[int], keys: Sequence[str], count: int, seed: int) -> Places:
+    """The fold of every photo, 0 to `count` - 1, shape [n]: every class is dealt out in the order of content keys.
+
+    Photos with one key lie in one fold; those of several classes are dealt with the first.
+    """
+    numbers = np.array([keyed.content_key(seed, key, "folds") for key in keys], dtype=np.uint64)
+    distinct, rank = np.unique(numbers, return_inverse=True)
+    decided = np.full(len(distinct), _OPEN, dtype=np.int64)
+    for photos in _distinct_by_class(rank, np.asarray(labels, dtype=np.int64), max(labels) + 1):
+        counted = photos[decided[photos] == _OPEN]
+        decided[counted] = np.arange(len(counted)) % count
+    return decided[rank]
 
 
 def fingerprint(hashes: Sequence[str], labels: Sequence[int]) -> str:
@@ -86,12 +106,18 @@ def fingerprint(hashes: Sequence[str], labels: Sequence[int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of split.csv."""
+    """One line of split.csv. `group`: the key of the near-duplicates a photo belongs to, "" where it has none."""
 
     path: str
     label: str
     split: str
     sha256: str
+    group: str = ""
+
+    @property
+    def photo(self) -> tuple[str, str, str]:
+        """Path, class and SHA-256: what a run needs to find again."""
+        return self.path, self.label, self.sha256
 
 
 def write_split_csv(path: Path, rows: Iterable[Row]) -> None:
@@ -99,7 +125,7 @@ def write_split_csv(path: Path, rows: Iterable[Row]) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(_COLUMNS)
-    writer.writerows((row.path, row.label, row.split, row.sha256) for row in rows)
+    writer.writerows((row.path, row.label, row.split, row.sha256, row.group) for row in rows)
     write_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
@@ -112,10 +138,10 @@ def read_split_csv(path: Path) -> list[Row]:
         raise sentences.unreadable(path, error) from None
     except (csv.Error, ValueError) as error:
         raise sentences.damaged_split(path, str(error)) from None
-    if tuple(header) != _COLUMNS:
+    if tuple(header) not in (_COLUMNS, _OLDER):
         raise sentences.damaged_split(path, f"its first line names {', '.join(header)}")
     for number, line in enumerate(lines, start=2):
-        if len(line) != len(_COLUMNS) or line[2] not in NAMES:
+        if len(line) != len(header) or line[2] not in NAMES:
             raise sentences.damaged_split(path, f"row {number} is no photo with its split")
     return [Row(*line) for line in lines]
 

@@ -93,6 +93,15 @@ def too_few(data: str, name: str, count: int) -> DataError:
     )
 
 
+def too_few_for_folds(data: str, name: str, count: int, folds: int) -> DataError:
+    """Class `name` has `count` different photos, fewer than there are parts in a cross-validation."""
+    return DataError(
+        f"Class {name} has {count:,} different photos in {data}, and a check in {folds} folds needs one for each: "
+        "add photos, or choose fewer --folds.",
+        code="too-few",
+    )
+
+
 def unknown_class(data: str, split: str, name: str, classes: Sequence[str]) -> DataError:
     """A class of `split` ("": none) that train lacks."""
     photos = f"The {split} photos" if split else "The photos"
@@ -214,6 +223,49 @@ def bad_photos(data: str, bad: Sequence[tuple[str, str]], total: int, command: s
     return DataError(
         f"{count} in {data} cannot be read:\n{listed}\nMend or remove them, or leave them out with: {command}",
         code="bad-photos",
+    )
+
+
+# decisions
+
+
+_DECISIONS = "path, sha256, class, reason, suggested, decision, as check writes them"
+
+
+def decisions_missing(path: object) -> DataError:
+    """`--decisions` names no file."""
+    return DataError(f"There is no {path}; --decisions takes a CSV with the columns {_DECISIONS}.", code="no-decisions")
+
+
+def bad_decisions(path: object, why: str) -> DataError:
+    """A decisions file that cannot be used."""
+    return DataError(f"{path} cannot be used ({why}): expected the columns {_DECISIONS}.", code="bad-decisions")
+
+
+def unknown_decision(where: str, decision: str, known: Sequence[str]) -> DataError:
+    """A decision that is neither keep nor drop nor a class of DATA; `known` are all of these."""
+    return DataError(
+        f"{where}: the decision {decision!r} is neither keep, drop nor a class ({_some(known[2:])}); "
+        f"correct it, or leave it empty.{did_you_mean(decision, known)}",
+        code="unknown-decision",
+    )
+
+
+def decided_twice(path: str, first: str, where: str, second: str, again: str) -> DataError:
+    """Two rows decide differently about one photo."""
+    return DataError(
+        f"{_one_line(path)} is decided twice, as {first!r} ({where}) and as {second!r} ({again}): "
+        "leave one of the two.",
+        code="decided-twice",
+    )
+
+
+def no_decision_matches(files: str, rows: int, data: str) -> DataError:
+    """No row of the decisions is about a photo of DATA."""
+    return DataError(
+        f"None of the {rows:,} rows of {files} matches a photo of {data}: rows are matched by path and SHA-256, "
+        "so name DATA as check was given it, with its files as they were then.",
+        code="no-decisions",
     )
 
 

@@ -132,13 +132,45 @@ def resume_without_run() -> UsageError:
     )
 
 
-def too_short(seconds: float, needed: float, steps: int) -> UsageError:
+class TooShortError(UsageError):
+    """A time budget that holds no useful run: `needed` are the seconds of the smallest."""
+
+    def __init__(self, message: str, *, needed: float) -> None:
+        super().__init__(message, code="time-too-short")
+        self.needed = needed
+
+
+def too_short(seconds: float, needed: float, steps: int) -> TooShortError:
     """The time budget does not hold even the smallest useful run, of `steps` steps."""
     training = "1 step" if steps == 1 else f"{steps} steps"
-    return UsageError(
+    return TooShortError(
         f"--time {seconds:g}s is too short: preparing the photos and {training} of training need about "
         f"{needed:.0f} s on this machine; give at least that, or train with --epochs 1.",
-        code="time-too-short",
+        needed=needed,
+    )
+
+
+def folds_too_short(seconds: float, folds: int, each: float, needed: float) -> TooShortError:
+    """The time of `check --labels` leaves a fold less than the seconds that `each` takes; all of it `needed` more."""
+    return TooShortError(
+        f"--time {seconds:g}s is too short for {folds} folds: each takes at least {each:.0f} s on this machine; "
+        f"give {needed:.0f} s or more, or choose fewer --folds.",
+        needed=needed,
+    )
+
+
+def too_few_folds(folds: int) -> UsageError:
+    """Cross-validation with fewer than two parts."""
+    return UsageError(f"--folds expects 2 or more, such as 5, and got {folds}.", code="bad-folds")
+
+
+def another_check(out: Path, differences: Iterable[tuple[str, object, object]]) -> UsageError:
+    """`check --labels` finds the folds of another question in its folder."""
+    listed = "; ".join(f"{name} was {before!r} and is now {now!r}" for name, before, now in differences)
+    return UsageError(
+        f"{out} holds a check of labels that was begun differently: {listed}. "
+        "Give the same command again to continue it, or name another --out.",
+        code="another-check",
     )
 
 
@@ -164,3 +196,20 @@ def several_formats(chosen: Iterable[str]) -> UsageError:
     """More than one output format was asked for."""
     listed = " and ".join(f"--{name}" for name in chosen)
     return UsageError(f"{listed} ask for different outputs; give one of them.", code="several-formats")
+
+
+def not_a_check_folder(folder: Path) -> UsageError:
+    """`check --out` names a folder that holds other things."""
+    return UsageError(
+        f"{folder} holds files that check did not write; name a new or an empty folder with --out.",
+        code="not-a-check-folder",
+    )
+
+
+def too_many_to_compare(photos: int, most: int) -> UsageError:
+    """`check --model` on more photos than can be compared in pairs."""
+    return UsageError(
+        f"check --model compares every photo with every other, at most {most:,} of them, and here are {photos:,}; "
+        "leave --model out, or check a part of them.",
+        code="too-many-to-compare",
+    )

@@ -56,7 +56,10 @@ class BadPhoto:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a file states about its picture; sizes in pixels, before the orientation is applied."""
+    """What a file states about its picture; sizes in pixels, before the orientation is applied.
+
+    `alpha`: parts of it may be transparent.
+    """
 
     format: str
     mode: str
@@ -64,6 +67,7 @@ class Facts:
     height: int
     frames: int
     orientation: int
+    alpha: bool
 
 
 def decode(data: bytes, background: Background = WHITE, *, draft: int = 0) -> Image.Image:
@@ -98,6 +102,7 @@ def inspect(data: bytes) -> Facts:
             height=image.height,
             frames=_frames(image),
             orientation=_stated_orientation(image),
+            alpha=image.has_transparency_data,
         )
 
 

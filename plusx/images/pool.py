@@ -12,7 +12,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import selectors
 import signal
 import subprocess
@@ -25,18 +24,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from plusx.errors import images as errors
-from plusx.images import worker
-from plusx.images.decode import MAX_PIXELS, BadPhoto, Facts, Undecodable
+from plusx.images import answers, worker
+from plusx.images.answers import Surveyed
+from plusx.images.decode import BadPhoto, Undecodable
 from plusx.images.preprocess import Pixels, Preprocess
-from plusx.images.sniff import IMAGES
-from plusx.images.source import MAX_BYTES, Source
+from plusx.images.source import Source
 
-__all__ = ["CODES", "QUEUE", "DecodePool", "Result", "Source", "usable_cpus", "worker_command"]
+__all__ = ["QUEUE", "DecodePool", "Result", "Source", "Surveyed", "usable_cpus", "worker_command"]
 
-CODES = frozenset({"empty", "truncated", "not-an-image", "unreadable", "too-large"})  # what a worker may say
 QUEUE = 16  # photos dealt to a worker and not answered: enough to hide the way to the parent and back
 _HAND = 4  # photos dealt at a time, so that a short list is spread over all workers
 _PLENTY = 10  # photos in a worker's queue that keep it busy for `_SOON`
@@ -48,7 +44,7 @@ _BOOT = "import sys; r = sys.argv[1]; r in sys.path or sys.path.insert(0, r); im
 
 Result = Pixels | BadPhoto
 Task = tuple[int, Source]
-_Answer = tuple[int, Any]  # what was asked for, Pixels or Facts, or a BadPhoto
+_Answer = tuple[int, Any]  # what was asked for, Pixels or Surveyed, or a BadPhoto
 
 
 def usable_cpus() -> int:
@@ -114,10 +110,10 @@ class DecodePool:
             return _in_process(worker.pixels_of, self.preprocess, sources)
         return self._supervise(_Tasks(sources, facts=False))
 
-    def survey(self, sources: Iterable[Source]) -> Iterator[tuple[int, Facts | BadPhoto]]:
-        """As `map`, with what each file states in place of its pixels, which are decoded all the same."""
+    def survey(self, sources: Iterable[Source]) -> Iterator[tuple[int, Surveyed | BadPhoto]]:
+        """As `map`, with what each file states of its photo beside the pixels."""
         if self.workers == 0:
-            return _in_process(worker.facts_of, self.preprocess, sources)
+            return _in_process(worker.survey_of, self.preprocess, sources)
         return self._supervise(_Tasks(sources, facts=True))
 
     def close(self) -> None:
@@ -229,7 +225,7 @@ class _Worker:
     def __init__(self, command: Sequence[str], setup: dict[str, Any], crop: int) -> None:
         self.crop = crop
         self.queue: deque[Task] = deque()
-        self.facts = False  # whether the facts of the photos in the queue are due, or their pixels
+        self.facts = False  # whether facts are due beside the pixels of the photos in the queue
         self.ready = False
         self.confused = self.ended = self.silent = False
         self.since = time.monotonic()  # when the photo in hand, or the start, began
@@ -332,35 +328,14 @@ class _Worker:
         index = self.queue[0][0]
         if header["index"] != index:
             raise ValueError("an answer to a question that was not asked")
-        result = _bad_photo(header) if "code" in header else self._due(header, pixels)
+        result = answers.bad_photo(header) if "code" in header else self._due(header, pixels)
         self.queue.popleft()
         return index, result
 
-    def _due(self, header: dict[str, Any], pixels: bytearray) -> Pixels | Facts:
+    def _due(self, header: dict[str, Any], payload: bytearray) -> Pixels | Surveyed:
         if self.facts:
-            if pixels:
-                raise ValueError("pixels that were not asked for")
-            return _facts(header["facts"])
-        return np.frombuffer(pixels, dtype=np.uint8).reshape(self.crop, self.crop, 3)
-
-
-def _bad_photo(header: dict[str, Any]) -> BadPhoto:
-    code, reason = header["code"], header["reason"]
-    if code not in CODES or not isinstance(reason, str):
-        raise ValueError("a code that does not exist")
-    return BadPhoto(code, "".join(letter if letter.isprintable() else "?" for letter in reason))
-
-
-def _facts(stated: dict[str, Any]) -> Facts:
-    facts = Facts(**stated)
-    sizes = (facts.width, facts.height, facts.frames, facts.orientation)
-    if facts.format not in IMAGES or re.fullmatch(r"[0-9A-Za-z;]{1,8}", facts.mode) is None:
-        raise ValueError("a format or a mode that does not exist")
-    if any(type(size) is not int or size < 1 for size in sizes):
-        raise ValueError("a size that is no whole number above zero")
-    if facts.width * facts.height > MAX_PIXELS or facts.frames > MAX_BYTES or facts.orientation > 8:
-        raise ValueError("a size out of range")  # no file has more frames than bytes
-    return facts
+            return answers.surveyed(header, payload, self.crop)
+        return answers.pixels(payload, self.crop)
 
 
 def _in_process(

@@ -5,8 +5,8 @@ goes back is a JSON header and raw pixels, which the parent checks, never object
 
 A message is two lengths (little-endian uint32), the JSON header and the payload. To the worker: first
 the set-up, then {"facts": ..., "photos": [[index, file, offset, length], ...]}; from it: {"ready": true},
-then for each photo {"index": i} with its pixels, {"index": i, "facts": {...}} where the facts were asked
-for, or {"index": i, "code": ..., "reason": ...}, both without pixels.
+then for each photo {"index": i} with its pixels, beside them "facts" and "contrast" where these were asked for,
+or {"index": i, "code": ..., "reason": ...} without pixels.
 """
 
 from __future__ import annotations
@@ -21,13 +21,18 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
+import numpy as np
+from PIL import Image
+
 from plusx.errors import images as errors
-from plusx.images.decode import Facts, Undecodable, inspect
+from plusx.images.answers import Surveyed
+from plusx.images.decode import Undecodable, decode, inspect
 from plusx.images.preprocess import Pixels, Preprocess
 from plusx.images.source import Source, read
 
 LENGTHS = struct.Struct("<II")  # header, payload
 MEMORY = 4 << 30  # address space of one worker; a 64-million-pixel RGBA picture takes about 1 GiB
+_BOXES = 32  # a side, for the contrast
 _GRACE = 5.0  # the parent stops a photo at its time limit; a worker whose parent is gone, this much later
 
 
@@ -62,17 +67,24 @@ def pixels_of(preprocess: Preprocess, source: Source) -> Pixels:
     return preprocess.from_bytes(read(source))
 
 
-def facts_of(preprocess: Preprocess, source: Source) -> Facts:
-    """What the photo at `source` states of itself, once every pixel of it has been decoded. Raises Undecodable."""
+def survey_of(preprocess: Preprocess, source: Source) -> Surveyed:
+    """Facts, contrast and pixels of the photo at `source`, which is decoded once and whole. Raises Undecodable."""
     data = read(source)
-    preprocess.from_bytes(data)
-    return inspect(data)
+    image = decode(data, preprocess.background)
+    return Surveyed(inspect(data), _contrast(image), preprocess(image))
+
+
+def _contrast(image: Image.Image) -> int:
+    boxes = np.asarray(image.resize((_BOXES, _BOXES), Image.Resampling.BOX))  # noise of single pixels evens out
+    return int(np.ptp(boxes, axis=(0, 1)).max())
 
 
 def _answer(preprocess: Preprocess, index: int, source: Source, facts: bool) -> bytes:
     try:
         if facts:
-            return message({"index": index, "facts": asdict(facts_of(preprocess, source))})
+            found = survey_of(preprocess, source)
+            header = {"index": index, "facts": asdict(found.facts), "contrast": found.contrast}
+            return message(header, found.pixels.tobytes())
         return message({"index": index}, pixels_of(preprocess, source).tobytes())
     except Undecodable as error:
         bad = error

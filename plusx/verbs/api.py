@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from plusx.doctor.labels import LabelReport
+from plusx.verbs.check_labels import BUDGET, FOLDS, LabelWish, default_out
+from plusx.verbs.check_labels import check_labels as check_labels_as_wished
 from plusx.verbs.finish import Trained
 from plusx.verbs.reports import TrainEvent
 from plusx.verbs.train import train as train_as_wished
@@ -21,13 +24,40 @@ def train(
     out: Data | None = None,
     resume: bool = False,
     plan: Data | None = None,
+    decisions: Data | Sequence[Data] = (),
     on_event: Callable[[TrainEvent], None] | None = None,
     **settings: Any,
 ) -> Trained:
     """Train on DATA: `plusx.train("pets", time="10m", seed=3)`. `settings` are fields of `plusx.config.Config`.
 
+    `decisions` are CSV files of photos to leave out or to relabel, as `plusx check` writes and people edit them.
+
     Returns the run folder, the model file and the validation figures. Raises `plusx.Error`.
     """
-    roots = [data] if isinstance(data, str | os.PathLike) else list(data)
-    wish = Wish(settings, plan=Path(plan) if plan else None, out=Path(out) if out else None, resume=resume)
-    return train_as_wished([os.fspath(root) for root in roots], wish, on_event=on_event)
+    files = tuple(Path(path) for path in _several(decisions))
+    plan, out = (Path(path) if path else None for path in (plan, out))
+    wish = Wish(settings, plan=plan, out=out, resume=resume, decisions=files)
+    return train_as_wished([os.fspath(root) for root in _several(data)], wish, on_event=on_event)
+
+
+def check_labels(
+    data: Data | Sequence[Data],
+    *,
+    out: Data | None = None,
+    folds: int = FOLDS,
+    time: str | float = BUDGET,
+    on_event: Callable[[TrainEvent], None] | None = None,
+    **settings: Any,
+) -> LabelReport:
+    """Labels of DATA that are probably wrong, by `folds` networks that judge photos they have not seen, within `time`.
+
+    Writes labels.csv (to decide on), labels.json and the runs of the folds into `out`, check-NAME where it is not
+    named; called again it goes on where it was stopped. `settings` are as those of `train`. Raises `plusx.Error`.
+    """
+    roots = _several(data)
+    wish = LabelWish(Path(out) if out else default_out(roots), folds, time, settings)
+    return check_labels_as_wished(roots, wish, on_event=on_event)
+
+
+def _several(paths: Data | Sequence[Data]) -> list[Data]:
+    return [paths] if isinstance(paths, str | os.PathLike) else list(paths)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
 from plusx.classifier import Classifier
+from plusx.data import decisions as decided_by
 from plusx.data import split
+from plusx.data.decisions import Effect
 from plusx.data.source import Listing, Photo, content_hashes, scan
 from plusx.durable import sha256_file, write_file
 from plusx.errors import DiskError
@@ -33,13 +35,15 @@ NAMED = 20  # how many left-out photos a report names
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures on `tested`; photos `left_out` were trained on, `skipped` could not be read (name, reason)."""
+    """Figures on `tested`; photos `left_out` were trained on, `skipped` could not be read (name, reason);
+    `decided` is what decisions did to the photos."""
 
     tested: str
     figures: dict[str, Any]
     left_out: tuple[str, ...]
     skipped: tuple[tuple[str, str], ...]
     thresholds: Mapping[str, Any] | None = None  # of the model
+    decided: Effect = field(default_factory=Effect)
     report: Path | None = None
     notices: tuple[str, ...] = ()
 
@@ -47,7 +51,8 @@ class Evaluation:
         """The document of `evaluate --json`."""
         seen = {"count": len(self.left_out), "names": list(self.left_out[:NAMED])}
         skipped = [{"path": name, "reason": reason} for name, reason in self.skipped]
-        return self.figures | {"left_out": seen, "skipped": skipped}
+        decided = {"decisions": self.decided.to_json()} if self.decided.rows else {}
+        return self.figures | {"left_out": seen, "skipped": skipped} | decided
 
     def lines(self) -> list[str]:
         """The result for people."""
@@ -73,7 +78,15 @@ class Evaluation:
             lines.append(
                 f"skipped {len(self.skipped)} photos that cannot be read, such as {': '.join(self.skipped[0])}"
             )
-        return lines
+        return lines + [self.decided.sentence()] * bool(self.decided.rows)
+
+
+class Computing(TypedDict, total=False):
+    """How answers are computed: where, how many photos at once, and who hears (done, all); all can be left out."""
+
+    device: str
+    batch_size: int
+    on_progress: Progress | None
 
 
 @dataclass(frozen=True)
@@ -83,10 +96,16 @@ class _Photos:
     photos: list[Photo]
     labels: list[int]
     hashes: list[str]
+    decided: Effect
 
     def at(self, rows: Sequence[int]) -> _Photos:
         """Some of them."""
-        return _Photos(*([values[i] for i in rows] for values in vars(self).values()))
+        return _Photos(
+            [self.photos[i] for i in rows],
+            [self.labels[i] for i in rows],
+            [self.hashes[i] for i in rows],
+            self.decided,
+        )
 
 
 def evaluate(
@@ -94,27 +113,26 @@ def evaluate(
     data: str | Path | Sequence[str] | None = None,
     *,
     report: str | Path | None = None,
-    device: str = "auto",
-    batch_size: int = 64,
-    on_progress: Progress | None = None,
+    decisions: Sequence[str | Path] = (),
+    **computing: Unpack[Computing],
 ) -> Evaluation:
     """Test a run on its own test split, or a model on DATA (its test/ where it has one).
 
     A run gets its figures and answers (test.json, answers.csv) and its report and card anew; `report` is where that
-    of DATA is to be written. Photos the run trained on are counted, named and left out. Raises DataError where none
-    are left.
+    of DATA is to be written. `decisions` are CSV files of photos to leave out or relabel; those that a run was started
+    with count as well. Photos the run trained on are counted, named and left out. Raises DataError where none are left.
     """
-    started, path = time.perf_counter(), Path(run_or_model)
+    started, path, files = time.perf_counter(), Path(run_or_model), [Path(file) for file in decisions]
     found = model_path(path)
     model = load(found)
-    classifier = Classifier.of(model, device, found)
-    chosen = _own_test(path) if data is None else _given(data, classifier.classes)
+    classifier = Classifier.of(model, computing.get("device", "auto"), found)
+    chosen = _own_test(path, files) if data is None else _given(data, classifier.classes, files)
     fresh = [i for i, h in enumerate(chosen.hashes) if not model.has_seen(h)]
     left_out = tuple(chosen.photos[i].name for i in sorted(set(range(len(chosen.hashes))) - set(fresh)))
     tested = chosen.at(fresh)
     if not fresh:
         raise use_errors.no_test_photos(str(data or path))
-    answered, skipped = _answered(classifier, tested, batch_size, on_progress)
+    answered, skipped = _answered(classifier, tested, computing)
     if answered is None:
         raise use_errors.no_test_photos(str(data or path))
     seconds = time.perf_counter() - started
@@ -124,7 +142,7 @@ def evaluate(
         "seconds": seconds,
         "images_per_second": len(fresh) / seconds,
     }
-    evaluation = Evaluation(_named(path, data), figures, left_out, skipped, model.header.thresholds)
+    evaluation = Evaluation(_named(path, data), figures, left_out, skipped, model.header.thresholds, tested.decided)
     if data is None:
         return _recorded(evaluation, open_run(path), answered, tested.photos, report)
     if report is not None:
@@ -153,25 +171,36 @@ def _named(path: Path, data: str | Path | Sequence[str] | None) -> str:
     return str(data) if isinstance(data, str | Path) else " ".join(map(str, data))
 
 
-def _own_test(path: Path) -> _Photos:
-    """The test split of a run, verified against what it recorded."""
+def _own_test(path: Path, files: Sequence[Path]) -> _Photos:
+    """The test split of a run, verified against what it recorded, and then as more decisions want it."""
     if not path.is_dir():
         raise sentences.needs_data(path)
     run = open_run(path)
-    photos = split_photos(run.read("run")["data"], run.split)
+    photos = split_photos(run.read("run")["data"], run)
     refuse_lost(run.split, photos, "test")
     rows = photos.rows("test")
     if not len(rows):
         raise use_errors.no_test_photos(str(path))
-    return _Photos(photos.photos(rows), photos.labels(rows).tolist(), [photos.hashes[i] for i in rows])
+    listing = replace(photos.listing, photos=tuple(photos.photos(rows)))
+    tested = _as_decided(listing, [photos.hashes[i] for i in rows], files, photos.listing.classes)
+    return tested if files else replace(tested, decided=photos.decided)
 
 
-def _given(data: str | Path | Sequence[str], classes: Sequence[str]) -> _Photos:
+def _given(data: str | Path | Sequence[str], classes: Sequence[str], files: Sequence[Path]) -> _Photos:
     """The test photos of DATA, or all of it; labels go by class name."""
     listing = scan(data if isinstance(data, str | Path) else list(data), trainable=False)
     photos = [p for p in listing.photos if p.split == "test"] or list(listing.photos)
-    labels = [_label(listing, photo, classes) for photo in photos]
-    return _Photos(photos, labels, content_hashes(photos))
+    listing = replace(listing, photos=tuple(photos))
+    return _as_decided(listing, content_hashes(photos), files, classes)
+
+
+def _as_decided(listing: Listing, hashes: Sequence[str], files: Sequence[Path], classes: Sequence[str]) -> _Photos:
+    """The photos after the decisions in `files`, which may name any of the `classes` that the model tells apart."""
+    found = decided_by.apply(listing, hashes, decided_by.read(files), classes)
+    decided_by.refuse_strangers(found.effect, files, listing.root)
+    photos = list(found.listing.photos)
+    labels = [_label(found.listing, photo, classes) for photo in photos]
+    return _Photos(photos, labels, list(found.hashes), found.effect)
 
 
 def _label(listing: Listing, photo: Photo, classes: Sequence[str]) -> int:
@@ -182,10 +211,10 @@ def _label(listing: Listing, photo: Photo, classes: Sequence[str]) -> int:
 
 
 def _answered(
-    classifier: Classifier, tested: _Photos, batch_size: int, on_progress: Progress | None
+    classifier: Classifier, tested: _Photos, computing: Computing
 ) -> tuple[Answered | None, tuple[tuple[str, str], ...]]:
     """The answers, None where no photo could be read; and the photos that could not, with reasons."""
-    rows, skipped = _answers(classifier, tested, batch_size, on_progress)
+    rows, skipped = _answers(classifier, tested, computing)
     if not rows:
         return None, skipped
     good = tested.at(sorted(rows))
@@ -196,11 +225,12 @@ def _answered(
 
 
 def _answers(
-    classifier: Classifier, tested: _Photos, batch_size: int, on_progress: Progress | None
+    classifier: Classifier, tested: _Photos, computing: Computing
 ) -> tuple[dict[int, Any], tuple[tuple[str, str], ...]]:
     """Probabilities and novelty by position, and the photos that could not be read."""
     answers: dict[int, Any] = {}
     skipped: list[tuple[str, str]] = []
+    batch_size, on_progress = computing.get("batch_size", 64), computing.get("on_progress")
     sources = [photo.source for photo in tested.photos]
     for places, said in classifier.answers_many(sources, batch_size=batch_size):
         if isinstance(said, BadPhoto):

@@ -12,7 +12,6 @@ import numpy as np
 
 from plusx import model_file
 from plusx.config import Config
-from plusx.data import split
 from plusx.data.loader import in_order
 from plusx.durable import sha256_file, write_file
 from plusx.engines.torch_engine import TorchEngine
@@ -127,7 +126,7 @@ def _validated(
     batches = in_order(validation.store, validation.store_rows, min(BATCH, engine.most))
     said = [engine.answers(pixels) for pixels in batches]
     probabilities = np.concatenate([answers.probabilities for answers in said])
-    chooses = split.halves([photos.hashes[i] for i in validation.rows], config.splitting_seed)
+    chooses = photos.chooses(validation.rows, config.splitting_seed)
     seen = [answers.descriptors for answers in said if answers.descriptors is not None]
     novelty = score.score(np.concatenate(seen)) if score else None
     return Validated(probabilities, photos.labels(validation.rows), chooses, novelty)

@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,14 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from plusx.config import Config
-from plusx.data import split
+from plusx.data import decisions, split
 from plusx.data.cache import PixelStore, StreamingStore, pixel_store
+from plusx.data.decisions import Decision, Effect
+from plusx.data.near_duplicates import near_groups
 from plusx.data.source import Listing, Photo, content_hashes, scan
 from plusx.durable import write_file
 from plusx.errors import data as sentences
 from plusx.errors import use as use_errors
 from plusx.images.decode import BadPhoto
 from plusx.images.preprocess import Preprocess
+from plusx.run_folder import RunFolder
 
 Indices = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]
@@ -33,15 +36,26 @@ CACHE_MARGIN = 4 / 3  # training photos are cached this much larger than they ar
 
 @dataclass(frozen=True)
 class LabelledPhotos:
-    """Every photo of DATA with its SHA-256 and the split it belongs to, in the order of the listing."""
+    """Every photo of DATA with its SHA-256 and the split it belongs to, in the order of the listing.
+
+    `keys`: the smallest SHA-256 among a photo's near-duplicates, its own where it has none. `decided` is what decisions
+    did to DATA; photos that they left out are not here.
+    """
 
     listing: Listing
     hashes: tuple[str, ...]
     splits: tuple[str, ...]
+    keys: tuple[str, ...]
+    decided: Effect = field(default_factory=Effect)
 
     def rows(self, name: str) -> Indices:
         """Positions of the photos of one split, shape [n]."""
         return np.array([i for i, s in enumerate(self.splits) if s == name], dtype=np.int64)
+
+    @property
+    def every(self) -> Indices:
+        """Positions of all photos, shape [n]."""
+        return np.arange(len(self.hashes), dtype=np.int64)
 
     def labels(self, rows: Indices) -> Indices:
         """Their labels, shape [n]."""
@@ -50,6 +64,10 @@ class LabelledPhotos:
     def photos(self, rows: Indices) -> list[Photo]:
         """The photos at `rows`."""
         return [self.listing.photos[i] for i in rows]
+
+    def chooses(self, rows: Indices, seed: int) -> npt.NDArray[np.bool_]:
+        """Which of the validation photos at `rows` choose, shape [n]; the others calibrate."""
+        return split.halves([self.keys[i] for i in rows], seed)
 
     @property
     def fingerprint(self) -> str:
@@ -61,22 +79,74 @@ class LabelledPhotos:
         return np.array([-1 if p.label is None else p.label for p in self.listing.photos], dtype=np.int64)
 
 
-def look(data: Sequence[str], config: Config) -> LabelledPhotos:
-    """List, hash and split the photos of DATA. Raises DataError for anything that cannot be trained on."""
+def look(data: Sequence[str], config: Config, decided: Sequence[Path] = ()) -> LabelledPhotos:
+    """List and hash the photos of DATA, obey the decisions in files, and split what is left, copies together.
+
+    Raises DataError for anything that cannot be trained on, and for decisions that cannot be meant.
+    """
     listing = scan(list(data))
-    hashes = content_hashes(listing.photos)
-    fractions = split.parse_fractions(config.split) if config.split else None
-    splits = split.assign(listing, hashes, fractions, config.splitting_seed, carve=config.validation)
-    return LabelledPhotos(listing, tuple(hashes), tuple(splits))
+    found = decisions.apply(listing, content_hashes(listing.photos), decisions.read(decided))
+    decisions.refuse_strangers(found.effect, decided, listing.root)
+    if found.effect.effective:
+        decisions.refuse_too_few(found.listing)
+    splits = _assigned(found.listing, found.hashes, config)
+    return LabelledPhotos(found.listing, found.hashes, splits, found.hashes, found.effect)
 
 
-def split_photos(data: Sequence[str], recorded: Path) -> LabelledPhotos:
+def look_again(data: Sequence[str], run: RunFolder) -> LabelledPhotos:
+    """The photos of DATA as a run recorded them, whatever would be decided now.
+
+    Raises DataError where DATA is not what it was when the run was started.
+    """
+    listing = scan(list(data))
+    found = decisions.apply(listing, content_hashes(listing.photos), recorded_decisions(run))
+    photos = LabelledPhotos(found.listing, found.hashes, (), found.hashes, found.effect)
+    return as_recorded(photos, run)
+
+
+def as_recorded(photos: LabelledPhotos, run: RunFolder) -> LabelledPhotos:
+    """The photos with the split that a run recorded.
+
+    Raises DataError where they are not those it was started with: which split they would now go to follows from that.
+    """
+    rows, named = {row.photo: row for row in split.read_split_csv(run.split)}, _named(photos)
+    if rows.keys() != set(named):
+        added, gone = set(named) - rows.keys(), rows.keys() - set(named)
+        raise use_errors.changed(photos.listing.root, len(added), len(gone), min(gone or added)[0])
+    kept = [rows[photo] for photo in named]
+    return replace(photos, splits=tuple(r.split for r in kept), keys=tuple(r.group or r.sha256 for r in kept))
+
+
+def split_photos(data: Sequence[str], run: RunFolder) -> LabelledPhotos:
     """The photos of DATA with the split that a run recorded; photos it does not know belong to none."""
     listing = scan(list(data), trainable=False)
-    where = {(row.path, row.sha256): row.split for row in split.read_split_csv(recorded)}
-    hashes = content_hashes(listing.photos)
-    splits = [where.get((photo.name, h), "") for photo, h in zip(listing.photos, hashes, strict=True)]
-    return LabelledPhotos(listing, tuple(hashes), tuple(splits))
+    found = decisions.apply(listing, content_hashes(listing.photos), recorded_decisions(run))
+    where = {(row.path, row.sha256): row.split for row in split.read_split_csv(run.split)}
+    names = [photo.name for photo in found.listing.photos]
+    splits = [where.get(key, "") for key in zip(names, found.hashes, strict=True)]
+    return LabelledPhotos(found.listing, found.hashes, tuple(splits), found.hashes, found.effect)
+
+
+def together(photos: LabelledPhotos, pixels: Pixels, config: Config) -> LabelledPhotos:
+    """The photos split anew, near-duplicates among those with `pixels` on one side; splits that DATA has stay."""
+    groups = near_groups(pixels.store.thumbnails(pixels.store_rows)) if len(pixels.rows) else pixels.rows
+    keys = list(photos.hashes)
+    least: dict[int, str] = {}
+    for row, group in zip(pixels.rows.tolist(), groups.tolist(), strict=True):
+        least[group] = min(least.get(group, photos.hashes[row]), photos.hashes[row])
+    for row, group in zip(pixels.rows.tolist(), groups.tolist(), strict=True):
+        keys[row] = least[group]
+    return replace(photos, keys=tuple(keys), splits=_assigned(photos.listing, keys, config))
+
+
+def recorded_decisions(run: RunFolder) -> tuple[Decision, ...]:
+    """The decisions that a run was started with; none where it had none."""
+    return decisions.read([run.decisions]) if run.decisions.exists() else ()
+
+
+def _assigned(listing: Listing, keys: Sequence[str], config: Config) -> tuple[str, ...]:
+    fractions = split.parse_fractions(config.split) if config.split else None
+    return split.assign(listing, keys, fractions, config.splitting_seed, carve=config.validation)
 
 
 def tested_preprocess(config: Config) -> Preprocess:
@@ -100,7 +170,7 @@ def training_preprocess(config: Config, largest: int) -> Preprocess:
 
 @dataclass(frozen=True)
 class Pixels:
-    """The decoded photos of one split. `rows` are positions in the listing, `store_rows` in the store."""
+    """The decoded photos of one split, or of all. `rows` are positions in the listing, `store_rows` in the store."""
 
     store: Store
     rows: Indices
@@ -126,29 +196,25 @@ def refuse_bad(data: Sequence[str], total: int, bad: Sequence[tuple[str, BadPhot
 
 def split_rows(photos: LabelledPhotos) -> list[split.Row]:
     """The rows of split.csv."""
-    classes = photos.listing.classes
+    facts = zip(_named(photos), photos.splits, photos.keys, strict=True)
     return [
-        split.Row(photo.name, classes[photo.label or 0], where, sha256)
-        for photo, where, sha256 in zip(photos.listing.photos, photos.splits, photos.hashes, strict=True)
+        split.Row(path, label, where, sha256, key if key != sha256 else "")
+        for (path, label, sha256), where, key in facts
     ]
-
-
-def refuse_changed(path: Path, photos: LabelledPhotos) -> None:
-    """Raise DataError where DATA is not what split.csv recorded when the run was started."""
-    recorded, found = split.read_split_csv(path), split_rows(photos)
-    before, now = ({(row.path, row.label, row.sha256) for row in rows} for rows in (recorded, found))
-    if before != now:  # which split they would now go to follows from that, and is no fault of its own
-        example, *_ = min((before - now) or (now - before))
-        raise use_errors.changed(photos.listing.root, len(now - before), len(before - now), example)
 
 
 def refuse_lost(path: Path, photos: LabelledPhotos, name: str) -> None:
     """Raise DataError where photos of one recorded split are gone or edited; others may have come."""
-    recorded = {row for row in split.read_split_csv(path) if row.split == name}
-    lost = recorded - set(split_rows(photos))
+    recorded = {row.photo for row in split.read_split_csv(path) if row.split == name}
+    lost = recorded - set(_named(photos))
     if lost:
-        example = min(lost, key=lambda row: row.path).path
-        raise use_errors.changed(photos.listing.root, 0, len(lost), example)
+        raise use_errors.changed(photos.listing.root, 0, len(lost), min(lost)[0])
+
+
+def _named(photos: LabelledPhotos) -> list[tuple[str, str, str]]:
+    """Path, class and SHA-256 of every photo."""
+    classes = photos.listing.classes
+    return [(p.name, classes[p.label or 0], h) for p, h in zip(photos.listing.photos, photos.hashes, strict=True)]
 
 
 def write_skipped(path: Path, bad: Sequence[tuple[str, BadPhoto]]) -> None:
@@ -169,8 +235,14 @@ def read_skipped(path: Path) -> tuple[tuple[str, BadPhoto], ...]:
 
 
 def without(pixels: Pixels, photos: LabelledPhotos, names: AbstractSet[str]) -> Pixels:
-    """The same split without the photos called `names`."""
+    """The same without the photos called `names`."""
     keep = np.array([photo.name not in names for photo in photos.photos(pixels.rows)], dtype=bool)
+    return replace(pixels, rows=pixels.rows[keep], store_rows=pixels.store_rows[keep])
+
+
+def only(pixels: Pixels, photos: LabelledPhotos, name: str) -> Pixels:
+    """Of the pixels of all photos, those of one split."""
+    keep = np.isin(pixels.rows, photos.rows(name))
     return replace(pixels, rows=pixels.rows[keep], store_rows=pixels.store_rows[keep])
 
 
@@ -184,3 +256,9 @@ def refuse_lost_to_reading(photos: LabelledPhotos, names: AbstractSet[str]) -> N
 def absolute(data: Sequence[str]) -> tuple[str, ...]:
     """DATA as it is written into the run: the same photos whatever the working folder of the next command."""
     return tuple(os.path.abspath(d) for d in data)  # noqa: PTH100 - keeps glob characters as they are
+
+
+def name_of(data: Sequence[str]) -> str:
+    """What DATA is called: its folder, or that around its first archive or table; "" where it has no name."""
+    first = Path(absolute(data)[0])
+    return (first.parent if "*" in first.name or first.suffix in (".tar", ".csv") else first).name

@@ -145,7 +145,7 @@ def _one(data: Sequence[str], out: Path, record: _Record, seed: int, listen: Lis
     if seed == first:
         return train(record.data, replace(record.wish, out=folder), on_event=listen, started=begun)
     settings = out / f"seed-{first}" / "config.yaml"
-    wish = Wish(flags={"seed": seed}, file=settings, plan=record.wish.plan, out=folder)
+    wish = Wish({"seed": seed}, file=settings, plan=record.wish.plan, out=folder, decisions=record.wish.decisions)
     return train(record.data, wish, on_event=listen, started=begun)
 
 
@@ -153,10 +153,18 @@ def _to_json(record: _Record) -> dict[str, Any]:
     wish = record.wish
     paths = {name: path and str(path.resolve()) for name, path in (("file", wish.file), ("plan", wish.plan))}
     flags = {name: str(v) if isinstance(v, Path) else v for name, v in wish.flags.items()}
-    return {"seeds": record.seeds, "data": record.data, "flags": flags, "sets": list(wish.sets), **paths}
+    files = [str(path.resolve()) for path in wish.decisions]
+    return {
+        "seeds": record.seeds,
+        "data": record.data,
+        "flags": flags,
+        "sets": list(wish.sets),
+        "decisions": files,
+    } | paths
 
 
 def _from_json(values: Mapping[str, Any]) -> _Record:
     file, plan = (Path(values[name]) if values[name] else None for name in ("file", "plan"))
-    wish = Wish(flags=dict(values["flags"]), sets=tuple(values["sets"]), file=file, plan=plan)
+    decided = tuple(Path(path) for path in values.get("decisions", ()))
+    wish = Wish(dict(values["flags"]), tuple(values["sets"]), file, plan, decisions=decided)
     return _Record(tuple(map(int, values["seeds"])), tuple(map(str, values["data"])), wish)

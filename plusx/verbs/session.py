@@ -18,13 +18,17 @@ from plusx.verbs.reports import TrainEvent
 
 @dataclass(frozen=True)
 class Session:
-    """What is trained, how, on what, since when, and who watches."""
+    """What is trained, how, on what, since when, and who watches.
+
+    `command` continues it after a stop; `train --resume` where None is named.
+    """
 
     data: tuple[str, ...]
     config: Config
     device: torch.device
     started: float
     listen: Callable[[TrainEvent], None]
+    command: str | None = None
 
 
 @dataclass(frozen=True)

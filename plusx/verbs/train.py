@@ -13,12 +13,10 @@ import torch
 from pydantic import ValidationError
 
 from plusx.config import Config
-from plusx.data import split
-from plusx.errors import data as data_errors
+from plusx.data import decisions, split
 from plusx.errors import model_file as model_errors
 from plusx.errors import usage
 from plusx.errors.training import interrupted_run
-from plusx.images.preprocess import Preprocess
 from plusx.model_file import short_hash
 from plusx.models import minimum_size
 from plusx.models.normalise import Normalised
@@ -32,15 +30,15 @@ from plusx.training.interrupt import leaving
 from plusx.training.loop import Outcome, Paths, Training, Validate, fit
 from plusx.training.settings import Settings
 from plusx.training.step import State
-from plusx.verbs import labelled, start
+from plusx.verbs import decoding, labelled, start
 from plusx.verbs.board import Board
 from plusx.verbs.finish import Trained, finish, read_trained
 from plusx.verbs.labelled import LabelledPhotos, Pixels
 from plusx.verbs.network import build_network, refuse_network, whiten
-from plusx.verbs.pace import DecodingPace, Pacer
+from plusx.verbs.pace import Pacer
 from plusx.verbs.planned import make_plan
 from plusx.verbs.reporting import write_pages
-from plusx.verbs.reports import Built, Decoding, Planned, Started, TrainEvent
+from plusx.verbs.reports import Built, Planned, Started, TrainEvent
 from plusx.verbs.session import Decoded, Session, batches_of, prepared_device
 from plusx.verbs.settle import at_scale, budgeted, wished
 from plusx.verbs.start import Weights
@@ -77,20 +75,34 @@ def _start(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Trai
     device = prepared_device(config)
     refuse_network(config)
     config = budgeted(config, device)
-    photos = labelled.look(data, config)
-    _tell_conflicts(photos, listen)
+    photos = labelled.look(data, config, wish.decisions)
+    _tell(photos, listen)
     config = at_scale(config, wish, device, len(photos.rows("train")), begun)
     session = Session(tuple(data), config, device, begun, listen)
-    with closing(_decode(session, photos, wish)) as decoded:
-        network = build_network(session.config, len(photos.listing.classes), device)
-        report = _load(network, weights, session, photos)
-        plan = make_plan(session, wish.plan, network, photos, decoded)
-        run = create(wish.out, run_name(data, session.config))
-        with run.lock():
-            if weights and report:
-                start.record(run, weights, report)
-            _write_start(run, session, photos, decoded, plan)
-            return _train(session, run, photos, decoded, network, plan)
+    budget = None if wish.plan else config.time
+    pixels = decoding.decode(session, photos, wish.command(data, "--skip-bad"), budget)
+    with closing(pixels.store):
+        photos = decoding.kept_together(session, photos, pixels)
+        with closing(decoding.parted(session, photos, pixels, budget)) as decoded:
+            return train_split(session, photos, decoded, wish, weights)
+
+
+def train_split(
+    session: Session, photos: LabelledPhotos, decoded: Decoded, wish: Wish, weights: Weights | None = None
+) -> Trained:
+    """A new run on photos that are split and decoded: of `wish`, its plan and its folder are looked at.
+
+    Raises UsageError, ModelError, DiskError, RunError, and Interrupted after a stop on request.
+    """
+    network = build_network(session.config, len(photos.listing.classes), session.device)
+    report = _load(network, weights, session, photos)
+    plan = make_plan(session, wish.plan, network, photos, decoded)
+    run = create(wish.out, run_name(session.data, session.config))
+    with run.lock():
+        if weights and report:
+            start.record(run, weights, report)
+        _write_start(run, session, photos, decoded, plan)
+        return _train(session, run, photos, decoded, network, plan)
 
 
 def _resume(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[TrainEvent], None]) -> Trained:
@@ -98,7 +110,7 @@ def _resume(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Tra
     if wish.out is None:
         raise usage.resume_without_run()
     run = open_run(wish.out)
-    config = _recorded_config(run)
+    config = recorded_config(run)
     _refuse_changes(run, config, wish)
     kept = tuple(run.read("run")["data"])
     if data and labelled.absolute(data) != kept:
@@ -106,14 +118,19 @@ def _resume(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Tra
     if run.finished:
         return read_trained(run)
     with run.lock():
-        session = Session(kept, config, _recorded_device(run, config, listen), begun, listen)
-        photos = labelled.look(kept, config)
-        labelled.refuse_changed(run.split, photos)
-        with closing(_decoded_again(session, photos, wish, run)) as decoded:
-            network = build_network(config, len(photos.listing.classes), session.device)
-            if not checkpoint.found(run.checkpoints):
-                _load(network, start.find_again(run), session, photos)
-            return _train(session, run, photos, decoded, network, planning.read_plan(run.plan))
+        session = Session(kept, config, recorded_device(run, config, listen), begun, listen)
+        photos = labelled.look_again(kept, run)
+        pixels = decoding.decode(session, photos, wish.command(kept, "--skip-bad"), None)
+        with closing(pixels.store), closing(decoding.parted_again(session, photos, pixels, run)) as decoded:
+            return resume_split(session, run, photos, decoded)
+
+
+def resume_split(session: Session, run: RunFolder, photos: LabelledPhotos, decoded: Decoded) -> Trained:
+    """Go on with a run, whose lock is held, on the photos it was started with."""
+    network = build_network(session.config, len(photos.listing.classes), session.device)
+    if not checkpoint.found(run.checkpoints):
+        _load(network, start.find_again(run), session, photos)
+    return _train(session, run, photos, decoded, network, planning.read_plan(run.plan))
 
 
 def _load(
@@ -136,8 +153,10 @@ def _load(
     return report
 
 
-def _tell_conflicts(photos: LabelledPhotos, listen: Callable[[TrainEvent], None]) -> None:
-    """Say where one photo lies in two classes: both cannot be right, and which one is, only people know."""
+def _tell(photos: LabelledPhotos, listen: Callable[[TrainEvent], None]) -> None:
+    """Say what was decided, and where one photo lies in two classes: which one is right, only people know."""
+    if photos.decided.rows:
+        listen(Notice(photos.decided.sentence()))
     first: dict[str, int | None] = {}
     labelled_photos = zip(photos.listing.photos, photos.hashes, strict=True)
     twice = {sha256 for photo, sha256 in labelled_photos if first.setdefault(sha256, photo.label) != photo.label}
@@ -154,6 +173,8 @@ def _write_start(run: RunFolder, session: Session, photos: LabelledPhotos, decod
     split.write_split_csv(run.split, labelled.split_rows(photos))
     if decoded.bad:
         labelled.write_skipped(run.path / "skipped.csv", decoded.bad)
+    if photos.decided.effective:
+        decisions.write(run.decisions, photos.decided.effective)
     run.write_config(session.config.model_dump(mode="json"))
 
 
@@ -163,7 +184,7 @@ def _train(
     """Fit, then finish. A signal leaves a run that can be continued, whenever it comes."""
     session.listen(Built(session.config, photos.listing, _counts(photos, decoded), network, run.path))
     session.listen(Planned(plan, session.config))
-    with leaving(lambda: interrupted_run(run.path, _resume_command(run))):
+    with leaving(lambda: interrupted_run(run.path, _resume_command(session, run))):
         outcome = _fit(session, run, photos, decoded, network, plan)
         trained = finish(run, session.config, photos, outcome, decoded)
     _write_pages(session, run, photos)
@@ -177,11 +198,12 @@ def _write_pages(session: Session, run: RunFolder, photos: LabelledPhotos) -> No
         session.listen(Notice(fault))
 
 
-def _resume_command(run: RunFolder) -> str:
-    return f"plusx train --resume --out {shlex.quote(str(run))}"
+def _resume_command(session: Session, run: RunFolder) -> str:
+    return session.command or f"plusx train --resume --out {shlex.quote(str(run))}"
 
 
-def _recorded_config(run: RunFolder) -> Config:
+def recorded_config(run: RunFolder) -> Config:
+    """The settings of an existing run. Raises ModelError where they are damaged."""
     values = run.read_config()
     for name in Config.model_fields.keys() - values.keys():
         raise model_errors.damaged(run.path / "config.yaml", f"{name} is missing")
@@ -192,7 +214,7 @@ def _recorded_config(run: RunFolder) -> Config:
         raise model_errors.damaged(run.path / "config.yaml", f"{first['loc'][0]}: {first['msg']}") from None
 
 
-def _recorded_device(run: RunFolder, config: Config, listen: Callable[[TrainEvent], None]) -> torch.device:
+def recorded_device(run: RunFolder, config: Config, listen: Callable[[TrainEvent], None]) -> torch.device:
     """The device of a resumed run, with its thread count; whatever else has changed is told."""
     recorded = run.read("environment")
     device = prepared_device(config, recorded.get("threads"))
@@ -214,64 +236,16 @@ def _refuse_changes(run: RunFolder, config: Config, wish: Wish) -> None:
     ]
     if wish.plan is not None and planning.read_plan(wish.plan).total_steps != planning.read_plan(run.plan).total_steps:
         changed.append(("--plan", str(run.plan), str(wish.plan)))
+    if wish.decisions and _decided_otherwise(run, wish.decisions):
+        changed.append(("--decisions", str(run.decisions), ", ".join(map(str, wish.decisions))))
     if changed:
         raise usage.changed_settings(run.path, changed)
 
 
-def _decode(session: Session, photos: LabelledPhotos, wish: Wish) -> Decoded:
-    """Decoded photos. Raises DataError that lists every unreadable one, test photos included."""
-    config = session.config
-    largest = max(size for _, size in planning.training_sizes(config))
-    tested = labelled.tested_preprocess(config)
-    wanted = {"train": labelled.training_preprocess(config, largest), "val": tested, "test": tested}
-    budget = None if wish.resume or wish.plan else config.time  # one that a run was begun with stands
-    decoded = {name: _decoded(session, photos, name, how, budget) for name, how in wanted.items()}
-    bad = tuple(entry for pixels in decoded.values() if pixels for entry in pixels.bad)
-    if bad and not config.skip_bad:
-        labelled.refuse_bad(session.data, len(photos.hashes), bad, wish.command(session.data, "--skip-bad"))
-    if bad:
-        session.listen(Notice(f"Going on without {_count(bad)} that cannot be read; skipped.csv names them."))
-    if decoded["test"] is not None:
-        decoded["test"].store.close()
-    training = decoded["train"]
-    if training is None:
-        raise data_errors.no_training_photos(" ".join(session.data))
-    for label in set(range(len(photos.listing.classes))) - set(photos.labels(training.rows).tolist()):
-        raise data_errors.too_few(" ".join(session.data), photos.listing.classes[label], 0)
-    return Decoded(training, decoded["val"], bad)
-
-
-def _decoded_again(session: Session, photos: LabelledPhotos, wish: Wish, run: RunFolder) -> Decoded:
-    """The decoded photos of a resumed run: what it left out at its start stays out, even if it can be read now."""
-    decoded, skipped = _decode(session, photos, wish), labelled.read_skipped(run.path / "skipped.csv")
-    names = {name for name, _ in skipped}
-    labelled.refuse_lost_to_reading(photos, {name for name, _ in decoded.bad} - names)
-    left = [pixels and labelled.without(pixels, photos, names) for pixels in (decoded.training, decoded.validation)]
-    assert left[0] is not None, "a run has photos to train on"
-    return Decoded(left[0], left[1], skipped)
-
-
-def _count(bad: Sequence[object]) -> str:
-    return "1 photo" if len(bad) == 1 else f"{len(bad):,} photos"
-
-
-def _decoded(
-    session: Session, photos: LabelledPhotos, name: str, how: Preprocess, budget: float | None
-) -> Pixels | None:
-    rows = photos.rows(name)
-    if not len(rows):
-        return None
-
-    pace = DecodingPace(budget, session.started)
-
-    def progress(done: int, total: int) -> None:
-        session.listen(Decoding(name, done, total))
-        pace.progress(done, total)
-
-    pixels = labelled.decode(photos, rows, how, session.config, progress)
-    if pixels.store.notice:
-        session.listen(Notice(pixels.store.notice))
-    return pixels
+def _decided_otherwise(run: RunFolder, files: Sequence[Path]) -> bool:
+    """Whether decisions given again do something else to the photos of the run than those it was started with."""
+    labels = {(row.path, row.sha256): row.label for row in split.read_split_csv(run.split)}
+    return decisions.contradict(decisions.read(files), labelled.recorded_decisions(run), labels)
 
 
 def _fit(
@@ -280,7 +254,7 @@ def _fit(
     """Train the network to the end of the plan, from its newest checkpoint where there is one."""
     pacer = Pacer(run, plan, session.started, session.config.frozen)
     settings = _settings(session.config, plan)
-    paths = Paths(run.path, _resume_command(run))
+    paths = Paths(run.path, _resume_command(session, run))
     board = Board(run.path, wanted=session.config.tensorboard)
     with closing(batches_of(session, photos, decoded.training, pacer.size_at)) as batches, closing(board):
         if not checkpoint.found(run.checkpoints) and start.waits_for_whitening(run, network):
@@ -303,7 +277,7 @@ def _validator(
 ) -> Validate | None:
     if validation is None:
         return None
-    chooses = split.halves([photos.hashes[i] for i in validation.rows], session.config.splitting_seed)
+    chooses = photos.chooses(validation.rows, session.config.splitting_seed)
     return validator(validation, photos.labels(validation.rows), chooses, size, session.config.batch_size)
 
 
@@ -348,9 +322,7 @@ def _counts(photos: LabelledPhotos, decoded: Decoded) -> dict[str, int]:
 
 def run_name(data: Sequence[str], config: Config) -> str:
     """What a run folder is called: `<data>-<recipe>`, as far as DATA has a name."""
-    first = Path(labelled.absolute(data)[0])
-    named = first.parent if "*" in first.name or first.suffix in (".tar", ".csv") else first
-    return f"{named.name or 'run'}-{config.recipe}"
+    return f"{labelled.name_of(data) or 'run'}-{config.recipe}"
 
 
 def _silent(event: TrainEvent) -> None:

@@ -31,6 +31,10 @@ class Validated:
     chooses: npt.NDArray[np.bool_]
     novelty: Scores | None = None
 
+    def at(self, rows: npt.NDArray[np.bool_]) -> tuple[Probabilities, Labels]:
+        """Probabilities and labels of some of them."""
+        return self.probabilities[rows], self.labels[rows]
+
 
 @dataclass(frozen=True)
 class Trusted:
@@ -62,14 +66,10 @@ def trusted(validated: Validated | None, classes: Sequence[str], risk: float | L
     if novelty and novelty.threshold is not None and validated.novelty is not None:
         known = validated.novelty <= novelty.threshold
     halves = [validated.chooses, ~validated.chooses]
-    chosen, held = ((validated.probabilities[half], validated.labels[half]) for half in halves)
+    chosen, held = (validated.at(half) for half in halves)
     calibration = calibrate(chosen, held)
-    answers = [
-        Answers.of(
-            temper(validated.probabilities[half & known], calibration.temperature), validated.labels[half & known]
-        )
-        for half in halves
-    ]
+    pairs = (validated.at(half & known) for half in halves)
+    answers = [Answers.of(temper(rows, calibration.temperature), labels) for rows, labels in pairs]
     return Trusted(calibration, fit_thresholds(answers[0], answers[1], classes, risk), novelty)
 
 

@@ -19,6 +19,7 @@ class Wish:
     plan: Path | None = None
     out: Path | None = None
     resume: bool = False
+    decisions: Sequence[Path] = ()
 
     def command(self, data: Sequence[str], *more: str) -> str:
         """The command line that wishes the same of `data`, and `more`."""
@@ -36,5 +37,7 @@ class Wish:
         for flag, path in (("--config", self.file), ("--plan", self.plan), ("--out", self.out)):
             if path is not None:
                 yield from (flag, str(path))
+        for path in self.decisions:
+            yield from ("--decisions", str(path))
         if self.resume:
             yield "--resume"

@@ -202,7 +202,7 @@ def test_any_file_name_survives_split_csv(tmp_path: Path) -> None:
     rows = [Row(name, classes[i % 2], "train", sha(i)) for i, name in enumerate(names)]
     write_split_csv(tmp_path / "split.csv", rows)
     assert read_split_csv(tmp_path / "split.csv") == rows
-    assert (tmp_path / "split.csv").read_bytes().startswith(b"path,class,split,sha256\r\n")
+    assert (tmp_path / "split.csv").read_bytes().startswith(b"path,class,split,sha256,group\r\n")
 
 
 @pytest.mark.parametrize(

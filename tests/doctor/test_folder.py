@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,9 +14,10 @@ from plusx.doctor.folder import check
 from plusx.errors import DataError
 
 
-def draw(path: Path, shade: int, size: tuple[int, int] = (20, 10)) -> None:
+def draw(path: Path, number: int, size: tuple[int, int] = (20, 10)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (shade, shade, 0)).save(path)
+    pixels = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture

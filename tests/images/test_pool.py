@@ -34,8 +34,7 @@ import sys; sys.path.insert(0, sys.argv[1])
 import os, signal, time
 from plusx.images import worker
 from plusx.images.preprocess import Preprocess
-real = Preprocess.from_bytes
-def obey(self, data):
+def obey(data):
     if data.startswith(b"DIE"): os.kill(os.getpid(), signal.SIGKILL)
     if data.startswith(b"SPIN"):
         while True: pass
@@ -47,8 +46,9 @@ def obey(self, data):
     if data.startswith(b"MODULES"):
         from plusx.errors.images import Undecodable
         raise Undecodable("unreadable", " ".join(sorted(sys.modules)))
-    return real(self, data)
-Preprocess.from_bytes = obey
+real, decode = Preprocess.from_bytes, worker.decode
+Preprocess.from_bytes = lambda self, data: (obey(data), real(self, data))[1]
+worker.decode = lambda data, background: (obey(data), decode(data, background))[1]
 answers = []
 write = worker._write
 def spying(descriptor, data):
@@ -201,9 +201,12 @@ def test_a_survey_gives_the_facts_of_every_photo(folder: Path, workers: int) -> 
         found = dict(pool.survey(sources(folder)))
         results = outcome(pool, sources(folder))  # the same processes give pixels again
     assert bad(found) == bad(results) == {3: "truncated"}
-    assert found[1] == Facts("JPEG", "L", 50, 20, 1, 6)
-    assert found[2] == Facts("GIF", "P", 9, 8, 2, 1)
-    assert found[7] == Facts("JPEG", "RGB", 40, 37, 1, 1)
+    assert found[1].facts == Facts("JPEG", "L", 50, 20, 1, 6, False)
+    assert found[2].facts == Facts("GIF", "P", 9, 8, 2, 1, False)
+    assert found[7].facts == Facts("JPEG", "RGB", 40, 37, 1, 1, False)
+    assert (found[1].contrast, found[2].contrast) == (0, 0)
+    assert found[7].contrast > 0
+    assert all(np.array_equal(found[i].pixels, results[i]) for i in found if i != 3)
     assert len(found) == 60
 
 
@@ -215,10 +218,11 @@ def test_a_heic_is_decoded_by_a_worker(folder: Path) -> None:
         ((_, pixels),) = pool.map(sources(folder)[:1])
         ((_, facts),) = pool.survey(sources(folder)[:1])
     assert np.array_equal(pixels, RULE.from_bytes(data))
-    assert facts == Facts("HEIC", "RGB", 48, 32, 1, 1)
+    assert facts.facts == Facts("HEIC", "RGB", 48, 32, 1, 1, False)
 
 
-FACTS = {"format": "JPEG", "mode": "RGB", "width": 40, "height": 33, "frames": 1, "orientation": 1}
+PIXELS = bytes(16 * 16 * 3)
+FACTS = {"format": "JPEG", "mode": "RGB", "width": 40, "height": 33, "frames": 1, "orientation": 1, "alpha": False}
 
 
 @pytest.mark.parametrize(
@@ -236,6 +240,7 @@ FACTS = {"format": "JPEG", "mode": "RGB", "width": 40, "height": 33, "frames": 1
         {**FACTS, "format": ["JPEG"]},
         {**FACTS, "mode": 3},
         {**FACTS, "mode": "\x1b[31m"},
+        {**FACTS, "alpha": 1},
         {**FACTS, "place": "Paris"},
         {name: FACTS[name] for name in list(FACTS)[1:]},
         list(FACTS.values()),
@@ -243,17 +248,22 @@ FACTS = {"format": "JPEG", "mode": "RGB", "width": 40, "height": 33, "frames": 1
     ],
 )
 def test_facts_that_make_no_sense_are_not_believed(folder: Path, stated: Any) -> None:
-    put(folder, "003.jpg", b"RAW" + message({"index": 3, "facts": stated}))
+    put(folder, "003.jpg", b"RAW" + message({"index": 3, "facts": stated, "contrast": 9}, PIXELS))
     with hostile(workers=1, seconds=10) as pool:
         assert bad(dict(pool.survey(sources(folder)[:6]))) == {3: "worker-died"}
 
 
-@pytest.mark.parametrize("payload", [b"", b"abc"])
-def test_facts_are_believed_without_pixels_only(folder: Path, payload: bytes) -> None:
-    put(folder, "003.jpg", b"RAW" + message({"index": 3, "facts": FACTS}, payload))
+@pytest.mark.parametrize(
+    ("contrast", "payload", "believed"),
+    [(9, PIXELS, True), (9, b"", False), (9, PIXELS[1:], False), (256, PIXELS, False), ("9", PIXELS, False)],
+)
+def test_facts_are_believed_with_a_contrast_and_all_pixels(
+    folder: Path, contrast: object, payload: bytes, believed: bool
+) -> None:
+    put(folder, "003.jpg", b"RAW" + message({"index": 3, "facts": FACTS, "contrast": contrast}, payload))
     with hostile(workers=1, seconds=3) as pool:
         found = dict(pool.survey(sources(folder)[:4]))
-    assert (found[3] == Facts(**FACTS)) is (payload == b"")
+    assert (getattr(found[3], "facts", None) == Facts(**FACTS)) is believed
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the address space")

@@ -1,0 +1,215 @@
+"""What a person decided about single photos: a CSV that `check` writes, people edit, and training and tests obey.
+
+Columns path, sha256, class, reason, suggested, decision. A decision is empty or `keep` (nothing changes), `drop` (the
+photo is left out of everything) or the name of a class (the photo is of that class). Nothing in DATA is touched, and
+nothing changes until somebody fills in the last column.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from plusx.data.source import Listing, Photo
+from plusx.durable import write_file
+from plusx.errors import data as sentences
+
+COLUMNS = ("path", "sha256", "class", "reason", "suggested", "decision")
+NEEDED = ("path", "sha256", "decision")  # the other three are for people
+KEEP, DROP = "keep", "drop"
+
+Key = tuple[str, str]  # path and SHA-256 of a photo
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One row: the photo at `path` with bytes `sha256`, of class `label`. `where` names file and line in errors."""
+
+    path: str
+    sha256: str
+    label: str = ""
+    reason: str = ""
+    suggested: str = ""
+    decision: str = ""
+    where: str = field(default="", compare=False)
+
+    @property
+    def key(self) -> Key:
+        """What a photo is matched by."""
+        return self.path, self.sha256
+
+    @property
+    def decided(self) -> bool:
+        """Whether somebody decided that something changes."""
+        return self.decision not in ("", KEEP)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What decisions did: those that changed something, and how many of all `rows` match no photo."""
+
+    effective: tuple[Decision, ...] = ()
+    unmatched: int = 0
+    rows: int = 0
+
+    @property
+    def dropped(self) -> int:
+        """Photos left out."""
+        return sum(decision.decision == DROP for decision in self.effective)
+
+    @property
+    def relabelled(self) -> int:
+        """Photos of another class than DATA says."""
+        return len(self.effective) - self.dropped
+
+    def sentence(self) -> str:
+        """What was done, for people."""
+        if not self.effective:
+            done = "Nothing was decided that changes a photo: the column decision takes keep, drop or a class name."
+        else:
+            done = f"By decision, {_photos(self.dropped)} left out and {self.relabelled:,} relabelled."
+        missed = f" Rows of the decisions that match no photo: {self.unmatched:,} of {self.rows:,}."
+        return done + missed * bool(self.unmatched)
+
+    def to_json(self) -> dict[str, int]:
+        """The counts."""
+        return {"dropped": self.dropped, "relabelled": self.relabelled, "unmatched": self.unmatched}
+
+
+@dataclass(frozen=True)
+class Applied:
+    """Photos after the decisions about them: a shorter listing with other labels, and the hashes that belong to it."""
+
+    listing: Listing
+    hashes: tuple[str, ...]
+    effect: Effect
+
+
+def read(paths: Iterable[Path]) -> tuple[Decision, ...]:
+    """The rows of decisions files, in order, each photo once.
+
+    Raises DataError for a file that is missing, damaged or no such table, and where two rows decide differently.
+    """
+    found: dict[Key, Decision] = {}
+    for row in (row for path in paths for row in _rows(path)):
+        before = found.setdefault(row.key, row)
+        if before.decision and row.decision not in ("", before.decision):
+            raise sentences.decided_twice(row.path, before.decision, before.where, row.decision, row.where)
+        if row.decision and not before.decision:
+            found[row.key] = row
+    return tuple(found.values())
+
+
+def write(path: Path, rows: Iterable[Decision]) -> None:
+    """Write a decisions file; any file name survives it."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    writer.writerows((r.path, r.sha256, r.label, r.reason, r.suggested, r.decision) for r in rows)
+    write_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def apply(listing: Listing, hashes: Sequence[str], rows: Sequence[Decision], known: Sequence[str] = ()) -> Applied:
+    """The photos of DATA as the decisions want them. Classes of DATA, and those `known` besides, may be named.
+
+    Raises DataError for a class that is neither.
+    """
+    if not rows:
+        return Applied(listing, tuple(hashes), Effect())
+    classes = (*listing.classes, *(name for name in known if name not in listing.classes))
+    for row in rows:
+        if row.decided and row.decision != DROP and row.decision not in classes:
+            raise sentences.unknown_decision(row.where, row.decision, (KEEP, DROP, *classes))
+    wanted = {row.key: row for row in rows}
+    keys = [(photo.name, sha256) for photo, sha256 in zip(listing.photos, hashes, strict=True)]
+    unmatched = len(wanted.keys() - set(keys))
+    kept: list[tuple[Photo, str]] = []
+    effective = []
+    for photo, key in zip(listing.photos, keys, strict=True):
+        decided = _decided(photo, wanted.get(key), classes)
+        if decided is not photo:
+            effective.append(replace(wanted[key], label=classes[photo.label or 0]))
+        if decided is not None:
+            kept.append((decided, key[1]))
+    changed = replace(listing, photos=tuple(photo for photo, _ in kept), classes=classes)
+    return Applied(changed, tuple(h for _, h in kept), Effect(tuple(effective), unmatched, len(rows)))
+
+
+def refuse_strangers(effect: Effect, files: Sequence[Path], root: str) -> None:
+    """Raise DataError where rows were given and none of them is about a photo of DATA."""
+    if effect.rows and effect.unmatched == effect.rows:
+        raise sentences.no_decision_matches(", ".join(map(str, files)), effect.rows, root)
+
+
+def refuse_too_few(listing: Listing) -> None:
+    """Raise DataError where decisions leave a class with fewer than two photos to learn from."""
+    counts = Counter(photo.label for photo in listing.photos if photo.split in (None, "train"))
+    for label, name in enumerate(listing.classes):
+        if counts[label] < 2:
+            raise sentences.too_few(listing.root, name, counts[label])
+
+
+def contradict(given: Iterable[Decision], started: Iterable[Decision], labels: Mapping[Key, str]) -> bool:
+    """Whether decisions `given` now would change a run that was `started` with others, and has photos of `labels`."""
+    now = {row.key: row.decision for row in given if row.decided}
+    before = {row.key: row.decision for row in started}
+    return any(now.get(key) != decision for key, decision in before.items()) or any(
+        key in labels and labels[key] != decision for key, decision in now.items()
+    )
+
+
+def _decided(photo: Photo, row: Decision | None, classes: Sequence[str]) -> Photo | None:
+    """The photo as it is after a decision, itself where nothing changes; None where it is left out."""
+    if row is None or not row.decided:
+        return photo
+    if row.decision == DROP:
+        return None
+    label = classes.index(row.decision)
+    return photo if label == photo.label else replace(photo, label=label)
+
+
+def _rows(path: Path) -> Iterator[Decision]:
+    for number, values in _table(path):
+        row = Decision(
+            values["path"],
+            values["sha256"].strip().lower(),
+            values.get("class", ""),
+            values.get("reason", ""),
+            values.get("suggested", ""),
+            values["decision"].strip(),
+            f"{path}, line {number}",
+        )
+        if not row.path or len(row.sha256) != 64:
+            raise sentences.bad_decisions(path, f"line {number} names no photo by its path and SHA-256")
+        yield row
+
+
+def _table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line numbers and cells by column; spreadsheets may have put a byte order mark before them."""
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    except FileNotFoundError:
+        raise sentences.decisions_missing(path) from None
+    except OSError as error:
+        raise sentences.unreadable(path, error) from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        missing = [name for name in NEEDED if name not in header]
+        if missing:
+            raise sentences.bad_decisions(path, f"it has no column {' and no column '.join(missing)}")
+        for cells in reader:
+            if cells and len(cells) != len(header):
+                raise sentences.bad_decisions(path, f"line {reader.line_num} has {len(cells)} cells")
+            if cells:
+                yield reader.line_num, dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise sentences.bad_decisions(path, str(error)) from None
+
+
+def _photos(count: int) -> str:
+    return f"{count:,} photo{'' if count == 1 else 's'}"
