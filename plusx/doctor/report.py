@@ -72,7 +72,11 @@ KINDS = (  # in the order of what they cost
     Kind("stretched", "long or tall", "The network sees the middle square: crop them to what matters."),
     Kind("animated", "several frames", "The first frame counts and the others are passed over."),
     Kind("mirrored", "mirror images", "One picture and its mirror image: the same to a network that trains mirrored."),
-    Kind("look_alike", "alike to the model", "Crops and photos of one scene, or only alike: look at them."),
+    Kind(
+        "look_alike",
+        "alike to the model",
+        "Parts of one photo, photos of one scene, or only alike (most are): look before you decide.",
+    ),
     Kind("misnamed", "named as another format", "They are read by their content; other programs may refuse them."),
     Kind("odd_modes", "unusual colours", "They become plain colour; what is transparent becomes white."),
     Kind("turned", "turned by their EXIF", "They are used upright, as cameras and browsers show them."),
