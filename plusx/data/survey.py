@@ -48,6 +48,7 @@ ROW = np.dtype(
 )
 TABLE = "rows.npy"
 _TOGETHER = 1024
+_WAITING = 64  # looked at, and without a thumbnail yet
 
 Rows = npt.NDArray[np.void]
 Words = npt.NDArray[np.uint64]
@@ -119,7 +120,7 @@ def _look(
                 bad[int(missing[i])] = answer
             else:
                 waiting.append((int(missing[i]), answer))
-            if len(waiting) == _TOGETHER:
+            if len(waiting) == _WAITING:
                 _fill(rows, waiting)
                 waiting.clear()
             tell(done)

@@ -136,7 +136,8 @@ def covered_areas(
     tasks = [(order, photo) for photo in range(len(pixels)) for order in (None, *range(len(orders)))]
     ends, inner = np.zeros((len(pixels), 2)), np.zeros((len(orders), len(pixels), LEVELS - 1))
     done = 0
-    for some, (rows, _) in engine.many(_batches(tasks, pixels, orders)):
+    for some, said in engine.many(_batches(tasks, pixels, orders)):
+        rows = said.probabilities
         for order, photo in some:
             place, count = (ends[photo], 2) if order is None else (inner[order, photo], LEVELS - 1)
             place[:] = rows[:count, labels[photo]]

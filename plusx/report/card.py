@@ -45,7 +45,7 @@ def _limits(header: Header) -> Iterator[str]:
     yield "not where something is in it, nor how many there are."
     yield ""
     yield "- Another camera, season, country or way of cutting photos can make it worse than the figures below."
-    if header.novelty is None:
+    if not header.novelty or header.novelty["threshold"] is None:
         yield "- It has no way to say that a photo shows none of its classes: it will name one of them all the same."
     else:
         yield '- It says "none of these" to what is unlike its training photos, misses some, and refuses some it knows.'
@@ -79,7 +79,7 @@ def _row(m: Measured) -> str:
 
 def _certainty(story: Story) -> Iterator[str]:
     c, t, novelty = story.calibration, story.thresholds, story.novelty
-    if c:
+    if c and c["ece_before"] is not None:
         yield f"- Probabilities are scaled by the temperature {c['temperature']:.3f} (n = {c['n']:,}): the calibration"
         yield f"  error was {percent(c['ece_before'])} before and {percent(c['ece_after'])} after."
     else:
@@ -91,8 +91,8 @@ def _certainty(story: Story) -> Iterator[str]:
             yield f"  {t['note']}"
     else:
         yield '- It never says "unsure": no threshold was fitted.'
-    if novelty:
-        yield f'- "none of these" where {novelty["score"]} is above {novelty["threshold"]:.4g}.'
+    if novelty and novelty["threshold"] is not None:
+        yield f'- "none of these" where the novelty ({novelty["score"]}) is above {novelty["threshold"]:.4g}.'
 
 
 def _thresholds(classes: list[dict[str, object]]) -> str:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from plusx import metrics
 from plusx.metrics import LEAST, Labels, Probabilities
@@ -48,15 +47,15 @@ class Calibration:
         return cls(**values)
 
 
-def temper(probabilities: Probabilities, temperature: float) -> npt.NDArray[np.float64]:
+def temper(probabilities: Probabilities, temperature: float) -> Probabilities:
     """softmax(log p / temperature) of [N, C] or [C]: above 1 less sure, below 1 surer, the order unchanged.
 
-    The probabilities may be means over several views: their logarithms stand in for logits.
+    The probabilities may be means over several views: their logarithms stand in for logits. The result has their type,
+    so that a threshold is compared with the very numbers it was taken from.
     """
     logits = np.log(np.clip(probabilities.astype(np.float64), LEAST, 1.0)) / temperature
     raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    tempered: npt.NDArray[np.float64] = raised / raised.sum(axis=-1, keepdims=True)
-    return tempered
+    return np.asarray(raised / raised.sum(axis=-1, keepdims=True), dtype=probabilities.dtype)
 
 
 def fit_temperature(probabilities: Probabilities, labels: Labels) -> Temperature:

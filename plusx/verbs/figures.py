@@ -7,6 +7,7 @@ from typing import Any
 
 from plusx.metrics import percent
 from plusx.trust.calibration import Calibration
+from plusx.trust.novelty import Novelty
 from plusx.trust.risk import ClassThreshold, Thresholds, share
 
 SHOWN_CLASSES = 8  # up to here every class has a line
@@ -20,7 +21,8 @@ def trust_lines(metrics: Mapping[str, Any]) -> list[str]:
     if metrics["calibration"] is None:
         return [UNTRUSTED]
     calibration = Calibration.from_json(metrics["calibration"])
-    return [*_calibration(calibration), *_thresholds(Thresholds.from_json(metrics["thresholds"]))]
+    novelty = [_novelty(Novelty.from_json(metrics["novelty"]))] if metrics.get("novelty") else []
+    return [*_calibration(calibration), *novelty, *_thresholds(Thresholds.from_json(metrics["thresholds"]))]
 
 
 def answered_lines(figures: Mapping[str, Any], thresholds: Mapping[str, Any] | None) -> list[str]:
@@ -37,7 +39,8 @@ def _answered(answered: Mapping[str, Any], thresholds: Mapping[str, Any] | None)
     if thresholds is None:
         return []
     fitted = Thresholds.from_json(thresholds)
-    line = f"answered {percent(answered['coverage'])}, unsure of {answered['unsure']:,}"
+    refused = f", none of these: {answered['none_of_these']:,}" if answered["none_of_these"] else ""
+    line = f"answered {percent(answered['coverage'])}, unsure of {answered['unsure']:,}{refused}"
     if answered["n"]:
         low, high = answered["error_ci95"]
         interval = f"(95 % interval {percent(low)} to {percent(high)}, n = {answered['n']:,})"
@@ -54,6 +57,13 @@ def _calibration(c: Calibration) -> list[str]:
     changes = f"log loss {c.log_loss_before:.4f} before, {c.log_loss_after:.4f} after"
     errors = f"calibration error {percent(c.ece_before)} before, {percent(c.ece_after)} after"
     return [f"{line}: {changes}; {errors} (on {c.measured_n:,} others)"]
+
+
+def _novelty(n: Novelty) -> str:
+    if n.threshold is None:
+        return f'never "none of these": {n.note}'
+    refused = "" if n.refused is None else f": {percent(n.refused)} of {n.n:,} validation photos"
+    return f'"none of these" where novelty is above {n.threshold:.3g}{refused}'
 
 
 def _thresholds(t: Thresholds) -> list[str]:

@@ -177,7 +177,8 @@ def _read(source: str, path: Path, settings: Mapping[str, Any] | None) -> Weight
 def _of_model_file(source: str, path: Path, sha256: str, tensors: dict[str, Tensor]) -> Weights:
     header = model_file.read_header(path)
     known = np.asarray(tensors.pop(model_file.SEEN, torch.zeros(0, dtype=torch.uint64)).numpy(), dtype=np.uint64)
-    return Weights(source, path, sha256, tensors, _settings_of(header), header.classes, known)
+    weights = {name: value for name, value in tensors.items() if not name.startswith(model_file.OURS)}
+    return Weights(source, path, sha256, weights, _settings_of(header), header.classes, known)
 
 
 def _settings(tensors: Mapping[str, Tensor]) -> dict[str, Any]:

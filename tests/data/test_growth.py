@@ -57,6 +57,7 @@ def split(data: Path) -> None:
 
 
 def report(data: Path) -> None:
+    clear()  # what is remembered of photos seen before would make this one cheaper
     check(data, workers=0)
 
 

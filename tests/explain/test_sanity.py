@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from scipy.stats import spearmanr
 
+from plusx.engines.torch_engine import Answers
 from plusx.explain import overlay as overlays
 from plusx.explain import sanity
 from plusx.explain.place import half, place
@@ -25,7 +26,7 @@ class Brightness:
     def many(self, batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
         for key, pixels in batches:
             share = (pixels.astype(float) > 200).mean((1, 2, 3)) * 16
-            yield key, np.stack([1 - share, share], 1)
+            yield key, Answers(np.stack([1 - share, share], 1))
 
 
 def photo_and_map(row: int, column: int) -> tuple[Any, Any]:

@@ -128,7 +128,7 @@ def long_story(folder: Path) -> Story:
     }
     calibration = {"temperature": 0.8, "n": 150, "log_loss_before": 0.5, "log_loss_after": 0.4}
     calibration |= {"ece_before": 0.08, "ece_after": 0.02}
-    novelty = {"score": "relative Mahalanobis", "threshold": 2.5}
+    novelty = {"score": "discriminant", "threshold": 2.5, "refused": 0.04, "n": 100, "note": None}
     header = Header(
         *(classes, Preprocess(64, 64), {"name": "resnet10"}),
         calibration=calibration,

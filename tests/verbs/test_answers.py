@@ -11,6 +11,8 @@ import pytest
 from plusx.errors import ModelError
 from plusx.images.preprocess import Preprocess
 from plusx.model_file import Header
+from plusx.trust.novelty import Novelty
+from plusx.trust.risk import ClassThreshold, Thresholds
 from plusx.verbs.answers import Answered, read_answers, write_answers
 
 CLASSES = ("path", "nov,el")
@@ -20,6 +22,11 @@ P = np.array([[0.9, 0.1], [0.4, 0.6], [1 / 3, 2 / 3], [0.55, 0.45]], dtype=np.fl
 
 def header(**fields: Any) -> Header:
     return Header(CLASSES, Preprocess(32, 32), {"name": "resnet10"}, **fields)
+
+
+def held(*thresholds: float | None) -> dict[str, Any]:
+    classes = tuple(ClassThreshold(name, t, 10, 9, 0) for name, t in zip(CLASSES, thresholds, strict=True))
+    return Thresholds(0.05, 0.95, 20, 0.9, classes).to_json()
 
 
 def answered() -> Answered:
@@ -43,11 +50,15 @@ def test_without_thresholds_the_likeliest_class_is_the_answer() -> None:
 
 
 def test_strangeness_is_asked_first_then_certainty_by_the_threshold_of_the_class() -> None:
-    thresholds = {"classes": [{"name": "path", "threshold": 0.8}, {"name": "nov,el", "threshold": None}]}
-    decided = answered().decided(header(thresholds=thresholds, novelty={"threshold": 2.0}), np.array([3.0, 2.0, 0, 0]))
+    novelty = Novelty(2.0, 0.04, 100).to_json()
+    decided = answered().decided(header(thresholds=held(0.8, None), novelty=novelty), np.array([3.0, 2.0, 0, 0]))
     assert decided.answers == ("none of these", "nov,el", "nov,el", "unsure")
-    at_it = {"classes": [{"name": "path", "threshold": float(P[3, 0])}, {"name": "nov,el", "threshold": 0.61}]}
-    assert answered().decided(header(thresholds=at_it)).answers == ("path", "unsure", "nov,el", "path")
+    assert answered().decided(header(thresholds=held(float(P[3, 0]), 0.61))).answers == (
+        "path",
+        "unsure",
+        "nov,el",
+        "path",
+    )
 
 
 def test_a_missing_file_is_none_and_a_damaged_one_is_named(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from plusx.model_file import Header, ModelFile, load, save, seen_hashes
 from plusx.models import create_model
 from plusx.run_folder import open_run
 from plusx.training.events import Notice
+from plusx.trust.novelty import Novelty
 from plusx.verbs.answers import read_answers
 from plusx.verbs.evaluate import evaluate
 from plusx.verbs.labelled import split_photos
@@ -126,7 +127,7 @@ def test_a_run_folder_that_takes_no_files_is_still_tested(
 
 def test_maps_stand_beside_the_mistakes_and_photos_that_are_gone_are_named(data: Path, tmp_path: Path) -> None:
     run = open_run(trained(data, tmp_path / "run", epochs=1))  # one epoch makes mistakes
-    photos = split_photos([str(data)], run.split).listing.photos
+    photos = split_photos([str(data)], run).listing.photos
     asked: list[tuple[tuple[int, ...], int]] = []
 
     def overlay(pixels: np.ndarray, label: int) -> bytes:
@@ -191,7 +192,7 @@ def test_a_card_names_the_thresholds_that_a_model_has(data: Path, tmp_path: Path
         model.header,
         calibration=calibration | {"ece_before": 0.1, "ece_after": 0.05},
         thresholds={"risk": 0.01, "confidence": 0.95, "n": 3, "coverage": 0.5, "classes": classes, "note": "Few."},
-        novelty={"score": "knn", "threshold": 1.5},
+        novelty=Novelty(1.5, 0.04, 3).to_json(),
     )
     save(run.model, replace(model, header=header))
     assert write_pages(run, []) is None
@@ -199,7 +200,7 @@ def test_a_card_names_the_thresholds_that_a_model_has(data: Path, tmp_path: Path
     assert "temperature 1.250 (n = 3)" in card
     assert "at most 1.0 % wrong among what is answered\n  (confidence 95 %, n = 3): " in card
     assert "lying 75.00 %, standing none." in card
-    assert '"none of these" where knn is above 1.5.' in card
+    assert '"none of these" where the novelty (discriminant) is above 1.5.' in card
     assert "took the log loss from 0.5000 to 0.4000 and the calibration error from 10.00 % to 5.00 %" in page
     assert "no threshold" in page
     assert "risk 1.0 %" in page

@@ -102,10 +102,10 @@ def test_a_model_of_plusx_keeps_its_network_its_head_and_its_photos(data: Path, 
     before, after = model_file.load(first.model), model_file.load(trained.model)
     assert after.header.network == before.header.network == {"name": "resnet20", "width": 0.25, "stem": "whitened"}
     assert texts(events, Started) == [
-        f"weights: {len(before.tensors)} of {len(before.tensors)} tensors (100 % of the parameters) from {first.run}"
+        f"weights: {len(before.weights)} of {len(before.weights)} tensors (100 % of the parameters) from {first.run}"
     ]
-    for name, value in before.tensors.items():
-        np.testing.assert_allclose(after.tensors[name], value, atol=1e-9, err_msg=name)  # the whitened filters too
+    for name, value in before.weights.items():
+        np.testing.assert_allclose(after.weights[name], value, atol=1e-9, err_msg=name)  # the whitened filters too
     assert set(before.seen) <= set(after.seen)
     assert len(after.seen) > len(before.seen)
     known = re.fullmatch(

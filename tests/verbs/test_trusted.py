@@ -22,7 +22,9 @@ from plusx.cli.live import Live
 from plusx.cli.run import run as cli
 from plusx.cli.terminal import console
 from plusx.data import split
+from plusx.engines.torch_engine import Answers
 from plusx.errors import ModelError
+from plusx.images.decode import BadPhoto
 from plusx.images.preprocess import Preprocess
 from plusx.images.source import Source
 from plusx.model_file import Header, load
@@ -47,11 +49,11 @@ class Fixed:
 
     streams, most = 1, 64
 
-    def probabilities(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        return RAW[: len(pixels)]
+    def answers(self, pixels: npt.NDArray[np.uint8]) -> Answers:
+        return Answers(RAW[: len(pixels)])
 
     def many(self, batches: Iterable[tuple[list[int], Any]]) -> Iterator[tuple[list[int], Any]]:
-        return ((places, RAW[places]) for places, _ in batches)
+        return ((places, Answers(RAW[places])) for places, _ in batches)
 
 
 def header(temperature: float | None = None, thresholds: tuple[float | None, float | None] | None = None) -> Header:
@@ -83,9 +85,13 @@ def test_a_training_ends_calibrated_with_thresholds_that_its_metrics_repeat(fini
     assert held.thresholds == trained.metrics["thresholds"]
     assert held.calibration is not None
     assert held.thresholds is not None
+    assert held.novelty == trained.metrics["novelty"]
+    assert held.novelty is not None
     assert (held.calibration["n"], held.calibration["measured_n"]) == (78, 78)
     fitted = Thresholds.from_json(held.thresholds)
-    assert (fitted.risk, fitted.n, [one.name for one in fitted.classes]) == (0.1, 78, ["lying", "standing"])
+    assert (fitted.risk, [one.name for one in fitted.classes]) == (0.1, ["lying", "standing"])
+    refused = round(78 * held.novelty["refused"])
+    assert fitted.n == 78 - refused  # what is none of these is not answered, whatever its probability
     given = [one for one in fitted.classes if one.threshold is not None]
     assert given
     assert all(upper_bound(one.errors, one.answered) <= 0.1 for one in given)
@@ -142,7 +148,7 @@ def test_probabilities_are_tempered_and_answers_below_their_classes_threshold_ar
     assert [a.label for a in answers] == ["cat", "cat", "dog", "dog"]
     assert [a.answer for a in answers] == ["cat", "unsure", "unsure", "dog"]
     assert [a.novelty for a in answers] == [None] * 4
-    assert classifier.sure(tempered).tolist() == [True, False, False, True]
+    assert classifier.rule.sure(tempered).tolist() == [True, False, False, True]
     assert tempered[0, 0] == pytest.approx(0.75)
 
 
@@ -150,9 +156,11 @@ def test_many_photos_are_calibrated_as_one_is(tmp_path: Path) -> None:
     folder = fill(tmp_path / "photos", {"cat": 2, "dog": 2})
     sources = [Source(str(path)) for path in sorted(folder.rglob("*.jpg"))]
     classifier = Classifier(header(2.0, (0.7, 0.7)), Fixed())
-    [(places, rows)] = classifier.probabilities_many(sources)
+    [(places, answered)] = classifier.answers_many(sources)
     assert places == [0, 1, 2, 3]
-    assert np.array_equal(rows, temper(RAW, 2.0))
+    assert not isinstance(answered, BadPhoto)
+    assert np.array_equal(answered.probabilities, temper(RAW, 2.0))
+    assert np.isnan(answered.novelty).all()
     predictions = dict(classifier.predict_many(sources))
     assert [predictions[i] for i in range(4)] == classifier.answers(PIXELS)
 
@@ -180,9 +188,9 @@ def test_evaluate_tests_what_is_answered(finished: tuple[Trained, str]) -> None:
     trained, _ = finished
     evaluation = evaluate(trained.run)
     figures, answered = evaluation.figures, evaluation.figures["answered"]
-    assert answered["n"] + answered["unsure"] == figures["n"] == 52
+    assert answered["n"] + answered["unsure"] + answered["none_of_these"] == figures["n"] == 52
     assert figures["coverage"] == answered["coverage"] == answered["n"] / 52
-    assert set(answered) == {"coverage", "n", "error", "error_ci95", "unsure"}
+    assert set(answered) == {"coverage", "n", "error", "error_ci95", "unsure", "none_of_these"}
     assert sum(row["n"] for row in figures["reliability"]) == 52
     lines = evaluation.lines()
     assert any(line.startswith(f"answered {100 * answered['coverage']:.2f} %, unsure of ") for line in lines)
@@ -204,7 +212,8 @@ def test_evaluate_and_predict_say_the_same(finished: tuple[Trained, str]) -> Non
     assert sum(row.label != t.label for row, t in zip(answers, tested, strict=True)) == 52 - round(
         evaluation["accuracy"] * 52
     )
-    wrong = sum(row.answer not in ("unsure", t.label) for row, t in zip(answers, tested, strict=True))
+    assert sum(row.answer == "none of these" for row in answers) == evaluation["answered"]["none_of_these"]
+    wrong = sum(row.answer not in ("unsure", "none of these", t.label) for row, t in zip(answers, tested, strict=True))
     assert wrong == round((evaluation["answered"]["error"] or 0) * evaluation["answered"]["n"])
 
 
