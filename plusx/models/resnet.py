@@ -62,7 +62,10 @@ class ResNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """The last stage's maps: [B, 3, H, W] -> [B, features, h, w]."""
-        return self.stage_maps(x)[-1]
+        x = self._stem(x)
+        for name in self.stages:
+            x = self.get_submodule(name)(x)
+        return x
 
     def stage_maps(self, x: Tensor) -> list[Tensor]:
         """The maps of every stage, in order: [B, 3, H, W] -> [B, channels, h, w] each."""

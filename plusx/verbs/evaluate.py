@@ -27,6 +27,7 @@ from plusx.run_folder import RunFolder, model_path, open_run
 from plusx.verbs.answers import Answered, write_answers
 from plusx.verbs.figures import answered_lines
 from plusx.verbs.labelled import Progress, refuse_lost, split_photos
+from plusx.verbs.maps import Maps
 from plusx.verbs.reporting import write_page_of_data, write_pages
 
 SHOWN_CLASSES = 8  # up to here the whole confusion matrix is printed
@@ -157,7 +158,7 @@ def _recorded(
     try:
         write_answers(run.test_answers, answered)
         run.write("test", evaluation.to_json())
-        fault = write_pages(run, photos)
+        fault = write_pages(run, photos, Maps(run.model))
         if report is not None and fault is None:
             write_file(Path(report), run.report.read_bytes())
     except DiskError as error:

@@ -25,7 +25,7 @@ from plusx.explain.sanity import Sanity, sanity
 from plusx.images.decode import Undecodable, decode
 from plusx.images.source import read
 from plusx.metrics import percent
-from plusx.model_file import load
+from plusx.model_file import ModelFile, load
 from plusx.run_folder import model_path, open_run
 from plusx.verbs import neighbours
 from plusx.verbs.neighbours import Neighbour
@@ -120,11 +120,15 @@ class Asked:
     def load(cls, model: str | Path, method: str, device: str) -> Asked:
         """Of a model file or run folder. Raises ModelError, UsageError."""
         found = model_path(Path(model))
-        read_model = load(found)
-        classifier = Classifier.of(read_model, device, found)
+        return cls.of(load(found), found, method, device)
+
+    @classmethod
+    def of(cls, model: ModelFile, origin: Path, method: str, device: str) -> Asked:
+        """Of a model file that is read already; `origin` names it in errors."""
+        classifier = Classifier.of(model, device, origin)
         engine = classifier.engine
         assert isinstance(engine, TorchEngine), "made by Classifier.of"
-        return cls(classifier, Explainer(read_model, engine, method))
+        return cls(classifier, Explainer(model, engine, method))
 
 
 def explain(

@@ -48,7 +48,8 @@ class Trained:
 def finish(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outcome, decoded: Decoded) -> Trained:
     """Measure and calibrate the kept weights on validation, write metrics.json, then the model file: it is finished."""
     engine = _engine(run, config, photos, outcome)
-    places = neighbours.balanced(photos.labels(decoded.training.rows), config.seed)
+    labels = photos.labels(decoded.training.rows)
+    places = neighbours.balanced(labels, config.seed, neighbours.remembered(len(labels), config.time))
     neighbours.remember(run, engine, photos, decoded.training, places)
     score = strangers.fit(engine, decoded.training.store, decoded.training.store_rows[places], config.seed)
     validated = _validated(photos, engine, decoded.validation, config, score)
@@ -72,9 +73,9 @@ def finish(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outc
     return read_trained(run)
 
 
-def looked_at(training: int) -> int:
+def looked_at(training: int, budget: float | None) -> int:
     """How many photos the end of a training looks at by one view, besides validation, after so many trained on."""
-    known = neighbours.remembered(training)
+    known = neighbours.remembered(training, budget)
     return known + strangers.described_photos(known)
 
 

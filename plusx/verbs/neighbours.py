@@ -27,6 +27,7 @@ from plusx.verbs.testing import BATCH
 FILE = "neighbours.safetensors"
 KEY = "plusx"
 MOST = 4_000  # photos
+PER_SECOND = 20  # of a time budget: looking at them must not take much of it
 SHOWN = 5
 
 
@@ -56,9 +57,9 @@ class Neighbours:
         return [Neighbour(self.names[i], self.labels[i], float(cosines[i]), self.hashes[i]) for i in order]
 
 
-def remembered(photos: int) -> int:
-    """How many of so many training photos are remembered."""
-    return min(photos, MOST)
+def remembered(photos: int, budget: float | None) -> int:
+    """How many of so many training photos are remembered, by a run of so many seconds."""
+    return min(photos, MOST if budget is None else min(MOST, max(1, round(PER_SECOND * budget))))
 
 
 def remember(run: RunFolder, engine: TorchEngine, photos: LabelledPhotos, training: Pixels, places: Indices) -> None:

@@ -28,7 +28,7 @@ REVIEWS = (0.15, 0.5, 0.85, 0.95)  # shares of the steps after which a timed run
 WRONG = 1.5  # at the first review, where little is known, a plan is revised only if it is wrong by this factor
 DECODING = 0.8  # share of a budget that decoding may take
 LOOK = 5.0  # seconds of decoding after which its rate is believed
-RESERVE = 4.0  # seconds of a budget for the last checkpoint, the model file and the end of the process
+RESERVE = 2.5  # seconds of a budget for the last checkpoint, the model file and the end of the process
 
 
 class Pacer:

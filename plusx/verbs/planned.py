@@ -38,6 +38,6 @@ def _timed(session: Session, network: Normalised, steps: int, batches: Batches, 
     cost = seconds_per_step(network, config, batches)
     tested = seconds_per_photo_tested(network, tested_size(config), session.device)
     photos = len(decoded.validation.rows) if decoded.validation else 0
-    ending = (photos * len(config.views) + looked_at(len(decoded.training.rows))) * tested
+    ending = (photos * len(config.views) + looked_at(len(decoded.training.rows), config.time)) * tested
     left = session.started + (config.time or 0.0) - time.monotonic() - RESERVE - ending
     return replace(planning.timed(config, steps, cost, left, overhead=photos / 2 * tested), ending=ending)

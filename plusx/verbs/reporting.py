@@ -29,6 +29,7 @@ from plusx.run_folder import RunFolder
 from plusx.verbs import course as courses
 from plusx.verbs.answers import Answered, read_answers
 from plusx.verbs.labelled import read_skipped
+from plusx.verbs.maps import Maps
 from plusx.verbs.measured import Album, Doubts, Overlay, doubts, measured, without_photos
 from plusx.verbs.recorded import config_of
 
@@ -58,7 +59,7 @@ def write_page_of_data(
 ) -> None:
     """Write the report of a model's answers to other photos; `tested` names the model and the data."""
     header = read_header(model)
-    album = Album({photo.name: photo.source for photo in photos}, header.preprocess)
+    album = Album({photo.name: photo.source for photo in photos}, header.preprocess, Maps(model))
     name, data = tested
     main = measured(data, f"Measured on {data}.", answered, header, album)
     story = Story(

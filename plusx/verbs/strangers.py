@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from plusx import keyed
 from plusx.data.loader import in_order
 from plusx.data.negatives import made, quarters
 from plusx.engines.torch_engine import TorchEngine
@@ -28,6 +29,7 @@ def fit(engine: TorchEngine, store: Store, rows: Indices, seed: int) -> Discrimi
     if not engine.describes or len(rows) < LEAST:
         return None
     size, seen, quiet = min(BATCH, engine.most), [], []
+    rows = rows[keyed.permutation(seed, 0, len(rows), "strangers")]  # the first are cut, whatever their class
     for start, pixels in enumerate(in_order(store, rows, size)):
         descriptors, activity = engine.described(pixels)
         seen.append(descriptors)

@@ -34,6 +34,7 @@ from plusx.verbs import decoding, labelled, start
 from plusx.verbs.board import Board
 from plusx.verbs.finish import Trained, finish, read_trained
 from plusx.verbs.labelled import LabelledPhotos, Pixels
+from plusx.verbs.maps import Maps
 from plusx.verbs.network import build_network, refuse_network, whiten
 from plusx.verbs.pace import Pacer
 from plusx.verbs.planned import make_plan
@@ -193,7 +194,7 @@ def _train(
 
 def _write_pages(session: Session, run: RunFolder, photos: LabelledPhotos) -> None:
     """The report and the model card; what goes wrong with them is told and costs nothing."""
-    fault = write_pages(run, photos.photos(photos.rows("val")))
+    fault = write_pages(run, photos.photos(photos.rows("val")), Maps(run.model, session.device.type))
     if fault:
         session.listen(Notice(fault))
 
