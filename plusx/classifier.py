@@ -116,9 +116,9 @@ class Classifier:
         keep_freed_memory()
         engine = TorchEngine(model, there, origin, choose_precision(there, precision))
         try:
-            return cls(model.header, engine, Discriminant.found(model.tensors))
-        except (TypeError, KeyError) as error:
-            raise damaged(origin, f"its calibration or thresholds are not as written ({error})") from None
+            return cls(model.header, engine, Discriminant.found(model.tensors, engine.descriptor_size))
+        except (TypeError, KeyError, ValueError) as error:
+            raise damaged(origin, f"its calibration, thresholds or novelty are not as written ({error})") from None
 
     @property
     def classes(self) -> tuple[str, ...]:

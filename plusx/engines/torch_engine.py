@@ -18,7 +18,7 @@ from plusx.engines.views import VIEWS, by_views
 from plusx.errors import model_file as sentences
 from plusx.model_file import ModelFile
 from plusx.models import create_model
-from plusx.models.described import Described, describable
+from plusx.models.described import Described, descriptor_size
 from plusx.models.normalise import Normalised
 from plusx.models.registry import TIMM
 
@@ -57,7 +57,8 @@ class TorchEngine:
         self.most = max(1, CACHED_PIXELS // preprocess.crop**2) if device.type == "cpu" else sys.maxsize
         self.dtype = torch.float32
         self.network: nn.Module = trained_network(model, origin).network.to(device).eval()
-        self.describes = describable(self.network)
+        self.descriptor_size = descriptor_size(self.network)
+        self.describes = self.descriptor_size is not None
         if not str(model.header.network["name"]).startswith(TIMM):
             graph = folded(Described(self.network) if self.describes else self.network)
             if fuses(device):

@@ -44,6 +44,13 @@ class Described(nn.Module):
         return staged.head(maps[-1]), descriptor, floats[-1].square().mean(1)
 
 
-def describable(network: nn.Module) -> bool:
-    """Whether `Described` takes the network: those of plusx have stages, those of timm are as timm wrote them."""
-    return isinstance(network, ResNet | Classic)
+def descriptor_size(network: nn.Module) -> int | None:
+    """How many numbers describe a photo; None of a network that `Described` does not take.
+
+    Those of plusx have stages, each with as many channels as its last convolution; timm's are as timm wrote them.
+    """
+    if not isinstance(network, ResNet | Classic):
+        return None
+    names = network.stages[-STAGES:] if isinstance(network, ResNet) else ["features"]
+    convolutions = [[m for m in network.get_submodule(name).modules() if isinstance(m, nn.Conv2d)] for name in names]
+    return 2 * sum(found[-1].out_channels for found in convolutions)

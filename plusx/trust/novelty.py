@@ -41,9 +41,17 @@ class Discriminant:
         return {WEIGHTS: self.weights, BIAS: np.array([self.bias], dtype=np.float32)}
 
     @classmethod
-    def found(cls, tensors: Mapping[str, npt.NDArray[Any]]) -> Discriminant | None:
-        """What lies among the tensors of a model file; None where there is none."""
-        return cls(tensors[WEIGHTS], float(tensors[BIAS][0])) if WEIGHTS in tensors and BIAS in tensors else None
+    def found(cls, tensors: Mapping[str, npt.NDArray[Any]], size: int | None) -> Discriminant | None:
+        """What lies among the tensors of a model file; None where there is none.
+
+        Raises ValueError where it does not fit descriptors of `size` numbers, None for a network without any.
+        """
+        weights, bias = tensors.get(WEIGHTS), tensors.get(BIAS)
+        if weights is None or bias is None:
+            return None
+        if weights.shape != (size,) or bias.shape != (1,):
+            raise ValueError(f"{weights.shape} weights and {bias.shape} bias for novelty; descriptors have {size}")
+        return cls(weights.astype(np.float32), float(bias[0]))
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def test_a_model_file_without_the_fields_answers_as_before() -> None:
 def test_thresholds_that_are_none_are_a_damaged_model_file(finished: tuple[Trained, str], tmp_path: Path) -> None:
     model, path = load(finished[0].model), tmp_path / "model.safetensors"
     plusx.model_file.save(path, replace(model, header=replace(model.header, thresholds={"risk": 0.1})))
-    with pytest.raises(ModelError, match="its calibration or thresholds are not as written"):
+    with pytest.raises(ModelError, match="its calibration, thresholds or novelty are not as written"):
         plusx.load(path)
 
 
