@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from plusx.images.pool import DecodePool
 from plusx.metrics import interval95
 from plusx.run_folder import open_run
 from plusx.trust.novelty import REFUSED
+from plusx.verbs import strangers
 from plusx.verbs.labelled import split_photos
 from plusx.verbs.neighbours import balanced
 
@@ -50,6 +52,17 @@ def pixels_of(classifier: Classifier, photos: list[Photo]) -> Pixels:
 def in_parts(compute: Callable[[Pixels], Any], pixels: Pixels) -> npt.NDArray[np.float32]:
     """What `compute` gives for batches of the pixels, together."""
     return np.concatenate([np.asarray(compute(pixels[i : i + 32])) for i in range(0, len(pixels), 32)])
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Decoded photos by position: of a run older than the score, it is fitted here as a training would."""
+
+    pixels: Pixels
+
+    def read(self, rows: npt.NDArray[np.int64]) -> Pixels:
+        """The photos at `rows`."""
+        return self.pixels[rows]
 
 
 class Features:
@@ -94,8 +107,9 @@ def scores_of(classifier: Classifier, bank: Pixels, labels: npt.NDArray[np.int64
     scores["largest probability"] = lambda p: -features.logits(p).softmax(1).amax(1).numpy()
     scores["energy"] = lambda p: EnergyBased.score(features.logits(p)).numpy()
     scores["length of the features"] = lambda p: -features(p).norm(dim=1).numpy()
-    assert classifier.discriminant is not None, "a run of today"
-    score = classifier.discriminant.score
+    fitted_anew = classifier.discriminant or strangers.fit(engine, Stored(bank), np.arange(len(bank)), 0)
+    assert fitted_anew is not None, "a network of plusx"
+    score = fitted_anew.score
     scores["discriminant (plusx)"] = lambda p: score(in_parts(lambda some: engine.described(some)[0], p))
     return scores
 
