@@ -152,7 +152,8 @@ def _path(x: Axis, y: Axis, points: Sequence[tuple[float, float]], style: str) -
 def _mark(x: Axis, at: float, text: str) -> str:
     place = _x(x, at)
     line = f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-    return line + _words(place + 3, TOP + 10, text, "start")
+    beyond = place > 0.75 * WIDTH  # there is no room for a word to the right of it
+    return line + _words(place - 3 if beyond else place + 3, TOP + 10, text, "end" if beyond else "start")
 
 
 def _legend(entries: Sequence[tuple[str, int]]) -> tuple[str, int]:

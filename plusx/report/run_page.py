@@ -149,12 +149,12 @@ def _chosen_coverage(thresholds: Mapping[str, Any] | None) -> list[tuple[float, 
 def _reliability_told(story: Story) -> str:
     assert story.main is not None, "there are answers to show"
     told = f"On the dashed line, probabilities are what they say. {story.main.figures['n']:,} answers; bars count them."
-    if story.calibration:
-        c = story.calibration
+    c = story.calibration
+    if c and c["ece_before"] is not None:
         told += (
             f" Temperature {c['temperature']:.3f}, which took the log loss from {c['log_loss_before']:.4f} to "
             f"{c['log_loss_after']:.4f} and the calibration error from {percent(c['ece_before'])} to "
-            f"{percent(c['ece_after'])} (n = {c['n']:,}, the half of validation that calibrates)."
+            f"{percent(c['ece_after'])}, on the {c['measured_n']:,} validation photos that it was not fitted on."
         )
     return told
 

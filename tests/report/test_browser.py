@@ -126,7 +126,7 @@ def long_story(folder: Path) -> Story:
         **{"risk": 0.01, "confidence": 0.95, "n": 150, "coverage": 0.7, "note": "Too few photos of one class."},
         "classes": [{"name": n, "threshold": 0.9, "n": 30, "answered": 20, "errors": 1} for n in classes],
     }
-    calibration = {"temperature": 0.8, "n": 150, "log_loss_before": 0.5, "log_loss_after": 0.4}
+    calibration = {"temperature": 0.8, "n": 150, "measured_n": 150, "log_loss_before": 0.5, "log_loss_after": 0.4}
     calibration |= {"ece_before": 0.08, "ece_after": 0.02}
     novelty = {"score": "discriminant", "threshold": 2.5, "refused": 0.04, "n": 100, "note": None}
     header = Header(

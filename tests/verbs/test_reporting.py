@@ -187,7 +187,7 @@ def test_a_card_names_the_thresholds_that_a_model_has(data: Path, tmp_path: Path
         {"name": "lying", "threshold": 0.75, "n": 3, "answered": 2, "errors": 0},
         {"name": "standing", "threshold": None, "n": 3, "answered": 0, "errors": 0},
     ]
-    calibration = {"temperature": 1.25, "n": 3, "log_loss_before": 0.5, "log_loss_after": 0.4}
+    calibration = {"temperature": 1.25, "n": 3, "measured_n": 3, "log_loss_before": 0.5, "log_loss_after": 0.4}
     header = replace(
         model.header,
         calibration=calibration | {"ece_before": 0.1, "ece_after": 0.05},
