@@ -107,7 +107,9 @@ def scores_of(classifier: Classifier, bank: Pixels, labels: npt.NDArray[np.int64
     scores["largest probability"] = lambda p: -features.logits(p).softmax(1).amax(1).numpy()
     scores["energy"] = lambda p: EnergyBased.score(features.logits(p)).numpy()
     scores["length of the features"] = lambda p: -features(p).norm(dim=1).numpy()
-    fitted_anew = classifier.discriminant or strangers.fit(engine, Stored(bank), np.arange(len(bank)), 0)
+    fitted_anew = classifier.discriminant or strangers.fit(
+        engine, strangers.look(engine, Stored(bank), np.arange(len(bank)), 0), 0
+    )
     assert fitted_anew is not None, "a network of plusx"
     score = fitted_anew.score
     scores["discriminant (plusx)"] = lambda p: score(in_parts(lambda some: engine.described(some)[0], p))

@@ -200,7 +200,7 @@ class Classifier:
         novelty = np.full(len(rows), np.nan, dtype=np.float32)
         if self.discriminant is not None and seen is not None:
             novelty = self.discriminant.score(seen)
-        return Answered(rows if self.temperature == 1 else temper(rows, self.temperature), novelty)
+        return Answered(temper(rows, self.temperature), novelty)
 
     def _predictions(self, answered: Answered) -> list[Prediction]:
         answers = self.rule.answers(answered.probabilities, answered.novelty)

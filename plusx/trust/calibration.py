@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -43,8 +44,11 @@ class Calibration:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Calibration:
-        """What `to_json` gave. Raises TypeError for anything else."""
-        return cls(**values)
+        """What `to_json` gave. Raises TypeError or ValueError for anything else."""
+        found = cls(**values)
+        if not (found.temperature > 0 and math.isfinite(found.temperature)):
+            raise ValueError("the temperature is not above zero")
+        return found
 
 
 def temper(probabilities: Probabilities, temperature: float) -> Probabilities:
@@ -53,6 +57,8 @@ def temper(probabilities: Probabilities, temperature: float) -> Probabilities:
     The probabilities may be means over several views: their logarithms stand in for logits. The result has their type,
     so that a threshold is compared with the very numbers it was taken from.
     """
+    if temperature == 1:
+        return probabilities
     logits = np.log(np.clip(probabilities.astype(np.float64), LEAST, 1.0)) / temperature
     raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True), dtype=probabilities.dtype)

@@ -29,9 +29,13 @@ class Rule:
 
     @classmethod
     def of(cls, header: Header) -> Rule:
-        """That of a model file. Raises TypeError or KeyError where its fields are not as written."""
-        count = len(header.classes)
-        lowest = Thresholds.from_json(header.thresholds).lowest() if header.thresholds else np.zeros(count)
+        """That of a model file. Raises TypeError, KeyError or ValueError where its fields are not as written."""
+        lowest = np.zeros(len(header.classes))
+        if header.thresholds:
+            fitted = Thresholds.from_json(header.thresholds)
+            lowest = fitted.lowest()
+            if tuple(one.name for one in fitted.classes) != header.classes or not (lowest >= 0).all():
+                raise ValueError("not one threshold for each class")
         strangest = Novelty.from_json(header.novelty).threshold if header.novelty else None
         return cls(header.classes, lowest, np.inf if strangest is None else strangest)
 

@@ -7,6 +7,7 @@ network left as it is). It is held back strongly: made photos are not those it w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from plusx.model_file import OURS
 
 Floats = npt.NDArray[np.floating[Any]]
 
-REFUSED = 0.04  # of the validation photos, so that 5 % holds for those never seen
+REFUSED = 0.04  # of photos like those of the validation, on average
 LEAST = 50  # validation photos for a threshold: a twenty-fifth of fewer is less than two
 PENALTY = 1e5  # on the squared weights, whose features have a spread of one, against summed log losses
 SCORE = "discriminant"
@@ -47,10 +48,10 @@ class Discriminant:
         Raises ValueError where it does not fit descriptors of `size` numbers, None for a network without any.
         """
         weights, bias = tensors.get(WEIGHTS), tensors.get(BIAS)
-        if weights is None or bias is None:
+        if weights is None and bias is None:
             return None
-        if weights.shape != (size,) or bias.shape != (1,):
-            raise ValueError(f"{weights.shape} weights and {bias.shape} bias for novelty; descriptors have {size}")
+        if weights is None or bias is None or weights.shape != (size,) or bias.shape != (1,):
+            raise ValueError(f"the score of novelty does not fit descriptors of {size}")
         return cls(weights.astype(np.float32), float(bias[0]))
 
 
@@ -73,8 +74,11 @@ class Novelty:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Novelty:
-        """What `to_json` wrote. Raises TypeError where fields are missing or unknown."""
-        return cls(**values)
+        """What `to_json` wrote. Raises TypeError or ValueError where fields are missing, unknown or no numbers."""
+        found = cls(**values)
+        if found.threshold is not None and not math.isfinite(found.threshold):
+            raise ValueError("the threshold of novelty is not finite")
+        return found
 
 
 def fit_discriminant(known: Floats, strange: Floats, penalty: float = PENALTY) -> Discriminant:
@@ -103,9 +107,13 @@ def fit_discriminant(known: Floats, strange: Floats, penalty: float = PENALTY) -
 
 
 def fit_threshold(chosen: Floats, held: Floats, refused: float = REFUSED) -> Novelty:
-    """The threshold that refuses a share of the scores `chosen`, and the share of `held` ones that it then refuses."""
+    """The threshold that refuses a share of all photos on average, by scores `chosen`; the share of `held` it refuses.
+
+    For one threshold the share varies: of 436 photos, it is between 2.3 and 5.9 % nineteen times in twenty.
+    """
     if len(chosen) < LEAST:
         note = f"{len(chosen)} validation photos are too few to know what is strange; {LEAST} are needed at least."
         return Novelty(None, None, len(held), note=note)
-    threshold = float(np.quantile(chosen.astype(np.float64), 1 - refused))
+    rank = math.ceil((1 - refused) * (len(chosen) + 1))  # the share above this order statistic is `refused` on average
+    threshold = float(np.sort(chosen)[rank - 1])
     return Novelty(threshold, float((held > threshold).mean()) if len(held) else None, len(held))

@@ -48,10 +48,7 @@ class Trained:
 def finish(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outcome, decoded: Decoded) -> Trained:
     """Measure and calibrate the kept weights on validation, write metrics.json, then the model file: it is finished."""
     engine = _engine(run, config, photos, outcome)
-    labels = photos.labels(decoded.training.rows)
-    places = neighbours.balanced(labels, config.seed, neighbours.remembered(len(labels), config.time))
-    neighbours.remember(run, engine, photos, decoded.training, places)
-    score = strangers.fit(engine, decoded.training.store, decoded.training.store_rows[places], config.seed)
+    score = _look(run, config, photos, decoded, engine)
     validated = _validated(photos, engine, decoded.validation, config, score)
     fitted = trusted(validated, photos.listing.classes, config.risk)
     header = replace(_header(config, photos, outcome), **fitted.to_json())
@@ -73,10 +70,9 @@ def finish(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outc
     return read_trained(run)
 
 
-def looked_at(training: int, budget: float | None) -> int:
-    """How many photos the end of a training looks at by one view, besides validation, after so many trained on."""
-    known = neighbours.remembered(training, budget)
-    return known + strangers.described_photos(known)
+def looks(training: int, steps: int, config: Config) -> int:
+    """How many times the end of a training of so many photos and steps looks at a photo, besides validation."""
+    return strangers.LOOKS * neighbours.remembered(training, steps * config.batch_size)
 
 
 def read_trained(run: RunFolder) -> Trained:
@@ -112,6 +108,23 @@ def _engine(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Out
     device = next(outcome.model.parameters()).device
     kept = ModelFile(_header(config, photos, outcome), as_arrays(outcome.model))
     return TorchEngine(kept, device, run.path, choose_precision(device, "auto"))
+
+
+def _look(
+    run: RunFolder, config: Config, photos: LabelledPhotos, decoded: Decoded, engine: TorchEngine
+) -> Discriminant | None:
+    """Remember some training photos in the run folder; the score of novelty that they give, if it has a use.
+
+    How many follows from the plan, so that a repeated run looks at the same.
+    """
+    training = decoded.training
+    labels = photos.labels(training.rows)
+    most = neighbours.remembered(len(labels), read_plan(run.plan).total_steps * config.batch_size)
+    places = neighbours.balanced(labels, config.seed, most)
+    looked = strangers.look(engine, training.store, training.store_rows[places], config.seed)
+    if looked.features:
+        neighbours.remember(run, np.concatenate(looked.features), photos, training.rows[places[looked.order]])
+    return strangers.fit(engine, looked, config.seed) if decoded.validation is not None else None
 
 
 def _validated(

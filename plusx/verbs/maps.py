@@ -16,6 +16,7 @@ from plusx.explain.overlay import overlay
 from plusx.model_file import load
 
 PICTURE = 192  # px, as the photos beside them
+MAPS = 2 * 12 * 13  # looks at photos: two rows of the page, by all views and windows
 SECONDS = 5.0  # of a large network on a small machine the first photos have maps, and the others none
 
 

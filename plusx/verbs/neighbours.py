@@ -14,20 +14,18 @@ import safetensors
 import safetensors.numpy
 
 from plusx import keyed
-from plusx.data.loader import in_order
 from plusx.data.source import Photo, content_hashes, scan
 from plusx.durable import write_file
-from plusx.engines.torch_engine import TorchEngine
-from plusx.errors import Error, UsageError
+from plusx.errors import Error
 from plusx.errors import explain as sentences
 from plusx.run_folder import RunFolder
-from plusx.verbs.labelled import Indices, LabelledPhotos, Pixels
-from plusx.verbs.testing import BATCH
+from plusx.verbs.labelled import Indices, LabelledPhotos
 
 FILE = "neighbours.safetensors"
 KEY = "plusx"
 MOST = 4_000  # photos
-PER_SECOND = 20  # of a time budget: looking at them must not take much of it
+FEWEST = 100
+SHARE = 0.015  # of the photos that a training shows: about a fiftieth of what it computes, all looks counted
 SHOWN = 5
 
 
@@ -57,22 +55,14 @@ class Neighbours:
         return [Neighbour(self.names[i], self.labels[i], float(cosines[i]), self.hashes[i]) for i in order]
 
 
-def remembered(photos: int, budget: float | None) -> int:
-    """How many of so many training photos are remembered, by a run of so many seconds."""
-    return min(photos, MOST if budget is None else min(MOST, max(1, round(PER_SECOND * budget))))
+def remembered(photos: int, shown: int) -> int:
+    """How many of so many training photos are remembered by a run that is shown so many photos, repeats counted."""
+    return min(photos, MOST, max(FEWEST, round(SHARE * shown)))
 
 
-def remember(run: RunFolder, engine: TorchEngine, photos: LabelledPhotos, training: Pixels, places: Indices) -> None:
-    """Write neighbours.safetensors: the features of the training photos at `places`, by one view of each.
-
-    A network without a fully connected layer at its end has none, and no file is written.
-    """
-    batches = in_order(training.store, training.store_rows[places], min(BATCH, engine.most))
-    try:
-        features = np.concatenate([engine.features(pixels) for pixels in batches])
-    except UsageError:
-        return
-    write_file(run.path / FILE, to_bytes(features, training.rows[places], photos))
+def remember(run: RunFolder, features: npt.NDArray[np.float32], photos: LabelledPhotos, rows: Indices) -> None:
+    """Write neighbours.safetensors: unit features [n, D] of the training photos at `rows` of the listing."""
+    write_file(run.path / FILE, to_bytes(features, rows, photos))
 
 
 def balanced(labels: Indices, seed: int, most: int = MOST) -> Indices:

@@ -11,8 +11,9 @@ from plusx.data.loader import Batches
 from plusx.models.normalise import Normalised
 from plusx.recipes import plan as planning
 from plusx.recipes.plan import Plan
-from plusx.verbs.finish import looked_at
+from plusx.verbs.finish import looks
 from plusx.verbs.labelled import LabelledPhotos, tested_size
+from plusx.verbs.maps import MAPS, SECONDS
 from plusx.verbs.pace import RESERVE, seconds_per_photo_tested, seconds_per_step
 from plusx.verbs.session import Decoded, Session, batches_of, order_of
 
@@ -38,6 +39,9 @@ def _timed(session: Session, network: Normalised, steps: int, batches: Batches, 
     cost = seconds_per_step(network, config, batches)
     tested = seconds_per_photo_tested(network, tested_size(config), session.device)
     photos = len(decoded.validation.rows) if decoded.validation else 0
-    ending = (photos * len(config.views) + looked_at(len(decoded.training.rows), config.time)) * tested
+    ending = photos * len(config.views) * tested + min(SECONDS, MAPS * tested)
     left = session.started + (config.time or 0.0) - time.monotonic() - RESERVE - ending
-    return replace(planning.timed(config, steps, cost, left, overhead=photos / 2 * tested), ending=ending)
+    plan = planning.timed(config, steps, cost, left, overhead=photos / 2 * tested)
+    more = looks(len(decoded.training.rows), plan.total_steps, config) * tested
+    plan = planning.timed(config, steps, cost, left - more, overhead=photos / 2 * tested)
+    return replace(plan, ending=ending + more)

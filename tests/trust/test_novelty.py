@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from plusx.images.preprocess import Preprocess
 from plusx.model_file import Header
 from plusx.trust.decide import NONE, UNSURE, Rule
-from plusx.trust.novelty import Discriminant, Novelty, fit_discriminant, fit_threshold
+from plusx.trust.novelty import WEIGHTS, Discriminant, Novelty, fit_discriminant, fit_threshold
 from plusx.trust.risk import ClassThreshold, Thresholds
 
 DIMENSIONS = 12
@@ -47,7 +47,7 @@ def test_a_channel_that_never_changes_has_no_say() -> None:
 def test_strange_descriptors_score_higher_than_known_ones_that_were_never_seen() -> None:
     found = fit_discriminant(descriptors(500, 0.0, 0), descriptors(500, 1.0, 1))
     new, strange = found.score(descriptors(500, 0.0, 2)), found.score(descriptors(500, 1.0, 3))
-    assert (new[:, None] < strange[None]).mean() > 0.95
+    assert (new[:, None] < strange[None]).mean() > 0.9
 
 
 def test_a_discriminant_comes_back_from_the_tensors_of_a_model_file() -> None:
@@ -57,17 +57,24 @@ def test_a_discriminant_comes_back_from_the_tensors_of_a_model_file() -> None:
     assert np.array_equal(again.weights, found.weights)
     assert again.bias == pytest.approx(found.bias)
     assert Discriminant.found({"network.fc.weight": np.zeros(3)}, None) is None
-    with pytest.raises(ValueError, match="descriptors have 7"):
+    with pytest.raises(ValueError, match="does not fit descriptors of 7"):
         Discriminant.found(found.tensors(), 7)
+    with pytest.raises(ValueError, match="does not fit"):
+        Discriminant.found({WEIGHTS: found.weights}, DIMENSIONS)
 
 
 def test_the_threshold_refuses_a_twenty_fifth_of_one_half_and_is_measured_on_the_other() -> None:
     chosen, held = np.arange(1000.0), np.arange(500.0, 1500.0)
     novelty = fit_threshold(chosen, held)
-    assert novelty.threshold == pytest.approx(959.04)
-    assert (chosen > (novelty.threshold or 0)).mean() == pytest.approx(0.04)
-    assert (novelty.refused, novelty.n) == (0.54, 1000)
+    assert novelty.threshold == 960.0  # rank 961 of 1,000: 40 of 1,001 places lie above it
+    assert (novelty.refused, novelty.n) == (0.539, 1000)
     assert Novelty.from_json(novelty.to_json()) == novelty
+
+
+def test_the_threshold_refuses_a_twenty_fifth_of_new_photos_on_average_however_few_there_are() -> None:
+    random = np.random.default_rng(0)
+    refused = [1 - (fit_threshold(random.random(50), np.zeros(0)).threshold or 0) for _ in range(4000)]
+    assert np.mean(refused) == pytest.approx(2 / 51, abs=0.002)
 
 
 def test_few_validation_photos_give_no_threshold_and_that_is_said() -> None:

@@ -13,12 +13,13 @@ import torch
 import plusx
 from plusx import model_file
 from plusx.classifier import Classifier
+from plusx.config import Config
 from plusx.engines.torch_engine import TorchEngine
 from plusx.errors import ModelError
 from plusx.trust.novelty import BIAS, WEIGHTS
 from plusx.verbs import neighbours, strangers
 from plusx.verbs.answers import read_answers
-from plusx.verbs.finish import Trained, looked_at
+from plusx.verbs.finish import Trained, looks
 from tests.verbs.conftest import fill
 
 SMALL: dict[str, Any] = {"size": 32, "batch_size": 16, "workers": 0, "model": "resnet20", "width": 0.25, "epochs": 3}
@@ -82,19 +83,50 @@ def test_photos_are_cut_whatever_their_class(trained: Trained, monkeypatch: pyte
 
     monkeypatch.setattr(strangers, "MOST_CUT", 64)
     engine = TorchEngine(model_file.load(trained.model), torch.device("cpu"))
-    assert strangers.fit(engine, Stored(), np.arange(200), seed=0) is not None  # type: ignore[arg-type]
-    assert sorted(Stored.read_rows) == list(range(200))
-    first = Stored.read_rows[:64]
-    assert 16 < sum(row < 100 for row in first) < 48
+    looked = strangers.look(engine, Stored(), np.arange(200), seed=0)  # type: ignore[arg-type]
+    assert Stored.read_rows == tuple(looked.order.tolist())
+    assert sorted(Stored.read_rows) == list(range(200))  # each is read once
+    assert sum(len(cut.activity) for cut in looked.cut) == 64
+    assert 16 < sum(row < 100 for row in Stored.read_rows[:64]) < 48
+    assert sum(map(len, looked.features)) == sum(map(len, looked.descriptors)) == 200
+    assert strangers.fit(engine, looked, seed=0) is not None
 
 
 def test_too_few_photos_give_no_score(trained: Trained) -> None:
     engine = TorchEngine(model_file.load(trained.model), torch.device("cpu"))
-    assert strangers.fit(engine, None, np.arange(strangers.LEAST - 1), seed=0) is None  # type: ignore[arg-type]
+    few = strangers.Looked(np.arange(strangers.LEAST - 1), descriptors=[np.zeros((strangers.LEAST - 1, 8), np.float32)])
+    assert strangers.fit(engine, few, seed=0) is None
+    assert strangers.fit(engine, strangers.Looked(np.arange(1000)), seed=0) is None  # a network without descriptors
 
 
-def test_a_short_run_looks_at_few_photos_at_its_end() -> None:
-    assert neighbours.remembered(100_000, None) == neighbours.remembered(100_000, 600.0) == 4_000
-    assert neighbours.remembered(100_000, 60.0) == 1_200
-    assert neighbours.remembered(300, 600.0) == 300
-    assert looked_at(100_000, None) == 4_000 + 4_000 + 2 * 2_000
+def test_how_many_photos_are_looked_at_follows_from_how_many_the_training_shows() -> None:
+    config = Config(batch_size=64)
+    assert neighbours.remembered(100_000, 600_000) == 4_000
+    assert neighbours.remembered(100_000, 84_000) == 1_260
+    assert neighbours.remembered(100_000, 1_000) == 100
+    assert neighbours.remembered(60, 1_000_000) == 60
+    assert looks(100_000, 9_000, config) == 4 * 4_000
+    assert looks(100_000, 1_312, config) == 4 * round(0.015 * 64 * 1_312)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"calibration": {"temperature": 0.0}},
+        {"calibration": {"temperature": float("nan")}},
+        {"calibration": {"temperature": "warm"}},
+        {"novelty": {"threshold": float("nan")}},
+        {"novelty": {"threshold": "high"}},
+        {"thresholds": {"classes": []}},
+    ],
+    ids=str,
+)
+def test_a_header_that_makes_no_sense_is_a_damaged_model_file(
+    trained: Trained, tmp_path: Path, fields: dict[str, dict[str, Any]]
+) -> None:
+    model, path = model_file.load(trained.model), tmp_path / "model.safetensors"
+    [(name, value)] = fields.items()
+    header = dataclasses.replace(model.header, **{name: {**getattr(model.header, name), **value}})
+    model_file.save(path, dataclasses.replace(model, header=header))
+    with pytest.raises(ModelError, match="are not as written"):
+        plusx.load(path)

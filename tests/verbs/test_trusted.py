@@ -287,6 +287,9 @@ def test_of_many_classes_the_range_of_thresholds_is_shown_and_of_no_answers_no_e
     ]
     none = metrics.answered(RAW, np.array([0, 0, 1, 1]), np.zeros(4, dtype=bool))
     assert (none["error"], none["error_ci95"], none["coverage"], none["unsure"]) == (None, None, 0.0, 4)
-    figures = {"answered": none, "risk_coverage": metrics.risk_coverage(RAW, np.array([0, 0, 1, 1]))}
+    figures = {
+        "answered": none | {"none_of_these": 0},
+        "risk_coverage": metrics.risk_coverage(RAW, np.array([0, 0, 1, 1])),
+    }
     assert answered_lines(figures, fitted)[0] == "answered 0.00 %, unsure of 4"
     assert answered_lines(figures, None)[0].startswith("error where only the surest are answered")
