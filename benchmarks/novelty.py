@@ -38,6 +38,8 @@ from plusx.verbs import strangers
 from plusx.verbs.labelled import split_photos
 from plusx.verbs.neighbours import balanced
 
+CURVE = (0.01, 0.02, 0.05, 0.1, 0.2)  # shares of the known photos refused
+
 Pixels = npt.NDArray[np.uint8]
 Scores = Mapping[str, Callable[[Pixels], npt.NDArray[np.float64]]]
 
@@ -107,9 +109,8 @@ def scores_of(classifier: Classifier, bank: Pixels, labels: npt.NDArray[np.int64
     scores["largest probability"] = lambda p: -features.logits(p).softmax(1).amax(1).numpy()
     scores["energy"] = lambda p: EnergyBased.score(features.logits(p)).numpy()
     scores["length of the features"] = lambda p: -features(p).norm(dim=1).numpy()
-    fitted_anew = classifier.discriminant or strangers.fit(
-        engine, strangers.look(engine, Stored(bank), np.arange(len(bank)), 0), 0
-    )
+    looked = strangers.look(engine, Stored(bank), np.arange(len(bank)), 0)
+    fitted_anew = classifier.discriminant or strangers.fit(engine, looked, 0)
     assert fitted_anew is not None, "a network of plusx"
     score = fitted_anew.score
     scores["discriminant (plusx)"] = lambda p: score(in_parts(lambda some: engine.described(some)[0], p))
@@ -132,6 +133,8 @@ def compare(scores: Scores, sets: Mapping[str, Pixels], strange: tuple[str, ...]
         for which in strange:
             sides = np.repeat([0, 1], [len(values["known"]), len(values[which])])
             line[f"auroc {which}"] = float(roc_auc_score(sides, np.concatenate([values["known"], values[which]])))
+        at = np.quantile(values["known"], [1 - share for share in CURVE])
+        line["curve"] = {str(share): float((values["strange"] > t).mean()) for share, t in zip(CURVE, at, strict=True)}
         for which in ("known", "strange", "originals"):
             if which in values:
                 refused = int((values[which] > threshold).sum())
@@ -166,7 +169,9 @@ def main() -> None:
     lines = compare(scores, sets, ("shuffled", "quarters", "strange"))
     for line in lines:
         told = [
-            f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v['share']:.3f}" for k, v in line.items() if k != "score"
+            f"{k} {v:.4f}" if isinstance(v, float) else f"{k} {v['share']:.3f}"
+            for k, v in line.items()
+            if k not in ("score", "curve")
         ]
         print(f"{line['score']:24s} " + "  ".join(told))
     if wanted.json:
