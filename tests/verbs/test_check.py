@@ -8,8 +8,6 @@ import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +17,12 @@ import plusx
 from plusx.data.drawn import draw, write_set
 from plusx.doctor.look_alike import look_alikes
 from plusx.errors import UsageError
+from plusx.model_file import load
 from plusx.report.gallery import Card, Row, Section, gallery_page
 from plusx.verbs import check_page
+from plusx.verbs.train import train
+from plusx.verbs.wish import Wish
+from tests.verbs.conftest import QUICK, SETS
 
 
 @pytest.fixture
@@ -148,33 +150,17 @@ def test_pairs_that_look_alike_are_the_likest_first_and_none_are_known_copies() 
     assert look_alikes(features[:99], groups[:99]) == []
 
 
-def test_a_model_proposes_crops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any network: what is asked is that its features and their positions arrive where they belong."""
-    from plusx.verbs import features as module
-
+def test_a_trained_model_proposes_crops(tmp_path: Path) -> None:
+    """Weakly trained, but with all that a model file holds: the score of novelty has tensors there, too."""
     data = tmp_path / "pets"
     write_set(data, {"train": 55}, seed=3)
     draw(3, 0, 0).crop((0, 0, 80, 80)).save(data / "train" / "cat" / "crop.png")
+    trained = train([str(data)], Wish(QUICK | {"epochs": 1}, SETS, out=tmp_path / "run"))
+    assert load(trained.model).header.novelty
     (data / "train" / "cat" / "0050.jpg").write_bytes(b"")
-    monkeypatch.setattr(module, "model_path", lambda path: path)
-    monkeypatch.setattr(module, "load", lambda _: _untrained())
-    report = plusx.check(data, model=tmp_path / "model", workers=0)
+    report = plusx.check(data, model=trained.run, device="cpu", workers=0)
     assert report.look_alike
     assert report.exit_code == 1  # for the photo that cannot be read
     named = {name for pair in report.look_alike for name in pair.name.split(" ~ ")}
     assert "train/cat/0050.jpg" not in named
     assert all(re.fullmatch(r"cosine \d\.\d{3}", pair.note) for pair in report.look_alike)
-
-
-def _untrained() -> Any:
-    import torch
-
-    from plusx.engines.torch_engine import build
-    from plusx.images.preprocess import Preprocess
-
-    torch.manual_seed(0)
-    rule = Preprocess(32, 32)
-    named = {"name": "resnet10"}
-    network = build(named, 2, rule.mean, rule.std)
-    header = SimpleNamespace(network=named, classes=("cat", "dog"), preprocess=rule, size=None)
-    return SimpleNamespace(header=header, tensors={k: v.numpy() for k, v in network.state_dict().items()})
