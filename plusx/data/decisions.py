@@ -69,7 +69,7 @@ class Effect:
     def sentence(self) -> str:
         """What was done, for people."""
         if not self.effective:
-            done = "Nothing was decided that changes a photo: the column decision takes keep, drop or a class name."
+            done = "No photo here was changed by decision: the column decision takes keep, drop or a class name."
         else:
             done = f"By decision, {_photos(self.dropped)} left out and {self.relabelled:,} relabelled."
         missed = f" Rows of the decisions that match no photo: {self.unmatched:,} of {self.rows:,}."
