@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,9 +15,10 @@ import pytest
 from PIL import Image
 
 import plusx
+from plusx.data import decisions
 from plusx.data.drawn import draw, write_set
 from plusx.doctor.look_alike import look_alikes
-from plusx.errors import UsageError
+from plusx.errors import DataError, UsageError
 from plusx.model_file import load
 from plusx.report.gallery import Card, Row, Section, gallery_page
 from plusx.verbs import check_page
@@ -105,6 +107,27 @@ def test_its_own_folder_is_written_over_and_one_with_more_in_it_is_not(data: Pat
         plusx.check(data, out=out, workers=0)
 
 
+def test_what_was_decided_survives_another_check_and_what_was_suggested_is_suggested_anew(
+    data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    table = out / "quarantine.csv"
+    plusx.check(data, out=out, workers=0)
+    rows = {row.path: row for row in decisions.read([table])}
+    kept, classed, suggested = "train/dog/empty.jpg", "train/dog/<b>&.jpg", "train/cat/again.jpg"
+    assert {rows[name].decision for name in (kept, classed, suggested)} == {"drop"}
+    edited = rows | {kept: replace(rows[kept], decision="keep"), classed: replace(rows[classed], decision="cat")}
+    decisions.write(table, edited.values())
+    (data / "train" / "cat" / "0000.jpg").unlink()  # the copy of `suggested`, which is the only one now
+    (data / "test" / "dog" / "0001.jpg").unlink()  # that of `classed`, which somebody decided all the same
+    plusx.check(data, out=out, workers=0)
+    assert {row.path: row.decision for row in decisions.read([table])} == {kept: "keep", classed: "cat"}
+    table.write_text("my,notes\n")
+    with pytest.raises(DataError, match=r"quarantine\.csv cannot be used"):
+        plusx.check(data, out=out, workers=0)
+    assert table.read_text() == "my,notes\n"
+
+
 def test_a_long_section_is_cut_and_says_so(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_page, "GROUPS", 2)
     for i in range(5):
@@ -131,6 +154,7 @@ def test_a_gallery_is_made_of_sections_rows_and_cards() -> None:
     text = gallery_page("Labels", ["One <line>."], sections)
     assert text.count("<img") == 2
     assert "cosine 0.9" in text
+    assert "And 7 more." in text
     assert "One &lt;line&gt;." in text
     assert '<h2 class="warn">Suspected labels <span class="count">8</span></h2>' in text
 
