@@ -14,12 +14,13 @@ import pytest
 import plusx
 from plusx.cli.run import run as cli
 from plusx.data import decisions
+from plusx.data.source import scan
 from plusx.data.split import read_split_csv
 from plusx.errors import DataError, UsageError
 from plusx.model_file import load
 from plusx.run_folder import RunFolder
 from plusx.training.events import Notice, StepDone
-from plusx.verbs import neighbours
+from plusx.verbs import labels_page, neighbours
 from plusx.verbs.answers import read_answers
 from plusx.verbs.check_labels import LabelWish, check_labels
 from plusx.verbs.train import train
@@ -53,7 +54,9 @@ def names(rows: Sequence[Any]) -> list[str]:
     return [row.path for row in rows]
 
 
-def test_planted_errors_are_listed_first_and_nothing_is_decided(mislabelled: Path, tmp_path: Path) -> None:
+def test_planted_errors_are_listed_first_and_nothing_is_decided(
+    mislabelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (mislabelled / "lying" / "bad.jpg").write_text("no photo")
     report = check_labels([str(mislabelled)], LabelWish(tmp_path / "out", **WISH))
     assert report.n == 60
@@ -72,6 +75,9 @@ def test_planted_errors_are_listed_first_and_nothing_is_decided(mislabelled: Pat
     assert page.count("data:image/jpeg") == len(report.suspects)
     assert first.reason in page
     assert report.lines()[-1].startswith(f"{tmp_path / 'out' / 'labels.csv'} lists {len(rows)}, and nothing changes")
+    monkeypatch.setattr(labels_page, "SHOWN", 1)
+    shorter = labels_page.labels_page(report, scan(mislabelled).photos, 0)
+    assert f"And {report.found - 1} more; labels.csv lists up to 500 photos, the most doubtful first." in shorter
 
 
 def test_every_photo_is_judged_by_a_network_that_did_not_see_it(mislabelled: Path, tmp_path: Path) -> None:
