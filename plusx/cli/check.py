@@ -39,8 +39,11 @@ def check(
     """
     from plusx.cli.labels import labels as check_labels
     from plusx.cli.terminal import console, counting, document, result, suggest
+    from plusx.errors.usage import labels_by_a_model
     from plusx.verbs.check import check
 
+    if labels and model is not None:
+        raise labels_by_a_model()
     if labels:
         return check_labels(data, {"out": out, "folds": folds, "time": time, "device": device}, json=json, quiet=quiet)
     err = console(quiet or json)

@@ -1,8 +1,9 @@
 """What a person decided about single photos: a CSV that `check` writes, people edit, and training and tests obey.
 
 Columns path, sha256, class, reason, suggested, decision. A decision is empty or `keep` (nothing changes), `drop` (the
-photo is left out of everything) or the name of a class (the photo is of that class). Nothing in DATA is touched, and
-nothing changes until somebody fills in the last column.
+photo is left out of everything) or the name of a class (the photo is of that class). quarantine.csv of a plain check
+comes with suggestions filled in, mostly `drop`; labels.csv of `check --labels` with none. Nothing in DATA is touched,
+and nothing changes until the file is given to `--decisions`.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Effect:
     def sentence(self) -> str:
         """What was done, for people."""
         if not self.effective:
-            done = "Nothing was decided that changes a photo: the column decision takes keep, drop or a class name."
+            done = "No photo here was changed by decision: the column decision takes keep, drop or a class name."
         else:
             done = f"By decision, {_photos(self.dropped)} left out and {self.relabelled:,} relabelled."
         missed = f" Rows of the decisions that match no photo: {self.unmatched:,} of {self.rows:,}."
@@ -111,6 +112,19 @@ def write(path: Path, rows: Iterable[Decision]) -> None:
     writer.writerow(COLUMNS)
     writer.writerows((r.path, r.sha256, r.label, r.reason, r.suggested, r.decision) for r in rows)
     write_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def write_over(path: Path, rows: Iterable[Decision], *, filled: bool) -> None:
+    """Write a decisions file, over an older one if need be: what people decided there is carried over.
+
+    `filled`: the table is written with every suggestion as the decision, so that only what differs from it was decided
+    by somebody; else with none. Raises DataError where an older file is no such table.
+    """
+    older = {row.key: row for row in read([path])} if path.exists() else {}
+    edited = {key: row for key, row in older.items() if row.decision != (row.suggested if filled else "")}
+    new = [replace(row, decision=edited[row.key].decision) if row.key in edited else row for row in rows]
+    listed = {row.key for row in new}
+    write(path, [*new, *(row for key, row in edited.items() if row.decision and key not in listed)])
 
 
 def apply(listing: Listing, hashes: Sequence[str], rows: Sequence[Decision], known: Sequence[str] = ()) -> Applied:

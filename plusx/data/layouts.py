@@ -23,6 +23,7 @@ PHOTO_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".heic", ".heif"}
     | {".avif", ".jp2", ".jxl"}  # not read by plusx: better named as unreadable than passed over
 )
+RESERVED = ("unsure", "none of these", "keep", "drop")  # what answers and decisions say beside class names
 _COLUMNS = ("path", "label", "split")  # of a CSV; the last may be missing
 
 
@@ -94,6 +95,9 @@ def refuse_unusable(root: str, labelled: Labelled, classes: Sequence[str]) -> No
         raise sentences.empty_class(root, labelled.empty[0])
     if len(classes) < 2:
         raise sentences.one_class(root, classes[0])
+    for name in RESERVED:
+        if name in classes:
+            raise sentences.reserved_class(root, name, RESERVED)
     counts = Counter(entry.label for entry in labelled.entries if entry.split in (None, "train"))
     if not counts:
         raise sentences.no_training_photos(root)

@@ -73,7 +73,7 @@ def scan(data: str | Path | Sequence[str | Path], *, trainable: bool = True) -> 
 
     Raises DataError where photos or labels are missing and, if `trainable`, where there is nothing to
     learn from: one class, an empty class, fewer than two photos in a class, or a validation or test
-    folder with a class that train lacks.
+    folder with a class that train lacks; or where a class is called like an answer or a decision.
     """
     roots = [os.fspath(data)] if isinstance(data, str | Path) else [os.fspath(d) for d in data]
     if not roots:

@@ -146,12 +146,8 @@ def judged(listing: Listing, hashes: Sequence[str], answers: Answers, out: Path,
 def write(report: LabelReport) -> None:
     """Write labels.csv and labels.json; what was already decided in an older labels.csv is carried over."""
     make_folder(report.out)
-    path = report.out / CSV
-    older = {row.key: row.decision for row in decisions.read([path])} if path.exists() else {}
-    decided = [_row(suspect, older) for suspect in report.suspects]
-    listed = {row.key for row in decided}
-    kept = [row for row in decisions.read([path]) if row.decision and row.key not in listed] if older else []
-    decisions.write(path, [*decided, *kept])
+    rows = (Decision(s.path, s.sha256, s.label, s.reason, s.suggested) for s in report.suspects)
+    decisions.write_over(report.out / CSV, rows, filled=False)
     write_json(report.out / JSON, report.to_json())
 
 
@@ -160,8 +156,3 @@ def _suspect(photo: Photo, sha256: str, answer: Answers, named: tuple[Sequence[s
     label = photo.label or 0
     probability, confidence = float(answer[suggested]), float(answer[label])
     return Suspect(photo.name, sha256, classes[label], classes[suggested], probability, confidence, sure=False)
-
-
-def _row(suspect: Suspect, older: dict[tuple[str, str], str]) -> Decision:
-    decision = older.get((suspect.path, suspect.sha256), "")
-    return Decision(suspect.path, suspect.sha256, suspect.label, suspect.reason, suspect.suggested, decision)

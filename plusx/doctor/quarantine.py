@@ -1,21 +1,18 @@
-"""What to do about each photo that something is wrong with: a table for people to edit, which training accepts.
+"""What to do about each photo that something is wrong with: rows of decisions (`plusx.data.decisions`), filled in.
 
-Columns: path, sha256, class, reason, suggested, decision. A decision is empty or `keep` (nothing changes), `drop`
-(left out) or the name of a class (relabelled). Photos under two labels get no decision: a person must choose.
+Photos under two labels get no decision: a person must choose.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from plusx.data.decisions import DROP, KEEP, Decision
 from plusx.doctor.copies import Places
 from plusx.doctor.folder import Findings
 
-COLUMNS = ("path", "sha256", "class", "reason", "suggested", "decision")
-KEEP, DROP, OPEN = "keep", "drop", ""
+OPEN = ""
 
 _REASONS = {
     "conflicts": "equal photos with different labels",
@@ -37,18 +34,14 @@ class Verdict:
     decision: str
 
 
-def quarantine(findings: Findings) -> bytes:
-    """The table as CSV, a row for each photo in question, in the order of the photos; any file name survives it."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
+def quarantine(findings: Findings) -> Iterator[Decision]:
+    """A row for each photo in question, in the order of the photos, decided as suggested."""
     listing = findings.listing
     for place, verdicts in sorted(_by_place(_verdicts(findings)).items()):
         photo, decision = listing.photos[place], _strictest(verdicts)
         reason = "; ".join(dict.fromkeys(verdict.reason for verdict in verdicts))
         label = listing.classes[photo.label] if photo.label is not None else ""
-        writer.writerow((photo.name, findings.hashes[place], label, reason, decision, decision))
-    return text.getvalue().encode("utf-8", "surrogateescape")
+        yield Decision(photo.name, findings.hashes[place], label, reason, decision, decision)
 
 
 def _verdicts(findings: Findings) -> Iterator[Verdict]:
@@ -63,14 +56,14 @@ def _verdicts(findings: Findings) -> Iterator[Verdict]:
 
 
 def _of_a_group(findings: Findings, field: str, group: Places) -> Iterator[tuple[int, str]]:
-    """Of photos under two labels none is decided; else the copies that were to be learned from go, and one stays."""
+    """Of photos under two labels none is decided; else what is in the last split stays, or the largest within one."""
     if field.endswith("conflicts"):
         yield from ((place, OPEN) for place in group)
         return
     splits = [findings.listing.photos[place].split for place in group]
     if field.endswith("across_splits"):
-        first = min(splits, key=lambda split: _LEARNED_FIRST[split or "train"])
-        yield from ((p, DROP if split == first else KEEP) for p, split in zip(group, splits, strict=True))
+        last = max(splits, key=lambda split: _LEARNED_FIRST[split or "train"])
+        yield from ((p, KEEP if split == last else DROP) for p, split in zip(group, splits, strict=True))
         return
     sizes = findings.survey.rows
     best = max(group, key=lambda place: (int(sizes["width"][place]) * int(sizes["height"][place]), -place))

@@ -83,6 +83,15 @@ def one_class(data: str, name: str) -> DataError:
     )
 
 
+def reserved_class(data: str, name: str, reserved: Sequence[str]) -> DataError:
+    """A class is called like an answer or a decision that names no class."""
+    return DataError(
+        f"A class of {data} is called {name!r}, which in answers and decisions means something else: "
+        f"expected any name but {', '.join(reserved)}; rename the class.",
+        code="reserved-class",
+    )
+
+
 def too_few(data: str, name: str, count: int) -> DataError:
     """Class `name` has `count` photos to learn from, fewer than two."""
     photos = "no photo" if count == 0 else "one photo"

@@ -164,6 +164,15 @@ def too_few_folds(folds: int) -> UsageError:
     return UsageError(f"--folds expects 2 or more, such as 5, and got {folds}.", code="bad-folds")
 
 
+def labels_by_a_model() -> UsageError:
+    """`check --labels --model`."""
+    return UsageError(
+        "--labels trains networks of its own, which have not seen the photos they judge, and --model lists photos that "
+        "look alike; give one of the two.",
+        code="labels-or-model",
+    )
+
+
 def another_check(out: Path, differences: Iterable[tuple[str, object, object]]) -> UsageError:
     """`check --labels` finds the folds of another question in its folder."""
     listed = "; ".join(f"{name} was {before!r} and is now {now!r}" for name, before, now in differences)

@@ -30,6 +30,7 @@ class Section:
     """One matter: its title, what to do about it, the rows that are shown, and how many more there are.
 
     `tone` colours the title: "bad" for a fault, "warn" for what should be looked at, "" for information.
+    `rest` says where those are listed that are not shown.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Section:
     rows: tuple[Row, ...]
     more: int = 0
     tone: str = ""
+    rest: str = ""
 
     @property
     def pairs(self) -> bool:

@@ -31,14 +31,16 @@ def check(
 ) -> CheckReport:
     """What is in DATA, and what is wrong with it; the files are only read.
 
-    `out`: a folder for check.html, check.json and quarantine.csv. `model`: a model file or run folder, by whose
-    features further pairs that look alike are listed. `on_progress` gets (photos done, all photos). Raises DataError
-    where DATA has no labelled photos at all, and UsageError for an `out` that holds other things.
+    `out`: a folder for check.html, check.json and quarantine.csv; what was decided in an older one is carried over.
+    `model`: a model file or run folder, by whose features further pairs that look alike are listed. `on_progress` gets
+    (photos done, all photos). Raises DataError where DATA has no labelled photos at all or an older quarantine.csv is
+    damaged, and UsageError for an `out` that holds other things.
     """
-    from plusx.verbs.check_page import refuse_other_folder, write_check_folder
+    from plusx.verbs.check_page import refuse_damaged_table, refuse_other_folder, write_check_folder
 
     if out is not None:
         refuse_other_folder(Path(out))
+        refuse_damaged_table(Path(out))
     findings = examine(data, workers=workers, on_progress=on_progress)
     if model is not None:
         findings = _with_look_alikes(findings, Path(model), device, workers)

@@ -53,7 +53,8 @@ class LabelWish:
     def command(self, data: Sequence[str]) -> str:
         """The command line that continues this check."""
         asked = ["--labels", "--folds", str(self.folds), "--time", str(self.time), "--out", str(self.out)]
-        return shlex.join(["plusx", "check", *data, *asked])
+        device = str(self.flags.get("device", "auto"))
+        return shlex.join(["plusx", "check", *data, *asked, *(["--device", device] if device != "auto" else [])])
 
 
 def default_out(data: Sequence[str | os.PathLike[str]]) -> Path:
@@ -95,7 +96,7 @@ def _checked(data: list[str], wish: LabelWish, begun: float, listen: Callable[[T
     photos = labelled.look(data, config)
     _refuse_another(wish, data, budget, photos)
     config = _settled(wish, asked, budgeted(config, device), begun, len(photos.hashes))
-    session = Session(tuple(data), config, device, begun, listen, wish.command(data))
+    session = Session(tuple(data), config, device, begun, listen, wish.command(data), bare=True)
     pixels = decoding.decode(session, photos, session.command or "", budget)
     with closing(pixels.store):
         photos = labelled.together(photos, pixels, config)
@@ -113,18 +114,19 @@ def _settled(wish: LabelWish, asked: Wish, config: Config, begun: float, photos:
     """The settings of every fold: those of the first, where there is one, or at the scale that its time affords."""
     first = RunFolder(fold_folder(wish.folder, 0))
     if (first.path / "config.yaml").exists():
-        return recorded_config(first)
+        return recorded_config(first).model_copy(update={"device": config.device})
     trained_on = round(photos * (wish.folds - 1) / wish.folds)
     return at_scale(config, asked, prepared_device(config), trained_on, begun)
 
 
 def _refuse_another(wish: LabelWish, data: Sequence[str], budget: float, photos: LabelledPhotos) -> None:
     """Note what is asked; raise UsageError where the folder holds the folds of another question."""
+    flags = {name: value for name, value in wish.flags.items() if name != "device"}  # another may go on with it
     now = {
         "data": list(labelled.absolute(data)),
         "folds": wish.folds,
         "time": budget,
-        "settings": {**wish.flags, "set": list(wish.sets)},
+        "settings": {**flags, "set": list(wish.sets)},
         "photos": photos.fingerprint,
     }
     folder = RunFolder(wish.folder)

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from plusx.data.source import Photo
+from plusx.data import decisions
 from plusx.doctor.folder import Findings
 from plusx.doctor.quarantine import quarantine
 from plusx.doctor.report import KINDS, CheckReport, Kind, Noted, Unreadable
 from plusx.durable import make_folder, write_file
 from plusx.errors import usage
-from plusx.images.decode import BadPhoto
-from plusx.images.pool import DecodePool
-from plusx.images.preprocess import Pixels, Preprocess
 from plusx.report.gallery import Card, Row, Section, gallery_page
+from plusx.report.pictures import small_pictures
 from plusx.verbs.labels_page import FILES as LABELS
 
 PAGE, JSON, TABLE = "check.html", "check.json", "quarantine.csv"
 MARK = "plusx check"  # what makes a check.json one of ours
 GROUPS, CARDS, IN_A_GROUP = 60, 120, 8  # shown in a section, and of one group; a page of all sections stays below 10 MB
-SIDE = 144  # pixels of a picture
 _BAD = frozenset({"unreadable", "across_splits", "near_across_splits", "conflicts", "near_conflicts", "blank"})
 _WARN = frozenset({"duplicates", "near_duplicates", "tiny", "stretched", "animated"})
 
@@ -48,17 +42,24 @@ def refuse_other_folder(out: Path) -> None:
         raise usage.not_a_check_folder(out)
 
 
+def refuse_damaged_table(out: Path) -> None:
+    """Raise DataError where an earlier table of decisions in `out` cannot be carried over."""
+    if (out / TABLE).exists():
+        decisions.read([out / TABLE])
+
+
 def write_check_folder(out: Path, findings: Findings, workers: int | None = None) -> None:
     """Write check.html, check.json and quarantine.csv to `out`, over those of an earlier check.
 
-    Raises UsageError for a folder with anything else in it, and DiskError where it cannot be written.
+    What people decided in an earlier quarantine.csv is carried over. Raises UsageError for a folder with anything else
+    in it, DataError for a quarantine.csv that is none any more, and DiskError where it cannot be written.
     """
     refuse_other_folder(out)
     page = check_page(findings, workers)
     make_folder(out)
     document = {"made_by": MARK, **findings.report.to_json()}
     write_file(out / JSON, (json.dumps(document, indent=2) + "\n").encode())
-    write_file(out / TABLE, quarantine(findings))
+    decisions.write_over(out / TABLE, quarantine(findings), filled=True)
     write_file(out / PAGE, page.encode("utf-8", "replace"))
 
 
@@ -66,7 +67,8 @@ def check_page(findings: Findings, workers: int | None = None) -> str:
     """The page: every finding with its photos side by side, those that cost most first."""
     shown = [_shown(findings, kind) for kind in KINDS if getattr(findings.report, kind.field)]
     wanted = sorted({place for one in shown for row in one.rows for _, _, place in row if place is not None})
-    pictures = _pictures(findings.listing.photos, wanted, workers)
+    made = small_pictures([findings.listing.photos[place].source for place in wanted], workers)
+    pictures: dict[int | None, bytes] = dict(zip(wanted, made, strict=True))
     return gallery_page(
         f"Check of {findings.report.data}", _lead(findings.report), [_section(s, pictures) for s in shown]
     )
@@ -139,20 +141,4 @@ def _section(shown: _Shown, pictures: Mapping[int | None, bytes]) -> Section:
     field = shown.kind.field
     tone = "bad" if field in _BAD else "warn" if field in _WARN else ""
     title = shown.kind.title[0].upper() + shown.kind.title[1:]
-    return Section(title, shown.kind.advice, rows, shown.more, tone)
-
-
-def _pictures(photos: Sequence[Photo], wanted: Sequence[int], workers: int | None) -> dict[int | None, bytes]:
-    """Small JPEGs of the photos at `wanted`, by position; those that cannot be read any more are left out."""
-    found: dict[int | None, bytes] = {}
-    with DecodePool(Preprocess(resize=SIDE, crop=SIDE), workers=workers) as pool:
-        for i, result in pool.map(photos[place].source for place in wanted):
-            if not isinstance(result, BadPhoto):
-                found[wanted[i]] = _jpeg(result)
-    return found
-
-
-def _jpeg(pixels: Pixels) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=72)
-    return file.getvalue()
+    return Section(title, shown.kind.advice, rows, shown.more, tone, f"{JSON} lists all of them")

@@ -26,7 +26,7 @@ from plusx.model_file import load
 from plusx.run_folder import RunFolder, model_path, open_run
 from plusx.verbs.answers import Answered, write_answers
 from plusx.verbs.figures import answered_lines
-from plusx.verbs.labelled import Progress, refuse_lost, split_photos
+from plusx.verbs.labelled import Progress, refuse_lost, with_recorded
 from plusx.verbs.maps import Maps
 from plusx.verbs.reporting import write_page_of_data, write_pages
 
@@ -177,28 +177,42 @@ def _own_test(path: Path, files: Sequence[Path]) -> _Photos:
     if not path.is_dir():
         raise sentences.needs_data(path)
     run = open_run(path)
-    photos = split_photos(run.read("run")["data"], run)
+    every = scan(list(run.read("run")["data"]), trainable=False)
+    hashes = content_hashes(every.photos)
+    effect = _heard(every, hashes, files, every.classes)
+    photos = with_recorded(every, hashes, run)
     refuse_lost(run.split, photos, "test")
     rows = photos.rows("test")
     if not len(rows):
         raise use_errors.no_test_photos(str(path))
     listing = replace(photos.listing, photos=tuple(photos.photos(rows)))
     tested = _as_decided(listing, [photos.hashes[i] for i in rows], files, photos.listing.classes)
-    return tested if files else replace(tested, decided=photos.decided)
+    return replace(tested, decided=replace(tested.decided, unmatched=effect.unmatched) if files else photos.decided)
 
 
 def _given(data: str | Path | Sequence[str], classes: Sequence[str], files: Sequence[Path]) -> _Photos:
     """The test photos of DATA, or all of it; labels go by class name."""
-    listing = scan(data if isinstance(data, str | Path) else list(data), trainable=False)
-    photos = [p for p in listing.photos if p.split == "test"] or list(listing.photos)
-    listing = replace(listing, photos=tuple(photos))
-    return _as_decided(listing, content_hashes(photos), files, classes)
+    every = scan(data if isinstance(data, str | Path) else list(data), trainable=False)
+    rows = [i for i, photo in enumerate(every.photos) if photo.split == "test"] or list(range(len(every.photos)))
+    listing = replace(every, photos=tuple(every.photos[i] for i in rows))
+    if not files:
+        return _as_decided(listing, content_hashes(listing.photos), files, classes)
+    hashes = content_hashes(every.photos)
+    effect = _heard(every, hashes, files, classes)
+    tested = _as_decided(listing, [hashes[i] for i in rows], files, classes)
+    return replace(tested, decided=replace(tested.decided, unmatched=effect.unmatched))
+
+
+def _heard(every: Listing, hashes: Sequence[str], files: Sequence[Path], classes: Sequence[str]) -> Effect:
+    """What decisions do to all of DATA, of which the test is a part. Raises DataError where no row is about it."""
+    effect = decided_by.apply(every, hashes, decided_by.read(files), classes).effect
+    decided_by.refuse_strangers(effect, files, every.root)
+    return effect
 
 
 def _as_decided(listing: Listing, hashes: Sequence[str], files: Sequence[Path], classes: Sequence[str]) -> _Photos:
     """The photos after the decisions in `files`, which may name any of the `classes` that the model tells apart."""
     found = decided_by.apply(listing, hashes, decided_by.read(files), classes)
-    decided_by.refuse_strangers(found.effect, files, listing.root)
     photos = list(found.listing.photos)
     labels = [_label(found.listing, photo, classes) for photo in photos]
     return _Photos(photos, labels, list(found.hashes), found.effect)

@@ -45,12 +45,17 @@ class Trained:
         return {"run": str(self.run), "model": str(self.model), **self.metrics}
 
 
-def finish(run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outcome, decoded: Decoded) -> Trained:
-    """Measure and calibrate the kept weights on validation, write metrics.json, then the model file: it is finished."""
+def finish(
+    run: RunFolder, config: Config, photos: LabelledPhotos, outcome: Outcome, decoded: Decoded, *, bare: bool = False
+) -> Trained:
+    """Measure and calibrate the kept weights on validation, write metrics.json, then the model file: it is finished.
+
+    `bare`: nothing is fitted, and the answers are those of the network as it is.
+    """
     engine = _engine(run, config, photos, outcome)
-    score = _look(run, config, photos, decoded, engine)
+    score = None if bare else _look(run, config, photos, decoded, engine)
     validated = _validated(photos, engine, decoded.validation, config, score)
-    fitted = trusted(validated, photos.listing.classes, config.risk)
+    fitted = Trusted() if bare else trusted(validated, photos.listing.classes, config.risk)
     header = replace(_header(config, photos, outcome), **fitted.to_json())
     answered = _answered(photos, decoded.validation, validated, fitted, header)
     figures: dict[str, Any] = {

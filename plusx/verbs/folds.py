@@ -1,7 +1,8 @@
 """Cross-validation: for every part of DATA the answers of a network that was trained on all other parts.
 
 Each fold is a run like any other, under OUT/folds/fold-K, so that a check that was interrupted goes on where it was.
-Nothing is chosen on a fold: there is no patience, and the last weights are kept.
+Nothing is chosen or fitted on a fold: there is no patience, the last weights are kept, and the answers are not
+calibrated, for that would take the labels that are judged.
 """
 
 from __future__ import annotations

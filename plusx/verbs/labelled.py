@@ -120,7 +120,12 @@ def as_recorded(photos: LabelledPhotos, run: RunFolder) -> LabelledPhotos:
 def split_photos(data: Sequence[str], run: RunFolder) -> LabelledPhotos:
     """The photos of DATA with the split that a run recorded; photos it does not know belong to none."""
     listing = scan(list(data), trainable=False)
-    found = decisions.apply(listing, content_hashes(listing.photos), recorded_decisions(run))
+    return with_recorded(listing, content_hashes(listing.photos), run)
+
+
+def with_recorded(listing: Listing, hashes: Sequence[str], run: RunFolder) -> LabelledPhotos:
+    """The same of photos that are listed and hashed already."""
+    found = decisions.apply(listing, hashes, recorded_decisions(run))
     where = {(row.path, row.sha256): row.split for row in split.read_split_csv(run.split)}
     names = [photo.name for photo in found.listing.photos]
     splits = [where.get(key, "") for key in zip(names, found.hashes, strict=True)]

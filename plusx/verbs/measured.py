@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from plusx.images.decode import Undecodable
 from plusx.images.preprocess import Preprocess
@@ -17,12 +14,14 @@ from plusx.images.source import Source, read
 from plusx.model_file import Header
 from plusx.report.advice import SUSPECT
 from plusx.report.curves import reliability_bins, risk_curve, untempered
+from plusx.report.pictures import jpeg
 from plusx.report.story import Decisions, Gallery, Measured, Shown
 from plusx.trust.decide import NONE, UNSURE
 from plusx.verbs.answers import Answered
 
 SHOWN = 12  # photos of one kind
 PICTURE = 192  # px of a picture on the page: sharp on a phone's screen, about 6 kB
+QUALITY = 82
 
 Overlay = Callable[[npt.NDArray[np.uint8], int], bytes | None]  # pixels [S, S, 3] and a class to a picture of the map
 Rows = npt.NDArray[np.int64]
@@ -44,7 +43,7 @@ class Album:
             return None, None
         try:
             data = read(source)
-            picture = _jpeg(self._shown_as().from_bytes(data))
+            picture = jpeg(self._shown_as().from_bytes(data), QUALITY)
             overlay = self.overlay(self.preprocess.from_bytes(data), label) if mapped and self.overlay else None
         except (Undecodable, OSError):
             return None, None
@@ -143,9 +142,3 @@ def _photo(answered: Answered, row: int, album: Album, *, mapped: bool) -> Shown
         picture=picture,
         overlay=overlay,
     )
-
-
-def _jpeg(pixels: Any) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=82)
-    return file.getvalue()

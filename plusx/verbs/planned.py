@@ -39,9 +39,11 @@ def _timed(session: Session, network: Normalised, steps: int, batches: Batches, 
     cost = seconds_per_step(network, config, batches)
     tested = seconds_per_photo_tested(network, tested_size(config), session.device)
     photos = len(decoded.validation.rows) if decoded.validation else 0
-    ending = photos * len(config.views) * tested + min(SECONDS, MAPS * tested)
+    ending = photos * len(config.views) * tested + (0 if session.bare else min(SECONDS, MAPS * tested))
     left = session.started + (config.time or 0.0) - time.monotonic() - RESERVE - ending
     plan = planning.timed(config, steps, cost, left, overhead=photos / 2 * tested)
+    if session.bare:
+        return replace(plan, ending=ending)
     more = looks(len(decoded.training.rows), plan.total_steps, config) * tested
     plan = planning.timed(config, steps, cost, left - more, overhead=photos / 2 * tested)
     return replace(plan, ending=ending + more)

@@ -20,7 +20,8 @@ from plusx.verbs.reports import TrainEvent
 class Session:
     """What is trained, how, on what, since when, and who watches.
 
-    `command` continues it after a stop; `train --resume` where None is named.
+    `command` continues it after a stop; `train --resume` where None is named. `bare`: only the answers to validation
+    are wanted, as the network gives them: nothing is fitted on them, and there are no pages.
     """
 
     data: tuple[str, ...]
@@ -29,6 +30,7 @@ class Session:
     started: float
     listen: Callable[[TrainEvent], None]
     command: str | None = None
+    bare: bool = False
 
 
 @dataclass(frozen=True)

@@ -187,8 +187,9 @@ def _train(
     session.listen(Planned(plan, session.config))
     with leaving(lambda: interrupted_run(run.path, _resume_command(session, run))):
         outcome = _fit(session, run, photos, decoded, network, plan)
-        trained = finish(run, session.config, photos, outcome, decoded)
-    _write_pages(session, run, photos)
+        trained = finish(run, session.config, photos, outcome, decoded, bare=session.bare)
+    if not session.bare:
+        _write_pages(session, run, photos)
     return trained
 
 

@@ -79,7 +79,7 @@ def test_undecided_rows_change_nothing_and_that_is_said() -> None:
     found = decisions.apply(LISTING, HASHES, [decided("cat/0.jpg", "")])
     assert found.listing == LISTING
     assert found.effect.sentence() == (
-        "Nothing was decided that changes a photo: the column decision takes keep, drop or a class name."
+        "No photo here was changed by decision: the column decision takes keep, drop or a class name."
     )
 
 

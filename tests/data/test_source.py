@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from plusx.data import decisions
 from plusx.data.source import Listing, content_hashes, scan, walk
 from plusx.errors import DataError, UsageError
+from plusx.trust.decide import NONE, UNSURE
 
 CLASSES = ("cat", "dog")
 
@@ -324,6 +326,16 @@ def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
 
 def test_an_empty_class_beside_one_class_is_not_looked_through(tmp_path: Path) -> None:
     assert "The folder dog in" in message(put(tmp_path, "cat/0.jpg", "cat/1.jpg", "dog/"))
+
+
+@pytest.mark.parametrize("name", [UNSURE, NONE, decisions.KEEP, decisions.DROP])
+def test_a_class_called_like_an_answer_or_a_decision_is_refused(tmp_path: Path, name: str) -> None:
+    put(tmp_path, *photos_of("", classes=("cat", name)))
+    assert message(tmp_path) == (
+        f"A class of {tmp_path} is called {name!r}, which in answers and decisions means something else: "
+        "expected any name but unsure, none of these, keep, drop; rename the class."
+    )
+    assert scan(tmp_path, trainable=False).classes == tuple(sorted(("cat", name)))
 
 
 def test_one_class_only_is_a_sentence(tmp_path: Path) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import tarfile
 from collections.abc import Iterator
@@ -123,9 +121,9 @@ def test_problems_come_in_the_order_of_what_they_cost(planted: Findings) -> None
 
 
 def test_the_quarantine_says_what_to_do_with_each_photo(planted: Findings) -> None:
-    header, *rows = csv.reader(io.StringIO(quarantine(planted).decode(), newline=""))
-    assert header == ["path", "sha256", "class", "reason", "suggested", "decision"]
-    decisions = {row[0]: row[5] for row in rows}
+    rows = list(quarantine(planted))
+    assert all(row.suggested == row.decision for row in rows)
+    decisions = {row.path: row.decision for row in rows}
     assert decisions == {
         "test/cat/leak.jpg": "keep",
         "test/cat/near-leak.jpg": "keep",
@@ -143,9 +141,10 @@ def test_the_quarantine_says_what_to_do_with_each_photo(planted: Findings) -> No
         "train/dog/torn.jpg": "",
         "train/dog/twice.jpg": "drop",
     }
-    (leak,) = (row for row in rows if row[0] == "train/cat/0000.jpg")
+    (leak,) = (row for row in rows if row.path == "train/cat/0000.jpg")
     data = Path(planted.report.data, "train/cat/0000.jpg").read_bytes()
-    assert leak[1:4] == [hashlib.sha256(data).hexdigest(), "cat", "equal photos across splits"]
+    told = (hashlib.sha256(data).hexdigest(), "cat", "equal photos across splits")
+    assert (leak.sha256, leak.label, leak.reason) == told
 
 
 def test_a_clean_folder_has_no_findings(clean: Path) -> None:
@@ -202,3 +201,13 @@ def test_a_tar_is_checked_as_its_folder_is(planted: Findings, tmp_path: Path) ->
 def test_real_photos_at_full_size_have_no_findings(photos: Path) -> None:
     report = check(photos / "photos-full-size.tar", workers=2)
     assert not [kind.field for kind in KINDS if getattr(report, kind.field)]
+
+
+def test_of_a_picture_in_three_splits_only_the_last_one_stays(tmp_path: Path) -> None:
+    data = tmp_path / "pets"
+    write_set(data, {"train": 3, "val": 3, "test": 3}, seed=3)
+    leaking = min((data / "test" / "cat").iterdir())
+    for split in ("train", "val"):
+        (data / split / "cat" / "leak.jpg").write_bytes(leaking.read_bytes())
+    decided = {row.path: row.decision for row in quarantine(examine(data, workers=0))}
+    assert decided == {"train/cat/leak.jpg": "drop", "val/cat/leak.jpg": "drop", f"test/cat/{leaking.name}": "keep"}

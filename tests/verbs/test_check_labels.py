@@ -14,9 +14,14 @@ import pytest
 import plusx
 from plusx.cli.run import run as cli
 from plusx.data import decisions
+from plusx.data.source import scan
 from plusx.data.split import read_split_csv
 from plusx.errors import DataError, UsageError
+from plusx.model_file import load
+from plusx.run_folder import RunFolder
 from plusx.training.events import Notice, StepDone
+from plusx.verbs import labels_page, neighbours
+from plusx.verbs.answers import read_answers
 from plusx.verbs.check_labels import LabelWish, check_labels
 from plusx.verbs.train import train
 from plusx.verbs.wish import Wish
@@ -49,7 +54,9 @@ def names(rows: Sequence[Any]) -> list[str]:
     return [row.path for row in rows]
 
 
-def test_planted_errors_are_listed_first_and_nothing_is_decided(mislabelled: Path, tmp_path: Path) -> None:
+def test_planted_errors_are_listed_first_and_nothing_is_decided(
+    mislabelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (mislabelled / "lying" / "bad.jpg").write_text("no photo")
     report = check_labels([str(mislabelled)], LabelWish(tmp_path / "out", **WISH))
     assert report.n == 60
@@ -68,6 +75,9 @@ def test_planted_errors_are_listed_first_and_nothing_is_decided(mislabelled: Pat
     assert page.count("data:image/jpeg") == len(report.suspects)
     assert first.reason in page
     assert report.lines()[-1].startswith(f"{tmp_path / 'out' / 'labels.csv'} lists {len(rows)}, and nothing changes")
+    monkeypatch.setattr(labels_page, "SHOWN", 1)
+    shorter = labels_page.labels_page(report, scan(mislabelled).photos, 0)
+    assert f"And {report.found - 1} more; labels.csv lists up to 500 photos, the most doubtful first." in shorter
 
 
 def test_every_photo_is_judged_by_a_network_that_did_not_see_it(mislabelled: Path, tmp_path: Path) -> None:
@@ -79,6 +89,42 @@ def test_every_photo_is_judged_by_a_network_that_did_not_see_it(mislabelled: Pat
         assert {row.split for row in rows} == {"train", "val"}
         held_out += [row.path for row in rows if row.split == "val"]
     assert len(held_out) == len(set(held_out)) == 60
+
+
+def test_a_fold_gives_the_answers_of_its_network_and_nothing_besides(mislabelled: Path, tmp_path: Path) -> None:
+    check_labels([str(mislabelled)], LabelWish(tmp_path / "out", **WISH))
+    fold = RunFolder(tmp_path / "out" / "folds" / "fold-1")
+    model = load(fold.model)
+    assert model.weights.keys() == model.tensors.keys()
+    assert (model.header.calibration, model.header.thresholds, model.header.novelty) == (None, None, None)
+    assert not {"report.html", "card.md", neighbours.FILE} & {path.name for path in fold.path.iterdir()}
+    answered = read_answers(fold.validation_answers)
+    assert answered is not None
+    network = plusx.load(fold.path, device="cpu")
+    raw = [network.predict(mislabelled / name).probability for name in answered.names[:4]]
+    assert raw == pytest.approx(answered.probabilities[:4].max(axis=1), abs=1e-5)
+
+
+def test_the_command_that_goes_on_names_the_device_and_another_device_may_go_on(
+    mislabelled: Path, tmp_path: Path
+) -> None:
+    wish = LabelWish(tmp_path / "out", **WISH)
+    assert wish.command(["a b"]) == (
+        f"plusx check 'a b' --labels --folds 3 --time 120s --out {tmp_path / 'out'} --device cpu"
+    )
+    with pytest.raises(MemoryError):
+        check_labels([str(mislabelled)], wish, on_event=stop_in_second_fold())
+    auto = replace(wish, flags=wish.flags | {"device": "auto"})
+    assert auto.command([]).endswith(f"--out {tmp_path / 'out'}")
+    assert check_labels([str(mislabelled)], auto).n == 60
+
+
+def test_labels_and_a_model_are_not_asked_for_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli(["check", str(tmp_path), "--labels", "--model", "m.safetensors"]) == 2
+    assert " ".join(capsys.readouterr().err.split()).endswith(
+        "--labels trains networks of its own, which have not seen the photos they judge, and --model lists photos that "
+        "look alike; give one of the two."
+    )
 
 
 def stop_in_second_fold() -> Any:
@@ -151,8 +197,8 @@ def test_a_folder_of_other_files_is_refused_and_a_plain_check_may_lie_beside(mis
 def test_what_cannot_be_is_a_sentence(mislabelled: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--folds expects 2 or more, such as 5, and got 1"):
         check_labels([str(mislabelled)], LabelWish(tmp_path / "a", folds=1))
-    with pytest.raises(UsageError, match=r"--time 9s is too short for 3 folds: each takes at least \d+ s"):
-        check_labels([str(mislabelled)], LabelWish(tmp_path / "b", **WISH | {"time": 9}))
+    with pytest.raises(UsageError, match=r"--time 6s is too short for 3 folds: each takes at least \d+ s"):
+        check_labels([str(mislabelled)], LabelWish(tmp_path / "b", **WISH | {"time": 6}))
     few = fill(tmp_path / "few", {"lying": 2, "standing": 9})
     with pytest.raises(DataError, match=r"Class lying has 2 different photos in .*few, and a check in 3 folds needs"):
         check_labels([str(few)], LabelWish(tmp_path / "c", **WISH))

@@ -126,6 +126,25 @@ def test_the_list_of_a_plain_check_is_such_a_file(data: Path, tmp_path: Path) ->
     assert "lying/bad.jpg" in dropped
 
 
+def test_what_training_accepted_testing_accepts_though_it_is_not_about_the_test(data: Path, tmp_path: Path) -> None:
+    """The rows are about photos that the run was started without, or that lie elsewhere than in the test."""
+    path = tmp_path / "check" / "quarantine.csv"
+    (data / "lying" / "copy.jpg").write_bytes((data / "lying" / "4.jpg").read_bytes())
+    plusx.check(data, out=path.parent, workers=0)
+    trained = train([str(data)], wish_of(tmp_path / "run", path))
+    told = evaluate(trained.run, decisions=[path])
+    assert told.to_json()["decisions"] == {"dropped": 0, "relabelled": 0, "unmatched": 0}
+    assert told.lines()[-1].startswith("No photo here was changed by decision: ")
+    parts = fill(tmp_path / "parts" / "train", {"lying": 3, "standing": 3}, first=200).parent
+    fill(parts / "test", {"lying": 2, "standing": 2}, first=300)
+    decisions.write(path, [row(parts, "train/lying/200.jpg", "drop")])
+    assert evaluate(trained.model, str(parts), decisions=[path]).figures["n"] == 4
+    decisions.write(path, [replace(row(parts, "train/lying/200.jpg", "drop"), path="lying/elsewhere.jpg")])
+    for tested in ((trained.run,), (trained.model, str(parts))):
+        with pytest.raises(DataError, match=r"None of the 1 rows of .* matches a photo of"):
+            evaluate(*tested, decisions=[path])
+
+
 @pytest.fixture
 def tested(data: Path, tmp_path: Path) -> tuple[Path, Trained, str]:
     trained = train([str(data)], wish_of(tmp_path / "run"))
