@@ -112,6 +112,21 @@ def test_a_page_that_cannot_be_made_costs_a_sentence_and_not_the_run(
     assert evaluate(run).notices == (sentence,)
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_pages_lost_to_an_interruption_come_back_when_the_finished_run_is_resumed(
+    data: Path, tmp_path: Path, *, gone: bool
+) -> None:
+    run = trained(data, tmp_path / "run")
+    page = text_of(run / "report.html")
+    (run / "report.html").unlink()
+    if gone:
+        data.rename(tmp_path / "elsewhere")
+    train([], Wish(out=run, resume=True))
+    again = text_of(run / "report.html")
+    assert page.split("<nav")[0] == again.split("<nav")[0]
+    assert ("data:image/jpeg;base64," in again) != gone
+
+
 def test_a_run_folder_that_takes_no_files_is_still_tested(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
