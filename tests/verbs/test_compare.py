@@ -111,6 +111,39 @@ def test_runs_that_differ_by_their_seed_alone_are_a_group_and_groups_are_compare
     assert page.count("<svg") == 2
 
 
+def test_a_run_that_is_better_than_one_seed_and_worse_than_another_is_neither(run: Path) -> None:
+    longer(run, 10)
+    seeds = [twin(run, f"a{s}", [bool(s)] * 30 + [True] * 30, seed=s) for s in range(2)]  # 50 % and 100 %
+    middle = twin(run, "b", [True] * 45 + [False] * 15, weight_decay=0.1)
+    (verdict,) = compare([*seeds, middle]).verdicts
+    assert (verdict.p, verdict.differs) == (1.0, False)
+    assert verdict.sentence() == (
+        "a0 (2 seeds) and b: no difference (+0.00 points; McNemar's tests with each of 2 seeds, which differ in their "
+        "direction, p = 1)"
+    )
+
+
+def test_the_difference_is_that_on_the_photos_both_answered(run: Path) -> None:
+    longer(run, 10)
+    first = twin(run, "a", [True] * 20 + [False] * 40, weight_decay=0.1)  # 33 %, and 100 % of the common
+    second = twin(run, "b", [False] * 10 + [True] * 50, weight_decay=0.2)
+    folder = open_run(second)
+    answered = read_answers(folder.validation_answers)
+    assert answered is not None
+    others = (*answered.hashes[:20], *(f"other {i}" for i in range(40)))
+    write_answers(folder.validation_answers, replace(answered, hashes=others))
+    (verdict,) = compare([first, second]).verdicts
+    assert verdict.difference == -0.5
+    assert verdict.sentence().startswith("a is better than b (-50.00 points; McNemar's test on 20 common photos, 10 ")
+
+
+def test_a_run_and_its_copy_are_no_two_seeds(run: Path) -> None:
+    copy = twin(run, "copy", [True] * 6)
+    comparison = compare([run, copy])
+    assert [group.runs for group in comparison.groups] == [("first",), ("copy",)]
+    assert comparison.seeds() == ()
+
+
 def test_what_cannot_be_compared_is_refused_in_a_sentence(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="compare needs at least two different runs and got 1; name their run folders"):
         compare([run, run])
