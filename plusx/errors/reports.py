@@ -13,6 +13,12 @@ def unwritten(path: Path, error: Exception) -> str:
     return f"{path} could not be written ({what}); the run is whole, and `plusx evaluate` writes its pages anew."
 
 
+def uncompared(path: Path, error: Exception) -> str:
+    """The notice where the page of a comparison could not be made: the runs are whole."""
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{path} could not be written ({what}); the runs are whole, and `plusx compare` writes it with --out."
+
+
 def too_few_runs(n: int) -> UsageError:
     """`compare` has nothing to compare."""
     return UsageError(f"compare needs at least two different runs and got {n}; name their run folders.", code="one-run")
