@@ -14,10 +14,12 @@ from PIL import Image
 from plusx.images.decode import Undecodable
 from plusx.images.preprocess import Preprocess
 from plusx.images.source import Source, read
+from plusx.metrics import reliability
 from plusx.model_file import Header
 from plusx.report.advice import SUSPECT
-from plusx.report.curves import reliability_bins, risk_curve, untempered
+from plusx.report.curves import risk_curve
 from plusx.report.story import Decisions, Gallery, Measured, Shown
+from plusx.trust.calibration import temper
 from plusx.trust.decide import NONE, UNSURE
 from plusx.verbs.answers import Answered
 
@@ -59,12 +61,11 @@ def measured(name: str, where: str, answered: Answered, header: Header, album: A
     """Everything a page shows of the answers to one set of photos; `figures` are computed anew from them."""
     p, labels = answered.probabilities, answered.labels
     temperature = (header.calibration or {}).get("temperature")
-    before = reliability_bins(untempered(p, temperature), labels) if temperature else ()
+    before = reliability(temper(p, 1 / temperature), labels) if temperature else ()  # scaling is undone by its inverse
     return Measured(
         name=name,
         where=where,
         figures=answered.figures(),
-        bins=reliability_bins(p, labels),
         bins_before=before,
         risk=risk_curve(p, labels),
         decisions=_decisions(answered),
