@@ -58,6 +58,7 @@ class Measured:
     name: str  # "validation", "test" or the name of the data
     where: str
     figures: Mapping[str, Any]
+    ece_by_chance: float  # that right probabilities exceed in 2.5 % of all cases
     bins_before: Sequence[Bin]  # of the reliability diagram, without the temperature; empty where there is none
     risk: Points
     decisions: Decisions

@@ -19,7 +19,7 @@ from plusx.model_file import Header
 from plusx.report.advice import SUSPECT
 from plusx.report.curves import risk_curve
 from plusx.report.story import Decisions, Gallery, Measured, Shown
-from plusx.trust.calibration import temper
+from plusx.trust.calibration import error_by_chance, temper
 from plusx.trust.decide import NONE, UNSURE
 from plusx.verbs.answers import Answered
 
@@ -66,6 +66,7 @@ def measured(name: str, where: str, answered: Answered, header: Header, album: A
         name=name,
         where=where,
         figures=answered.figures(),
+        ece_by_chance=error_by_chance(p),
         bins_before=before,
         risk=risk_curve(p, labels),
         decisions=_decisions(answered),

@@ -7,7 +7,6 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 
@@ -76,7 +75,13 @@ def write_page_of_data(
 
 
 def _evidence_of_data(main: Measured, doubted: Doubts, data: str) -> Evidence:
-    return Evidence(figures=main.figures, suspects=doubted[0], suspects_expected=doubted[1], data=shlex.quote(data))
+    return Evidence(
+        figures=main.figures,
+        ece_by_chance=main.ece_by_chance,
+        suspects=doubted[0],
+        suspects_expected=doubted[1],
+        data=data,
+    )
 
 
 def run_story(run: RunFolder, sources: Mapping[str, Source], overlay: Overlay | None = None) -> Story:
@@ -87,7 +92,6 @@ def run_story(run: RunFolder, sources: Mapping[str, Source], overlay: Overlay | 
     rows = [row for row in read_split_csv(run.split) if row.path not in {name for name, _ in skipped}]
     where = VALIDATED if any(row.split == "test" for row in rows) else UNTESTED
     main, other, doubts = _measured(run, header, where, Album(sources, header.preprocess, overlay))
-    figures = main.figures if main else None
     return Story(
         title=f"Report of {run.path.name or run}",
         lead=_lead(header, config, plan, rows),
@@ -103,7 +107,7 @@ def run_story(run: RunFolder, sources: Mapping[str, Source], overlay: Overlay | 
         thresholds=header.thresholds,
         novelty=header.novelty,
         skipped=skipped,
-        advice=advise(_evidence(run, config, plan, rows, figures, (doubts, len(skipped)))),
+        advice=advise(_evidence(run, config, plan, rows, main, (doubts, len(skipped)))),
         notes=() if main else ("Nothing was measured: the run has no validation photos. `plusx evaluate` tests it.",),
     )
 
@@ -126,20 +130,21 @@ def _evidence(
     config: Config,
     plan: Plan,
     rows: list[Row],
-    figures: Mapping[str, Any] | None,
+    main: Measured | None,
     faults: tuple[Doubts, int],
 ) -> Evidence:
     accuracy, seen = courses.final_accuracy(run, config)
     budget, longer = _budget(config)
     return Evidence(
-        figures=figures,
+        figures=main.figures if main else None,
+        ece_by_chance=main.ece_by_chance if main else None,
         train_accuracy=accuracy,
         train_photos_seen=seen,
         train_counts=Counter(row.label for row in rows if row.split == "train"),
         epochs=plan.last_step / plan.steps_per_epoch,
         budget=budget,
         longer=longer if plan.last_step != plan.most_steps else None,
-        validation_losses=courses.validation_losses(run),
+        validations=courses.validations(run),
         stopped_early=plan.stalled_at is not None,
         suspects=faults[0][0],
         suspects_expected=faults[0][1],
