@@ -206,19 +206,52 @@ def test_a_card_names_the_thresholds_that_a_model_has(data: Path, tmp_path: Path
     header = replace(
         model.header,
         calibration=calibration | {"ece_before": 0.1, "ece_after": 0.05},
-        thresholds={"risk": 0.01, "confidence": 0.95, "n": 3, "coverage": 0.5, "classes": classes, "note": "Few."},
+        thresholds={
+            "risk": 0.01,
+            "confidence": 0.95,
+            "n": 3,
+            "coverage": 0.5,
+            "classes": classes,
+            "note": "<script> Few.",
+        },
         novelty=Novelty(1.5, 0.04, 3).to_json(),
     )
     save(run.model, replace(model, header=header))
     assert write_pages(run, []) is None
     card, page = text_of(run.card), text_of(run.report)
     assert "temperature 1.250 (n = 3)" in card
-    assert "at most 1.0 % wrong among what is answered\n  (confidence 95 %, n = 3): " in card
-    assert "lying 75.00 %, standing none." in card
+    assert (
+        '- "unsure" below these probabilities, so that at most 1 % of what is answered as one of\n'
+        "  these classes is wrong, for each class alone (confidence 95 %, n = 3):\n"
+        "  lying 75.00 %.\n  \\<script\\> Few."
+    ) in card
+    assert (
+        "Of what it answers as a class with a threshold, at most 1.0 % should be wrong, with 95 % confidence for"
+        in page
+    )
     assert '"none of these" where the novelty (discriminant) is above 1.5.' in card
     assert "took the log loss from 0.5000 to 0.4000 and the calibration error from 10.00 % to 5.00 %" in page
     assert "no threshold" in page
     assert "risk 1.0 %" in page
+
+
+@pytest.mark.parametrize("threshold", [None, 0.0])
+def test_a_risk_is_only_promised_where_a_threshold_holds_it(
+    data: Path, tmp_path: Path, *, threshold: float | None
+) -> None:
+    run = open_run(trained(data, tmp_path / "run"))
+    model = load(run.model)
+    classes = [{"name": n, "threshold": threshold, "n": 3, "answered": 3, "errors": 0} for n in ("lying", "standing")]
+    fitted = {"risk": 0.1, "confidence": 0.95, "n": 6, "coverage": 1.0, "classes": classes, "note": None}
+    save(run.model, replace(model, header=replace(model.header, thresholds=fitted)))
+    assert write_pages(run, []) is None
+    card, page = text_of(run.card), text_of(run.report)
+    promised = threshold is not None
+    assert ("at most 10.0 % should be wrong" in page) == promised
+    assert ("at most 10 % of what is answered" in card) == promised
+    assert ('It never says "unsure".' in card) != promised
+    assert page.count("always answered") == (2 if promised else 0)
+    assert ("lying always answered, standing always answered." in card) == promised
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet18", "resnet50", "vgg11-bn", "alexnet"])
