@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from plusx.errors import Error
 from plusx.images.decode import Undecodable
 from plusx.images.preprocess import Preprocess
 from plusx.images.source import Source, read
@@ -47,10 +48,15 @@ class Album:
         try:
             data = read(source)
             picture = _jpeg(self._shown_as().from_bytes(data))
-            overlay = self.overlay(self.preprocess.from_bytes(data), label) if mapped and self.overlay else None
-        except (Undecodable, OSError):
+        except (Undecodable, OSError, Error):
             return None, None
-        return picture, overlay
+        return picture, self._map(data, label) if mapped else None
+
+    def _map(self, data: bytes, label: int) -> bytes | None:
+        try:
+            return self.overlay(self.preprocess.from_bytes(data), label) if self.overlay else None
+        except (Undecodable, OSError, Error):
+            return None
 
     def _shown_as(self) -> Preprocess:
         larger = self.preprocess.enlarged(max(1.0, PICTURE / self.preprocess.crop))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from safetensors import safe_open
@@ -54,24 +54,36 @@ def write_pages(run: RunFolder, photos: Iterable[Photo], overlay: Overlay | None
 
 
 def write_page_of_data(
-    path: Path, model: Path, answered: Answered, photos: Iterable[Photo], tested: tuple[str, str]
-) -> None:
-    """Write the report of a model's answers to other photos; `tested` names the model and the data."""
-    header = read_header(model)
-    album = Album({photo.name: photo.source for photo in photos}, header.preprocess, Maps(model))
-    name, data = tested
-    main = measured(data, f"Measured on {data}.", answered, header, album)
-    story = Story(
+    path: Path, maps: Maps, answered: Answered, photos: Iterable[Photo], tested: tuple[str, Sequence[str]]
+) -> str | None:
+    """Write the report of a model's answers to other photos; `tested` is what the model and the data are called.
+
+    `maps` are those of the model. Returns a sentence where that failed, and never raises.
+    """
+    try:
+        story = _story_of_data(maps, answered, {photo.name: photo.source for photo in photos}, tested)
+        write_file(path, run_page(story).encode("utf-8", "replace"))
+    except Exception as error:  # a page is never worth what was measured
+        return sentences.unwritten_of_data(path, error)
+    return None
+
+
+def _story_of_data(
+    maps: Maps, answered: Answered, sources: Mapping[str, Source], tested: tuple[str, Sequence[str]]
+) -> Story:
+    header, (name, roots) = read_header(maps.model), tested
+    data = " ".join(roots)
+    main = measured(data, f"Measured on {data}.", answered, header, Album(sources, header.preprocess, maps))
+    return Story(
         title=f"{name} on {data}",
         lead=f"{len(answered.names):,} photos answered by a model that tells {_listed(header.classes)} apart.",
         main=main,
-        model=_model_facts(header, model),
+        model=_model_facts(header, maps.model),
         calibration=header.calibration,
         thresholds=header.thresholds,
         novelty=header.novelty,
-        advice=advise(_evidence_of_data(main, doubts(answered), data)),
+        advice=advise(_evidence_of_data(main, doubts(answered), shlex.join(roots))),
     )
-    write_file(path, run_page(story).encode("utf-8", "replace"))
 
 
 def _evidence_of_data(main: Measured, doubted: Doubts, data: str) -> Evidence:
