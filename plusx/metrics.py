@@ -28,10 +28,15 @@ def accuracy(probabilities: Probabilities, labels: Labels) -> float:
 
 def interval95(right: int, n: int) -> tuple[float, float]:
     """Exact two-sided 95 % interval of a share (Clopper and Pearson 1934)."""
+    return interval(right, n, 0.05)
+
+
+def interval(right: int, n: int, level: float) -> tuple[float, float]:
+    """The same, missed with probability `level` at most."""
     from scipy.stats import beta
 
-    low = float(beta.ppf(0.025, right, n - right + 1)) if right > 0 else 0.0
-    high = float(beta.ppf(0.975, right + 1, n - right)) if right < n else 1.0
+    low = float(beta.ppf(level / 2, right, n - right + 1)) if right > 0 else 0.0
+    high = float(beta.ppf(1 - level / 2, right + 1, n - right)) if right < n else 1.0
     return low, high
 
 

@@ -49,7 +49,7 @@ def explain(
     sanity
         Test the maps of so many photos, 200 say, and write no picture.
     """
-    from plusx.cli.terminal import console
+    from plusx.cli.terminal import console, suggest
 
     err = console(quiet or json)
     if sanity is not None:
@@ -60,6 +60,8 @@ def explain(
     target = _target(out, image, model)
     explanation = explain(model, image, name=class_, method=method, device=device)
     _tell(explanation, target, json=json, err=err)
+    if image.parent.is_dir():
+        suggest(err, "plusx", "explain", model, image.parent, "--sanity", "200")
     return 0
 
 
@@ -78,7 +80,7 @@ def _test(model: Path, image: Path, count: int, method: str, device: str, *, jso
 
 
 def _tell(explanation: Explanation, target: Path, *, json: bool, err: Console) -> None:
-    from plusx.cli.terminal import document, result, suggest
+    from plusx.cli.terminal import document, result
     from plusx.durable import write_file
 
     write_file(target, explanation.png())
@@ -90,7 +92,6 @@ def _tell(explanation: Explanation, target: Path, *, json: bool, err: Console) -
     result(f"picture: {target}")
     if explanation.remark:
         err.print(explanation.remark)
-    suggest(err, "plusx", "explain", "MODEL", "FOLDER", "--sanity", "200")
 
 
 def _target(out: Path | None, image: Path, model: Path) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
+from plusx.cli.terminal import printable
 from plusx.durable import disk_errors, write_file
 from plusx.metrics import percent
 from plusx.verbs.predict import Row, to_csv, to_json, to_kaggle
@@ -43,7 +44,7 @@ def _table(rows: Iterator[Row], file: TextIO) -> None:
             answer = f"{row.answer:<16} {percent(row.probability or 0.0):>9}"
         else:
             answer = f"{'-':<16} {'-':>9}"
-        file.write(f"{answer}  {_printable(row.path)}{_remark(row)}\n")
+        file.write(f"{answer}  {printable(row.path)}{_remark(row)}\n")
 
 
 def _remark(row: Row) -> str:
@@ -51,12 +52,6 @@ def _remark(row: Row) -> str:
     if row.error:
         return f"  ({row.error['message']})"
     return f"  ({row.label} is likeliest)" if row.answer != row.label else ""
-
-
-def _printable(name: str) -> str:
-    """A file name on one line of a terminal: control characters and undecodable bytes are escaped."""
-    shown = name.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 
 
 _WRITERS: dict[str, Writer] = {"table": _table, "json": to_json, "csv": to_csv, "kaggle": to_kaggle}

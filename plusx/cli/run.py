@@ -71,8 +71,8 @@ def run(tokens: Sequence[str]) -> int:
         return _tell(f"{_plain(error)} `plusx {_verb(tokens)}--help` lists what it takes.", 2)
     except Error as error:
         return _tell(error.message, error.exit_code)
-    except KeyboardInterrupt:
-        return _tell("Stopped; there is nothing to resume.", 130)
+    except KeyboardInterrupt as error:
+        return _tell("Stopped; there is nothing to resume." if error.__context__ is None else "Stopped at once.", 130)
     except BrokenPipeError:
         _silence()
         return 0

@@ -23,13 +23,20 @@ def console(quiet: bool = False) -> Console:
 
 
 def result(text: str) -> None:
-    """One result line on stdout; names that no encoding holds are escaped, not lost."""
-    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
+    """One result line on stdout, whatever the files are called that it names."""
+    sys.stdout.write(printable(text) + "\n")
+
+
+def printable(text: str) -> str:
+    """Text as one line of a terminal: control characters and what no encoding holds are escaped, not lost."""
+    shown = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 
 
 def document(value: Any) -> None:
     """The one JSON document of `--json`."""
-    result(json_module.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    text = json_module.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> list[str]:

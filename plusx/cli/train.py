@@ -128,4 +128,6 @@ def _ended(seeds: Seeds, *, json: bool) -> int:
     else:
         show(seeds.comparison)
         result(f"the runs are in {seeds.out}")
+        if seeds.page is not None:
+            result(f"curves: {seeds.page}")
     return 0

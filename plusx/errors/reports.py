@@ -13,6 +13,18 @@ def unwritten(path: Path, error: Exception) -> str:
     return f"{path} could not be written ({what}); the run is whole, and `plusx evaluate` writes its pages anew."
 
 
+def unwritten_of_data(path: Path, error: Exception) -> str:
+    """The notice where the page of a test on other photos could not be made: its figures are told all the same."""
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{path} could not be written ({what}); the figures are whole: test again with another --report."
+
+
+def uncompared(path: Path, error: Exception) -> str:
+    """The notice where the page of a comparison could not be made: the runs are whole."""
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{path} could not be written ({what}); the runs are whole, and `plusx compare` writes it with --out."
+
+
 def too_few_runs(n: int) -> UsageError:
     """`compare` has nothing to compare."""
     return UsageError(f"compare needs at least two different runs and got {n}; name their run folders.", code="one-run")

@@ -67,7 +67,7 @@ class Explainer:
         images = self.engine.images(pixels)
         contrast = contrasts(torch.from_numpy(labels), len(self.model.header.classes)).to(self.engine.device)
         views = windows.of_views(self.engine.views)
-        odds = torch.stack([self._odds(images, view, contrast) for view in views]).mean(0).double().cpu().numpy()
+        odds = torch.stack([self._odds(images, view, contrast) for view in views]).mean(0).cpu().double().numpy()
         if self._map is None:
             return Evidence(self._occlusions(pixels, labels), odds)
         looks = [*views, *windows.sliding(CLOSER, PLACES)]

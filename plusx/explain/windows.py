@@ -53,7 +53,7 @@ def joined(maps: Iterable[tuple[Window, Tensor]]) -> Floats:
     """One map [n, GRID, GRID] of the photos: at every place the mean of the windows' maps [n, h, w] that hold it."""
     total, weight = np.zeros(()), np.full((), 1e-9)
     for window, values in maps:
-        placed = values.double().cpu().numpy()
+        placed = values.cpu().double().numpy()  # some devices have no float64
         down, up = _placing(window.top, window, placed.shape[1], mirrored=False)
         across, over = _placing(window.left, window, placed.shape[2], mirrored=window.mirrored)
         total = total + down @ placed @ across.T * (up[:, None] * over)

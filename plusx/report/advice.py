@@ -1,7 +1,8 @@
 """Advice in plain words: each piece is one rule over measured numbers, shown beside what it says.
 
-A rule speaks only where the numbers cannot be chance: intervals are exact 95 % ones. The limits are judgement, not law,
-and stand in the constants below; a page that has no advice says so.
+A rule about what was measured speaks only where chance alone would hardly give it: intervals are exact 95 % ones, of
+several classes 95 % together. The limits are judgement, not law, and stand in the constants below; a page that has no
+advice says so.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from plusx.metrics import interval95, percent
+from plusx.metrics import interval, interval95, percent
 
 OVERFIT = 0.03  # training accuracy above that of validation
 FEW_PHOTOS = 200  # of a class
@@ -38,13 +39,14 @@ class Evidence:
     """The numbers that advice is drawn from; what was not measured is None or empty."""
 
     figures: Mapping[str, Any] | None = None  # of `plusx.metrics.summary`, the test's where there is one
+    ece_by_chance: float | None = None  # that right probabilities exceed in 2.5 % of all cases
     train_accuracy: float | None = None  # mean over the last steps, on augmented photos
     train_photos_seen: int = 0  # behind it
     train_counts: Mapping[str, int] = field(default_factory=dict)  # photos per class
     epochs: float | None = None
     budget: str | None = None  # "--time 10m" or "--epochs 20"
     longer: str | None = None  # the flag that trains twice as long
-    validation_losses: tuple[float, ...] = ()  # in order
+    validations: tuple[tuple[float, int], ...] = ()  # (accuracy, n), in order
     stopped_early: bool = False
     suspects: int = 0
     suspects_expected: float = 0.0  # if the probabilities were right
@@ -92,17 +94,22 @@ def few_photos(e: Evidence) -> Advice | None:
 
 
 def too_short(e: Evidence) -> Advice | None:
-    """The budget ended while validation was still getting better."""
-    losses = e.validation_losses
-    if e.epochs is None or e.epochs >= FEW_EPOCHS or e.stopped_early or len(losses) < 2 or e.longer is None:
+    """The budget ended while validation was still getting better.
+
+    A rate that falls makes the end the best in any case, so the gain has to be more than the intervals; how much of it
+    more time would add, only more time tells.
+    """
+    seen = e.validations
+    if e.epochs is None or e.epochs >= FEW_EPOCHS or e.stopped_early or len(seen) < 2 or e.longer is None:
         return None
-    if losses[-1] > min(losses[:-1]):
+    (before, n), (last, m) = seen[max(0, 2 * len(seen) // 3 - 1)], seen[-1]
+    if not n or not m or interval95(round(last * m), m)[0] <= interval95(round(before * n), n)[1]:
         return None
     return Advice(
         "Too short",
-        f"Each photo was seen {e.epochs:.1f} times ({e.budget}), and the last validation was the best "
-        f"(log loss {losses[-1]:.4f}, before that {min(losses[:-1]):.4f}).",
-        f"Fewer than {FEW_EPOCHS:.0f} epochs, not ended by a standstill, and no earlier validation was better.",
+        f"Each photo was seen {e.epochs:.1f} times ({e.budget}), and in the last third of the training the accuracy on "
+        f"validation still rose from {percent(before, 1)} to {percent(last, 1)} (n = {m:,}).",
+        f"Fewer than {FEW_EPOCHS:.0f} epochs, not ended by a standstill, and the two intervals do not overlap.",
         f"Train longer: {e.longer}.",
     )
 
@@ -131,13 +138,16 @@ def one_class_worse(e: Evidence) -> Advice | None:
     others = [c for other, c in classes.items() if other != name]
     n = sum(c["n"] for c in others)
     right = round(sum(c["n"] * c["accuracy"] for c in others))
-    if right / n - worst["accuracy"] <= WORSE or worst["accuracy_ci95"][1] >= interval95(right, n)[0]:
+    level = 0.05 / len(classes)  # the worst of many classes is below the others by chance alone
+    high = interval(round(worst["n"] * worst["accuracy"]), worst["n"], level)[1]
+    if right / n - worst["accuracy"] <= WORSE or high >= interval(right, n, level)[0]:
         return None
     return Advice(
         f"Class {name} is answered worse",
         f"{percent(worst['accuracy'], 1)} of {name} (n = {worst['n']:,}) and {percent(right / n, 1)} of the rest "
         f"(n = {n:,}) are right; most of its mistakes are taken for {_taken_for(e.figures, name)}.",
-        f"More than {percent(WORSE, 0)} below the other classes together, and the intervals do not overlap.",
+        f"More than {percent(WORSE, 0)} below the other classes together, and the intervals do not overlap, "
+        f"at a confidence of {percent(1 - level)} each.",
         f"Look at its mistakes below, and at its photos with plusx check {e.data}; more photos of it help.",
     )
 
@@ -174,13 +184,16 @@ def uncertain_figure(e: Evidence) -> Advice | None:
 
 def miscalibrated(e: Evidence) -> Advice | None:
     """Probabilities do not mean what they say."""
-    if e.figures is None or e.figures["n"] < ENOUGH_FOR_BINS or e.figures["ece"] <= MISCALIBRATED:
+    if e.figures is None or e.ece_by_chance is None or e.figures["n"] < ENOUGH_FOR_BINS:
+        return None
+    if e.figures["ece"] <= max(MISCALIBRATED, e.ece_by_chance):
         return None
     return Advice(
         "Probabilities are off",
         f"Probabilities differ from the share that is right by {percent(e.figures['ece'], 1)} on average "
-        f"(n = {e.figures['n']:,}).",
-        f"Expected calibration error above {percent(MISCALIBRATED, 0)}, with at least {ENOUGH_FOR_BINS} photos.",
+        f"(n = {e.figures['n']:,}); were they right, chance would make that up to {percent(e.ece_by_chance, 1)}.",
+        f"Expected calibration error above {percent(MISCALIBRATED, 0)} and above what right probabilities show in "
+        f"97.5 % of all cases, with at least {ENOUGH_FOR_BINS} photos.",
         "Take them for an order, not for chances; more validation photos help to mend them: --split 75/15/10.",
     )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from plusx.metrics import percent
 from plusx.model_file import Header
 from plusx.report.story import Facts, Measured, Story
+from plusx.trust.risk import share
 
 USE = """```python
 import plusx
@@ -84,20 +86,28 @@ def _certainty(story: Story) -> Iterator[str]:
         yield f"  error was {percent(c['ece_before'])} before and {percent(c['ece_after'])} after."
     else:
         yield "- Probabilities are as the network gives them; no temperature was fitted."
-    if t:
-        yield f'- "unsure" below these probabilities, for at most {percent(t["risk"], 1)} wrong among what is answered'
-        yield f"  (confidence {percent(t['confidence'], 0)}, n = {t['n']:,}): {_thresholds(t['classes'])}."
-        if t.get("note"):
-            yield f"  {t['note']}"
-    else:
-        yield '- It never says "unsure": no threshold was fitted.'
+    yield from _thresholds(t) if t else iter(['- It never says "unsure": no threshold was fitted.'])
     if novelty and novelty["threshold"] is not None:
         yield f'- "none of these" where the novelty ({novelty["score"]}) is above {novelty["threshold"]:.4g}.'
 
 
-def _thresholds(classes: list[dict[str, object]]) -> str:
-    told = (f"{_plain(str(c['name']))} {_share(c['threshold'])}" for c in classes)
-    return ", ".join(told)
+def _thresholds(t: Mapping[str, Any]) -> Iterator[str]:
+    """The risk is promised for the classes that have a threshold, and for each alone."""
+    fitted = [c for c in t["classes"] if c["threshold"] is not None]
+    if fitted:
+        told = ", ".join(f"{_plain(c['name'])} {_from(c['threshold'])}" for c in fitted)
+        yield f'- "unsure" below these probabilities, so that at most {share(t["risk"])} of what is answered as one of'
+        yield "  these classes is wrong, for each class alone"
+        yield f"  (confidence {percent(t['confidence'], 0)}, n = {t['n']:,}):"
+        yield f"  {told}."
+    else:
+        yield '- It never says "unsure".'
+    if t.get("note"):
+        yield f"  {_plain(t['note'])}"
+
+
+def _from(threshold: float) -> str:
+    return percent(threshold) if threshold else "always answered"
 
 
 def _table(facts: Facts) -> Iterator[str]:

@@ -6,9 +6,10 @@ point in a <title>, which browsers show when it is pointed at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from plusx.metrics import percent
 from plusx.report.axes import Axis
@@ -63,15 +64,7 @@ def bar_chart(name: str, y: Axis, bars: Sequence[tuple[str, float, str]]) -> Svg
     return _svg(name, body)
 
 
-@dataclass(frozen=True)
-class Bin:
-    """Answers whose probability lies between `low` and `high`: how many, their mean probability, the share right."""
-
-    low: float
-    high: float
-    n: int
-    probability: float
-    right: float
+Bin = Mapping[str, Any]  # as `plusx.metrics.reliability` gives them
 
 
 def reliability(name: str, bins: Sequence[Bin], before: Sequence[Bin] = ()) -> Svg:
@@ -79,27 +72,30 @@ def reliability(name: str, bins: Sequence[Bin], before: Sequence[Bin] = ()) -> S
 
     The grey bars at the bottom are counts; `before` are the bins of the same answers before temperature scaling.
     """
-    low = min((b.low for b in (*bins, *before) if b.n), default=0.0)
+    bins, before = ([b for b in some if b["n"]] for some in (bins, before))
+    low = min((b["low"] for b in (*bins, *before)), default=0.0)
     x, y = Axis("probability of the answer", low, 1.0, share=True), Axis("share right", 0.0, 1.0, share=True)
-    most = max((b.n for b in bins), default=1) or 1
-    body = [*(_count_bar(x, b, most) for b in bins if b.n), _frame(x, y), _diagonal(x, y)]
+    most = max((b["n"] for b in bins), default=1)
+    body = [*(_count_bar(x, b, most) for b in bins), _frame(x, y), _diagonal(x, y)]
     named = [("after temperature" if before else "answers", 1)] + [("before", 2)] * bool(before)
     for entries, colour in ((before, 2), (bins, 1)):
-        points = [(b.probability, b.right) for b in entries if b.n]
+        points = [(b["probability"], b["accuracy"]) for b in entries]
         body.append(_path(x, y, points, f"line s{colour}" + " thin" * (colour == 2)))
-        body += [_dot(_x(x, b.probability), _y(y, b.right), colour, _told(b)) for b in entries if b.n]
+        body += [
+            _dot(_x(x, at), _y(y, right), colour, _told(b)) for (at, right), b in zip(points, entries, strict=True)
+        ]
     return _svg(name, body, named)
 
 
 def _told(b: Bin) -> str:
-    return f"{b.n:,} answers of about {percent(b.probability, 1)}: {percent(b.right, 1)} right"
+    return f"{b['n']:,} answers of about {percent(b['probability'], 1)}: {percent(b['accuracy'], 1)} right"
 
 
 def _count_bar(x: Axis, b: Bin, most: int) -> str:
-    left, right = _x(x, b.low), _x(x, b.high)
-    height = 0.22 * (HEIGHT - TOP - BOTTOM) * b.n / most
+    left, right = _x(x, b["low"]), _x(x, b["high"])
+    height = 0.22 * (HEIGHT - TOP - BOTTOM) * b["n"] / most
     style = "bar"
-    return _rect(left + 0.5, HEIGHT - BOTTOM - height, max(0.5, right - left - 1), height, style, f"{b.n:,} answers")
+    return _rect(left + 0.5, HEIGHT - BOTTOM - height, max(0.5, right - left - 1), height, style, f"{b['n']:,} answers")
 
 
 def _diagonal(x: Axis, y: Axis) -> str:

@@ -129,7 +129,11 @@ def _size_marks(course: Course) -> list[tuple[float, str]]:
 def _trust(story: Story) -> Sequence[Chart]:
     assert story.main is not None, "there are answers to show"
     main = story.main
-    charts = [Chart(reliability("Reliability diagram", main.bins, main.bins_before), _reliability_told(story))]
+    charts = [
+        Chart(
+            reliability("Reliability diagram", main.figures["reliability"], main.bins_before), _reliability_told(story)
+        )
+    ]
     errors = [v for _, v in main.risk]
     if len(main.risk) > 1:
         x = Axis("share of the photos answered", min(c for c, _ in main.risk), 1.0, share=True)

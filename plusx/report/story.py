@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,8 +58,8 @@ class Measured:
     name: str  # "validation", "test" or the name of the data
     where: str
     figures: Mapping[str, Any]
-    bins: tuple[Bin, ...]
-    bins_before: tuple[Bin, ...]  # without the temperature; empty where there is none
+    ece_by_chance: float  # that right probabilities exceed in 2.5 % of all cases
+    bins_before: Sequence[Bin]  # of the reliability diagram, without the temperature; empty where there is none
     risk: Points
     decisions: Decisions
     galleries: tuple[Gallery, ...] = ()

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from plusx import metrics
+from plusx import keyed, metrics
 from plusx.metrics import LEAST, Labels, Probabilities
 
 LOWEST, HIGHEST = 0.05, 20.0  # a temperature beyond these says that something else is wrong
+DRAWS = 200  # of labels, for an error by chance
 FEWEST = 30  # photos; fewer say less about the temperature than that it is near 1
 
 
@@ -91,6 +92,21 @@ def calibrate(chosen: tuple[Probabilities, Labels], held: tuple[Probabilities, L
         ece_after=metrics.expected_calibration_error(tempered, labels) if some else None,
         note=fitted.note,
     )
+
+
+def error_by_chance(probabilities: Probabilities) -> float:
+    """The calibration error that probabilities [N, C] which are right exceed in 2.5 % of all cases.
+
+    It is above 0, since of few answers in a bin the share that is right is never what it should be (Bröcker and Smith
+    2007, "Increasing the reliability of reliability diagrams"): labels are drawn from the probabilities themselves.
+    """
+    top = probabilities.max(axis=1).astype(np.float64)
+    place = np.ceil(top * metrics.CALIBRATION_BINS).astype(np.int64)
+    errors = []
+    for draw in range(DRAWS):
+        right = keyed.uniform(0, 0, np.array([draw]), "calibration by chance", len(top))[0] < top
+        errors.append(np.abs(np.bincount(place, weights=right - top)).sum() / len(top))
+    return float(np.quantile(errors, 0.975))
 
 
 def _least_loss(probabilities: Probabilities, labels: Labels) -> float:

@@ -25,10 +25,10 @@ from plusx.verbs.folds import SETTINGS, CrossValidation, fold_folder
 from plusx.verbs.labelled import LabelledPhotos
 from plusx.verbs.labels_page import write_labels_page
 from plusx.verbs.network import refuse_network
+from plusx.verbs.recorded import config_of
 from plusx.verbs.reports import TrainEvent
 from plusx.verbs.session import Session, prepared_device
 from plusx.verbs.settle import at_scale, budgeted, wished
-from plusx.verbs.train import recorded_config
 from plusx.verbs.wish import Wish
 
 FOLDS, BUDGET = 5, "10m"
@@ -114,7 +114,7 @@ def _settled(wish: LabelWish, asked: Wish, config: Config, begun: float, photos:
     """The settings of every fold: those of the first, where there is one, or at the scale that its time affords."""
     first = RunFolder(fold_folder(wish.folder, 0))
     if (first.path / "config.yaml").exists():
-        return recorded_config(first).model_copy(update={"device": config.device})
+        return config_of(first).model_copy(update={"device": config.device})
     trained_on = round(photos * (wish.folds - 1) / wish.folds)
     return at_scale(config, asked, prepared_device(config), trained_on, begun)
 

@@ -124,15 +124,22 @@ def _settings(run: _Run) -> dict[str, Any]:
 
 
 def _groups(runs: Sequence[_Run]) -> list[list[_Run]]:
-    """Runs with equal settings together, in the order of their first."""
+    """Runs with equal settings together, in the order of their first; a seed that a group has counts for itself.
+
+    A run that is trained again under its seed, or copied, says nothing more about the chance of training.
+    """
     groups: list[list[_Run]] = []
     for run in runs:
-        home = next((group for group in groups if _settings(group[0]) == _settings(run)), None)
+        home = next((group for group in groups if _settings(group[0]) == _settings(run) and _new_to(group, run)), None)
         if home is None:
             groups.append([run])
         else:
             home.append(run)
     return groups
+
+
+def _new_to(group: Sequence[_Run], run: _Run) -> bool:
+    return all(run.config.seed != other.config.seed for other in group)
 
 
 def _group(members: Sequence[_Run]) -> Group:
@@ -147,40 +154,65 @@ def _group_name(members: Sequence[_Run]) -> str:
 def _verdicts(groups: Sequence[Sequence[_Run]]) -> tuple[Verdict, ...]:
     pairs = list(itertools.combinations(groups, 2))
     found = [_pair(first, second) for first, second in pairs]
-    tested = [i for i, (p, _, _) in enumerate(found) if p is not None]
-    adjusted = dict(zip(tested, holm([p for p, _, _ in found if p is not None]), strict=True))
+    tested = [i for i, one in enumerate(found) if one.p is not None]
+    adjusted = dict(zip(tested, holm([one.p for one in found if one.p is not None]), strict=True))
     several = f", adjusted for {len(tested)} tests" if len(tested) > 1 else ""
     verdicts = []
-    for i, ((first, second), (_, method, apart)) in enumerate(zip(pairs, found, strict=True)):
-        means = [mean_and_spread([run.figures["accuracy"] for run in group])[0] for group in (first, second)]
+    for i, ((first, second), one) in enumerate(zip(pairs, found, strict=True)):
         p = adjusted.get(i)
-        differs = apart if p is None else p < LEVEL
-        told = method if p is None else method + several
-        verdicts.append(Verdict(_group_name(first), _group_name(second), means[1] - means[0], p, told, differs))
+        differs = one.apart if p is None else p < LEVEL
+        told = one.method if p is None else one.method + several
+        verdicts.append(Verdict(_group_name(first), _group_name(second), one.difference, p, told, differs))
     return tuple(verdicts)
 
 
-def _pair(first: Sequence[_Run], second: Sequence[_Run]) -> tuple[float | None, str, bool]:
-    """(p-value before adjustment, or None; how it was got; for None, whether the intervals lie apart)."""
+@dataclass(frozen=True)
+class _Tested:
+    """A pair before adjustment: the second's accuracy less the first's on the photos that the test is made on.
+
+    `p` is None where no test could be made, and `apart` then says whether the intervals lie apart.
+    """
+
+    difference: float
+    p: float | None
+    method: str
+    apart: bool = False
+
+
+def _pair(first: Sequence[_Run], second: Sequence[_Run]) -> _Tested:
     if len(first) > 1 and len(second) > 1:
         accuracies = [[run.figures["accuracy"] for run in group] for group in (first, second)]
-        return welch(*accuracies), f"Welch's test over {len(first)} and {len(second)} seeds", False
+        method = f"Welch's test over {len(first)} and {len(second)} seeds"
+        return _Tested(_mean_difference(*accuracies), welch(*accuracies), method)
     singles = [_single(a, b) for a in first for b in second]
-    if len(singles) == 1:
-        return singles[0]
-    if any(p is None for p, _, _ in singles):
-        return None, f"{len(singles)} pairs by their intervals", all(apart for _, _, apart in singles)
-    worst = max(p for p, _, _ in singles if p is not None)
-    return worst, f"the largest of McNemar's tests with each of {len(singles)} seeds", False
+    return singles[0] if len(singles) == 1 else _one_with_seeds(singles)
 
 
-def _single(first: _Run, second: _Run) -> tuple[float | None, str, bool]:
+def _one_with_seeds(singles: Sequence[_Tested]) -> _Tested:
+    """A run against every seed of a group: it differs from the group where it does from each, all the same way."""
+    difference = float(np.mean([one.difference for one in singles]))
+    one_way = len({np.sign(one.difference) for one in singles}) == 1
+    if any(one.p is None for one in singles):
+        apart = one_way and all(one.apart if one.p is None else one.p < LEVEL for one in singles)
+        return _Tested(difference, None, f"{len(singles)} pairs by their intervals", apart)
+    told = f"McNemar's tests with each of {len(singles)} seeds"
+    if not one_way:
+        return _Tested(difference, 1.0, f"{told}, which differ in their direction")
+    return _Tested(difference, max(one.p for one in singles if one.p is not None), f"the largest of {told}")
+
+
+def _single(first: _Run, second: _Run) -> _Tested:
     right = _on_common_photos(first, second)
     if right is None:
-        return None, *_by_intervals(first, second)
+        difference = second.figures["accuracy"] - first.figures["accuracy"]
+        return _Tested(difference, None, *_by_intervals(first, second))
     alone = discordant(*right)
     told = f"McNemar's test on {len(right[0]):,} common photos, {alone[0]:,} and {alone[1]:,} right in one alone"
-    return mcnemar(*alone), told, False
+    return _Tested((alone[1] - alone[0]) / len(right[0]), mcnemar(*alone), told)
+
+
+def _mean_difference(first: Sequence[float], second: Sequence[float]) -> float:
+    return mean_and_spread(second)[0] - mean_and_spread(first)[0]
 
 
 def _on_common_photos(first: _Run, second: _Run) -> tuple[Any, Any] | None:

@@ -44,9 +44,10 @@ def final_accuracy(run: RunFolder, config: Config) -> tuple[float | None, int]:
     return float(np.mean([record["accuracy"] for record in last])), len(last) * config.batch_size
 
 
-def validation_losses(run: RunFolder) -> tuple[float, ...]:
-    """Log loss of every validation, in order."""
-    return tuple(float(record["validation"]["log_loss"]) for record in _history(run)[1])
+def validations(run: RunFolder) -> tuple[tuple[float, int], ...]:
+    """(accuracy, n) of every validation, in order."""
+    found = [record["validation"] for record in _history(run)[1]]
+    return tuple((float(one["accuracy"]), int(one.get("n", 0))) for one in found)
 
 
 def speeds_of(run: RunFolder, plan: Plan) -> tuple[Speed, ...]:

@@ -144,21 +144,28 @@ def evaluate(
         "images_per_second": len(fresh) / seconds,
     }
     evaluation = Evaluation(_named(path, data), figures, left_out, skipped, model.header.thresholds, tested.decided)
+    maps = Maps(found, computing.get("device", "auto"))
     if data is None:
-        return _recorded(evaluation, open_run(path), answered, tested.photos, report)
-    if report is not None:
-        write_page_of_data(Path(report), found, answered, tested.photos, (str(path), evaluation.tested))
-    return replace(evaluation, report=Path(report) if report else None)
+        return _recorded(evaluation, maps, open_run(path), answered, tested.photos, report)
+    if report is None:
+        return evaluation
+    fault = write_page_of_data(Path(report), maps, answered, tested.photos, (str(path), _roots(data)))
+    return replace(evaluation, report=None if fault else Path(report), notices=(fault,) if fault else ())
 
 
 def _recorded(
-    evaluation: Evaluation, run: RunFolder, answered: Answered, photos: Sequence[Photo], report: str | Path | None
+    evaluation: Evaluation,
+    maps: Maps,
+    run: RunFolder,
+    answered: Answered,
+    photos: Sequence[Photo],
+    report: str | Path | None,
 ) -> Evaluation:
     """The evaluation, once the run has its answers and its pages; a folder that takes none costs a notice."""
     try:
         write_answers(run.test_answers, answered)
         run.write("test", evaluation.to_json())
-        fault = write_pages(run, photos, Maps(run.model))
+        fault = write_pages(run, photos, maps)
         if report is not None and fault is None:
             write_file(Path(report), run.report.read_bytes())
     except DiskError as error:
@@ -169,7 +176,11 @@ def _recorded(
 def _named(path: Path, data: str | Path | Sequence[str] | None) -> str:
     if data is None:
         return f"the test split of {path}"
-    return str(data) if isinstance(data, str | Path) else " ".join(map(str, data))
+    return " ".join(_roots(data))
+
+
+def _roots(data: str | Path | Sequence[str]) -> list[str]:
+    return [str(data)] if isinstance(data, str | Path) else [str(root) for root in data]
 
 
 def _own_test(path: Path, files: Sequence[Path]) -> _Photos:

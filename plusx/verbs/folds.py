@@ -22,8 +22,9 @@ from plusx.training.events import Notice
 from plusx.verbs import decoding, labelled
 from plusx.verbs.answers import read_answers
 from plusx.verbs.labelled import LabelledPhotos, Pixels
+from plusx.verbs.recorded import config_of
 from plusx.verbs.session import Decoded, Session
-from plusx.verbs.train import recorded_config, recorded_device, resume_split, train_split
+from plusx.verbs.train import recorded_device, resume_split, train_split
 from plusx.verbs.wish import Wish
 
 SETTINGS = ("patience=null", "keep=last", "validate_every=1000000", "skip_bad=true")
@@ -85,7 +86,7 @@ class CrossValidation:
 
     def _continued(self, run: RunFolder, fold: LabelledPhotos, decoded: Decoded) -> None:
         with run.lock():
-            config = recorded_config(run)
+            config = config_of(run)
             device = recorded_device(run, config, self.session.listen)
             resume_split(replace(self.session, config=config, device=device), run, fold, decoded)
 

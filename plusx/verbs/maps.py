@@ -27,7 +27,7 @@ class Maps:
     """
 
     def __init__(self, model: Path, device: str = "auto") -> None:
-        self._model, self._device, self._left = model, device, SECONDS
+        self.model, self._device, self._left = model, device, SECONDS
 
     def __call__(self, pixels: npt.NDArray[np.uint8], label: int) -> bytes | None:
         """The picture of what speaks for the class at `label`."""
@@ -44,4 +44,4 @@ class Maps:
     def _explainer(self) -> Any:
         from plusx.verbs.explain import Asked
 
-        return Asked.of(load(self._model), self._model, "auto", self._device).explainer
+        return Asked.of(load(self.model), self.model, "auto", self._device).explainer

@@ -8,14 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from plusx.errors import Error
 from plusx.images.decode import Undecodable
 from plusx.images.preprocess import Preprocess
 from plusx.images.source import Source, read
+from plusx.metrics import reliability
 from plusx.model_file import Header
 from plusx.report.advice import SUSPECT
-from plusx.report.curves import reliability_bins, risk_curve, untempered
+from plusx.report.curves import risk_curve
 from plusx.report.pictures import jpeg
 from plusx.report.story import Decisions, Gallery, Measured, Shown
+from plusx.trust.calibration import error_by_chance, temper
 from plusx.trust.decide import NONE, UNSURE
 from plusx.verbs.answers import Answered
 
@@ -44,10 +47,15 @@ class Album:
         try:
             data = read(source)
             picture = jpeg(self._shown_as().from_bytes(data), QUALITY)
-            overlay = self.overlay(self.preprocess.from_bytes(data), label) if mapped and self.overlay else None
-        except (Undecodable, OSError):
+        except (Undecodable, OSError, Error):
             return None, None
-        return picture, overlay
+        return picture, self._map(data, label) if mapped else None
+
+    def _map(self, data: bytes, label: int) -> bytes | None:
+        try:
+            return self.overlay(self.preprocess.from_bytes(data), label) if self.overlay else None
+        except (Undecodable, OSError, Error):
+            return None
 
     def _shown_as(self) -> Preprocess:
         larger = self.preprocess.enlarged(max(1.0, PICTURE / self.preprocess.crop))
@@ -58,12 +66,12 @@ def measured(name: str, where: str, answered: Answered, header: Header, album: A
     """Everything a page shows of the answers to one set of photos; `figures` are computed anew from them."""
     p, labels = answered.probabilities, answered.labels
     temperature = (header.calibration or {}).get("temperature")
-    before = reliability_bins(untempered(p, temperature), labels) if temperature else ()
+    before = reliability(temper(p, 1 / temperature), labels) if temperature else ()  # scaling is undone by its inverse
     return Measured(
         name=name,
         where=where,
         figures=answered.figures(),
-        bins=reliability_bins(p, labels),
+        ece_by_chance=error_by_chance(p),
         bins_before=before,
         risk=risk_curve(p, labels),
         decisions=_decisions(answered),

@@ -1,4 +1,4 @@
-"""The settings that a finished run recorded, also one of a version that had fewer."""
+"""The settings that a run recorded, also one of a version that had fewer."""
 
 from __future__ import annotations
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 
@@ -55,28 +54,46 @@ def write_pages(run: RunFolder, photos: Iterable[Photo], overlay: Overlay | None
 
 
 def write_page_of_data(
-    path: Path, model: Path, answered: Answered, photos: Iterable[Photo], tested: tuple[str, str]
-) -> None:
-    """Write the report of a model's answers to other photos; `tested` names the model and the data."""
-    header = read_header(model)
-    album = Album({photo.name: photo.source for photo in photos}, header.preprocess, Maps(model))
-    name, data = tested
-    main = measured(data, f"Measured on {data}.", answered, header, album)
-    story = Story(
+    path: Path, maps: Maps, answered: Answered, photos: Iterable[Photo], tested: tuple[str, Sequence[str]]
+) -> str | None:
+    """Write the report of a model's answers to other photos; `tested` is what the model and the data are called.
+
+    `maps` are those of the model. Returns a sentence where that failed, and never raises.
+    """
+    try:
+        story = _story_of_data(maps, answered, {photo.name: photo.source for photo in photos}, tested)
+        write_file(path, run_page(story).encode("utf-8", "replace"))
+    except Exception as error:  # a page is never worth what was measured
+        return sentences.unwritten_of_data(path, error)
+    return None
+
+
+def _story_of_data(
+    maps: Maps, answered: Answered, sources: Mapping[str, Source], tested: tuple[str, Sequence[str]]
+) -> Story:
+    header, (name, roots) = read_header(maps.model), tested
+    data = " ".join(roots)
+    main = measured(data, f"Measured on {data}.", answered, header, Album(sources, header.preprocess, maps))
+    return Story(
         title=f"{name} on {data}",
         lead=f"{len(answered.names):,} photos answered by a model that tells {_listed(header.classes)} apart.",
         main=main,
-        model=_model_facts(header, model),
+        model=_model_facts(header, maps.model),
         calibration=header.calibration,
         thresholds=header.thresholds,
         novelty=header.novelty,
-        advice=advise(_evidence_of_data(main, doubts(answered), data)),
+        advice=advise(_evidence_of_data(main, doubts(answered), shlex.join(roots))),
     )
-    write_file(path, run_page(story).encode("utf-8", "replace"))
 
 
 def _evidence_of_data(main: Measured, doubted: Doubts, data: str) -> Evidence:
-    return Evidence(figures=main.figures, suspects=doubted[0], suspects_expected=doubted[1], data=shlex.quote(data))
+    return Evidence(
+        figures=main.figures,
+        ece_by_chance=main.ece_by_chance,
+        suspects=doubted[0],
+        suspects_expected=doubted[1],
+        data=data,
+    )
 
 
 def run_story(run: RunFolder, sources: Mapping[str, Source], overlay: Overlay | None = None) -> Story:
@@ -87,7 +104,6 @@ def run_story(run: RunFolder, sources: Mapping[str, Source], overlay: Overlay | 
     rows = [row for row in read_split_csv(run.split) if row.path not in {name for name, _ in skipped}]
     where = VALIDATED if any(row.split == "test" for row in rows) else UNTESTED
     main, other, doubts = _measured(run, header, where, Album(sources, header.preprocess, overlay))
-    figures = main.figures if main else None
     return Story(
         title=f"Report of {run.path.name or run}",
         lead=_lead(header, config, plan, rows),
@@ -103,7 +119,7 @@ def run_story(run: RunFolder, sources: Mapping[str, Source], overlay: Overlay | 
         thresholds=header.thresholds,
         novelty=header.novelty,
         skipped=skipped,
-        advice=advise(_evidence(run, config, plan, rows, figures, (doubts, len(skipped)))),
+        advice=advise(_evidence(run, config, plan, rows, main, (doubts, len(skipped)))),
         notes=() if main else ("Nothing was measured: the run has no validation photos. `plusx evaluate` tests it.",),
     )
 
@@ -126,20 +142,21 @@ def _evidence(
     config: Config,
     plan: Plan,
     rows: list[Row],
-    figures: Mapping[str, Any] | None,
+    main: Measured | None,
     faults: tuple[Doubts, int],
 ) -> Evidence:
     accuracy, seen = courses.final_accuracy(run, config)
     budget, longer = _budget(config)
     return Evidence(
-        figures=figures,
+        figures=main.figures if main else None,
+        ece_by_chance=main.ece_by_chance if main else None,
         train_accuracy=accuracy,
         train_photos_seen=seen,
         train_counts=Counter(row.label for row in rows if row.split == "train"),
         epochs=plan.last_step / plan.steps_per_epoch,
         budget=budget,
         longer=longer if plan.last_step != plan.most_steps else None,
-        validation_losses=courses.validation_losses(run),
+        validations=courses.validations(run),
         stopped_early=plan.stalled_at is not None,
         suspects=faults[0][0],
         suspects_expected=faults[0][1],

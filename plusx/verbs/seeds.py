@@ -1,7 +1,7 @@
 """`train --seeds N`: the same training under several seeds, one after another, and their spread.
 
 All runs have the split of the first seed, so that they are tested on the same photos: what is left is the chance of
-training. Each is a run folder of its own, OUT/seed-S.
+training. Each is a run folder of its own, OUT/seed-S; OUT/compare.html shows them over each other.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from plusx.durable import write_json
+from plusx.durable import write_file, write_json
 from plusx.errors import Interrupted, usage
 from plusx.errors import reports as sentences
 from plusx.errors.training import interrupted_run
 from plusx.recipes.resolve import resolve
-from plusx.report.comparison import Comparison
-from plusx.run_folder import create, refuse_taken
+from plusx.report.comparison import Comparison, comparison_page
+from plusx.run_folder import RunFolder, create, refuse_taken
+from plusx.training.events import Notice
 from plusx.verbs import labelled
 from plusx.verbs.compare import compare
 from plusx.verbs.finish import Trained
@@ -29,18 +30,19 @@ from plusx.verbs.reports import Built, TrainEvent
 from plusx.verbs.train import run_name, train
 from plusx.verbs.wish import Wish
 
-RECORD = "seeds.json"
+RECORD, PAGE = "seeds.json", "compare.html"
 
 Listen = Callable[[TrainEvent], None]
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """The finished runs of all seeds, and their comparison."""
+    """The finished runs of all seeds, their comparison, and its page: None where that could not be written."""
 
     out: Path
     runs: tuple[Trained, ...]
     comparison: Comparison
+    page: Path | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain values."""
@@ -48,6 +50,7 @@ class Seeds:
             "out": str(self.out),
             "runs": [run.to_json() for run in self.runs],
             "comparison": self.comparison.to_json(),
+            "page": self.page and str(self.page),
         }
 
 
@@ -86,15 +89,31 @@ def train_seeds(
         for seed in record.seeds:
             begun = time.monotonic() if runs or started is None else started
             runs.append(_one(data, out, record, seed, listen, begun))
-    except (Interrupted, KeyboardInterrupt):
-        if not is_of_seeds(out):
+    except (Interrupted, KeyboardInterrupt) as error:
+        if not is_of_seeds(out) or _asked_twice(error):
             raise
         raise interrupted_run(out, f"plusx train --resume --out {shlex.quote(str(out))}") from None
     finally:
         if wish.out is None:
             with contextlib.suppress(OSError):
                 out.rmdir()  # where DATA was refused, nothing is left behind: only an empty folder can be removed
-    return Seeds(out, tuple(runs), compare([run.run for run in runs]))
+    comparison = compare([run.run for run in runs])
+    return Seeds(out, tuple(runs), comparison, _page(out / PAGE, comparison, listen))
+
+
+def _asked_twice(error: BaseException) -> bool:
+    """Whether a Ctrl-C came while the one before was ending the run already: a second one ends it at once, with 130."""
+    return isinstance(error, KeyboardInterrupt) and isinstance(error.__context__, Interrupted | KeyboardInterrupt)
+
+
+def _page(path: Path, comparison: Comparison, listen: Listen) -> Path | None:
+    """Where the comparison is as a page; what goes wrong with it is told and costs no run."""
+    try:
+        write_file(path, comparison_page(comparison).encode("utf-8", "replace"))
+    except Exception as error:  # a page is never worth the runs
+        listen(Notice(sentences.uncompared(path, error)))
+        return None
+    return path
 
 
 def _begun(data: Sequence[str], wish: Wish, seeds: int) -> tuple[Path, _Record]:
@@ -139,13 +158,14 @@ def _continued(wish: Wish, seeds: int | None) -> tuple[Path, _Record]:
 
 def _one(data: Sequence[str], out: Path, record: _Record, seed: int, listen: Listen, begun: float) -> Trained:
     """The run of one seed: begun, gone on with, or read where it is finished."""
-    folder, first = out / f"seed-{seed}", record.seeds[0]
+    folder, first = out / f"seed-{seed}", out / f"seed-{record.seeds[0]}"
     if (folder / "config.yaml").exists():
         return train(data, replace(record.again, out=folder, resume=True), on_event=listen, started=begun)
-    if seed == first:
+    if folder == first:
         return train(record.data, replace(record.wish, out=folder), on_event=listen, started=begun)
-    settings = out / f"seed-{first}" / "config.yaml"
-    wish = Wish({"seed": seed}, file=settings, plan=record.wish.plan, out=folder, decisions=record.wish.decisions)
+    recorded = RunFolder(first).decisions  # as the first run obeyed them, whatever has become of the files since
+    decided = (recorded,) if recorded.exists() else ()
+    wish = Wish({"seed": seed}, file=first / "config.yaml", plan=record.wish.plan, out=folder, decisions=decided)
     return train(record.data, wish, on_event=listen, started=begun)
 
 

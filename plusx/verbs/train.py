@@ -10,12 +10,11 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 
 from plusx.config import Config
 from plusx.data import decisions, split
-from plusx.errors import model_file as model_errors
-from plusx.errors import usage
+from plusx.data.source import Photo
+from plusx.errors import DataError, usage
 from plusx.errors.training import interrupted_run
 from plusx.model_file import short_hash
 from plusx.models import minimum_size
@@ -38,6 +37,7 @@ from plusx.verbs.maps import Maps
 from plusx.verbs.network import build_network, refuse_network, whiten
 from plusx.verbs.pace import Pacer
 from plusx.verbs.planned import make_plan
+from plusx.verbs.recorded import config_of
 from plusx.verbs.reporting import write_pages
 from plusx.verbs.reports import Built, Planned, Started, TrainEvent
 from plusx.verbs.session import Decoded, Session, batches_of, prepared_device
@@ -111,13 +111,15 @@ def _resume(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Tra
     if wish.out is None:
         raise usage.resume_without_run()
     run = open_run(wish.out)
-    config = recorded_config(run)
+    config = config_of(run)
     _refuse_changes(run, config, wish)
     kept = tuple(run.read("run")["data"])
     if data and labelled.absolute(data) != kept:
         raise usage.changed_settings(run.path, [("DATA", " ".join(kept), " ".join(data))])
     if run.finished:
-        return read_trained(run)
+        trained = read_trained(run)
+        _write_missing_pages(run, config, listen)
+        return trained
     with run.lock():
         session = Session(kept, config, recorded_device(run, config, listen), begun, listen)
         photos = labelled.look_again(kept, run)
@@ -189,31 +191,31 @@ def _train(
         outcome = _fit(session, run, photos, decoded, network, plan)
         trained = finish(run, session.config, photos, outcome, decoded, bare=session.bare)
     if not session.bare:
-        _write_pages(session, run, photos)
+        _write_pages(run, photos.photos(photos.rows("val")), session.device.type, session.listen)
     return trained
 
 
-def _write_pages(session: Session, run: RunFolder, photos: LabelledPhotos) -> None:
+def _write_missing_pages(run: RunFolder, config: Config, listen: Callable[[TrainEvent], None]) -> None:
+    """The pages of a finished run that was stopped before it had them; photos that are gone are only named."""
+    if run.report.exists() and run.card.exists():
+        return
+    try:
+        found = labelled.split_photos(run.read("run")["data"], run)
+        photos = [photo for photo, where in zip(found.listing.photos, found.splits, strict=True) if where]
+    except DataError:
+        photos = []
+    _write_pages(run, photos, config.device, listen)
+
+
+def _write_pages(run: RunFolder, photos: Sequence[Photo], device: str, listen: Callable[[TrainEvent], None]) -> None:
     """The report and the model card; what goes wrong with them is told and costs nothing."""
-    fault = write_pages(run, photos.photos(photos.rows("val")), Maps(run.model, session.device.type))
+    fault = write_pages(run, photos, Maps(run.model, device))
     if fault:
-        session.listen(Notice(fault))
+        listen(Notice(fault))
 
 
 def _resume_command(session: Session, run: RunFolder) -> str:
     return session.command or f"plusx train --resume --out {shlex.quote(str(run))}"
-
-
-def recorded_config(run: RunFolder) -> Config:
-    """The settings of an existing run. Raises ModelError where they are damaged."""
-    values = run.read_config()
-    for name in Config.model_fields.keys() - values.keys():
-        raise model_errors.damaged(run.path / "config.yaml", f"{name} is missing")
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise model_errors.damaged(run.path / "config.yaml", f"{first['loc'][0]}: {first['msg']}") from None
 
 
 def recorded_device(run: RunFolder, config: Config, listen: Callable[[TrainEvent], None]) -> torch.device:

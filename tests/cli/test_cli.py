@@ -212,3 +212,11 @@ def test_the_whole_path_from_the_command_line(
     assert lines(capsys)[1].startswith(told)
     assert run(["cache", "--clear"]) == 0
     assert "0 decoded sets, 0.0 MB" in lines(capsys)[0]
+
+
+def test_a_file_name_gives_no_orders_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    from plusx.cli.terminal import document, result
+
+    result("\x1b[2J\udcff é.jpg")
+    document({"name": "\x1b[2J\udcff é.jpg"})
+    assert capsys.readouterr().out == ('\\x1b[2J\\udcff é.jpg\n{\n  "name": "\\u001b[2J\\udcff é.jpg"\n}\n')

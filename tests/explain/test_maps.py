@@ -217,3 +217,19 @@ def test_features_of_the_folded_network_are_those_of_the_trained_one(images: Ten
     np.testing.assert_allclose(features, expected, atol=1e-5)
     with pytest.raises(UsageError, match="no fully connected layer at its end"):
         pooled_features(nn.Conv2d(3, 2, 1), images, SIZE)
+
+
+def test_maps_leave_their_device_before_they_become_float64_which_some_have_not() -> None:
+    class Map32(torch.Tensor):
+        """A map on a device without float64."""
+
+        def double(self) -> torch.Tensor:
+            raise TypeError("no float64 here")
+
+        def cpu(self) -> torch.Tensor:
+            return self.as_subclass(torch.Tensor)
+
+    values = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(0))
+    window = windows.of_views(["identity"])[0]
+    there = windows.joined([(window, values.as_subclass(Map32))])
+    assert there == pytest.approx(windows.joined([(window, values)]))

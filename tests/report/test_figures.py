@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
+from plusx import metrics
 from plusx.metrics import expected_calibration_error, risk_coverage
 from plusx.report.axes import MOST_TICKS, Axis
-from plusx.report.curves import reliability_bins, risk_curve, untempered
+from plusx.report.curves import risk_curve
 from plusx.report.figures import HEIGHT, SERIES, WIDTH, Series, Svg, bar_chart, line_chart, reliability
 from plusx.report.page import TEMPLATES
 
@@ -29,7 +30,7 @@ CHARTS = {
         [(5.0, "48 px")],
     ),
     "bars": bar_chart("speed", Axis("images/s", 0, 3000), [("48 px", 2500.0, "n = 3"), ("<64>", 0.0, "n = 1")]),
-    "reliability": reliability("bins", reliability_bins(ANSWERS, LABELS), reliability_bins(ANSWERS, LABELS)),
+    "reliability": reliability("bins", metrics.reliability(ANSWERS, LABELS), metrics.reliability(ANSWERS, LABELS)),
 }
 
 
@@ -106,12 +107,12 @@ def test_an_axis_ends_at_round_numbers() -> None:
 
 
 def test_bins_are_those_of_the_calibration_error_and_of_scikit_learn() -> None:
-    bins = [b for b in reliability_bins(ANSWERS, LABELS) if b.n]
-    gap = sum(b.n * abs(b.right - b.probability) for b in bins) / len(LABELS)
+    bins = [b for b in metrics.reliability(ANSWERS, LABELS) if b["n"]]
+    gap = sum(b["n"] * abs(b["accuracy"] - b["probability"]) for b in bins) / len(LABELS)
     assert gap == pytest.approx(expected_calibration_error(ANSWERS, LABELS), rel=1e-9)
     right, probability = calibration_curve((ANSWERS.argmax(1) == LABELS).astype(int), ANSWERS.max(1), n_bins=15)
-    assert [b.right for b in bins] == pytest.approx(right)
-    assert [b.probability for b in bins] == pytest.approx(probability)
+    assert [b["accuracy"] for b in bins] == pytest.approx(right)
+    assert [b["probability"] for b in bins] == pytest.approx(probability)
 
 
 def test_the_risk_curve_passes_through_the_table_of_evaluate() -> None:
@@ -121,13 +122,3 @@ def test_the_risk_curve_passes_through_the_table_of_evaluate() -> None:
         assert near == pytest.approx(row["coverage"], abs=0.01)
         assert curve[near] == pytest.approx(row["error"], abs=0.004)
     assert len(risk_curve(ANSWERS[:1], LABELS[:1])) == 1
-
-
-def test_temperature_is_undone() -> None:
-    logits = RANDOM.normal(size=(50, 3))
-
-    def softmax(z: np.ndarray) -> np.ndarray:
-        e = np.exp(z)
-        return e / e.sum(axis=1, keepdims=True)
-
-    assert untempered(softmax(logits / 1.7), 1.7) == pytest.approx(softmax(logits), rel=1e-9)

@@ -67,6 +67,11 @@ def test_a_temperature_keeps_the_order_and_one_changes_nothing() -> None:
     assert np.isfinite(temper(np.array([[1.0, 0.0]], dtype=np.float32), LOWEST)).all()
 
 
+def test_a_temperature_is_undone_by_its_inverse() -> None:
+    probabilities, _ = drawn(50, 3, 1.0)
+    assert temper(temper(probabilities, 1.7), 1 / 1.7) == pytest.approx(probabilities, rel=1e-6)
+
+
 def test_too_few_photos_or_no_error_leave_probabilities_as_they_are() -> None:
     probabilities, labels = drawn(29, 2, 3.0)
     few = fit_temperature(probabilities, labels)

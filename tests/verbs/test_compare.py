@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -19,6 +20,7 @@ from plusx.run_folder import open_run
 from plusx.training.events import StepDone
 from plusx.verbs.answers import read_answers, write_answers
 from plusx.verbs.compare import compare
+from plusx.verbs.reports import Built
 from plusx.verbs.seeds import is_of_seeds, train_seeds
 from plusx.verbs.train import train
 from plusx.verbs.wish import Wish
@@ -111,6 +113,39 @@ def test_runs_that_differ_by_their_seed_alone_are_a_group_and_groups_are_compare
     assert page.count("<svg") == 2
 
 
+def test_a_run_that_is_better_than_one_seed_and_worse_than_another_is_neither(run: Path) -> None:
+    longer(run, 10)
+    seeds = [twin(run, f"a{s}", [bool(s)] * 30 + [True] * 30, seed=s) for s in range(2)]  # 50 % and 100 %
+    middle = twin(run, "b", [True] * 45 + [False] * 15, weight_decay=0.1)
+    (verdict,) = compare([*seeds, middle]).verdicts
+    assert (verdict.p, verdict.differs) == (1.0, False)
+    assert verdict.sentence() == (
+        "a0 (2 seeds) and b: no difference (+0.00 points; McNemar's tests with each of 2 seeds, which differ in their "
+        "direction, p = 1)"
+    )
+
+
+def test_the_difference_is_that_on_the_photos_both_answered(run: Path) -> None:
+    longer(run, 10)
+    first = twin(run, "a", [True] * 20 + [False] * 40, weight_decay=0.1)  # 33 %, and 100 % of the common
+    second = twin(run, "b", [False] * 10 + [True] * 50, weight_decay=0.2)
+    folder = open_run(second)
+    answered = read_answers(folder.validation_answers)
+    assert answered is not None
+    others = (*answered.hashes[:20], *(f"other {i}" for i in range(40)))
+    write_answers(folder.validation_answers, replace(answered, hashes=others))
+    (verdict,) = compare([first, second]).verdicts
+    assert verdict.difference == -0.5
+    assert verdict.sentence().startswith("a is better than b (-50.00 points; McNemar's test on 20 common photos, 10 ")
+
+
+def test_a_run_and_its_copy_are_no_two_seeds(run: Path) -> None:
+    copy = twin(run, "copy", [True] * 6)
+    comparison = compare([run, copy])
+    assert [group.runs for group in comparison.groups] == [("first",), ("copy",)]
+    assert comparison.seeds() == ()
+
+
 def test_what_cannot_be_compared_is_refused_in_a_sentence(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="compare needs at least two different runs and got 1; name their run folders"):
         compare([run, run])
@@ -153,7 +188,8 @@ def test_several_seeds_are_trained_on_one_split_and_an_interrupted_one_goes_on(
     assert [line.split()[:2] for line in told[2:5]] == [["seed-1", "1"], ["seed-2", "2"], ["seed-3", "3"]]
     assert told[5].startswith("seed-1 (3 seeds): mean accuracy ")
     assert told[5].endswith(" n = 3 seeds")
-    assert told[6] == f"the runs are in {out}"
+    assert told[6:] == [f"the runs are in {out}", f"curves: {out / 'compare.html'}"]
+    assert (out / "compare.html").read_text().count("<svg") == 2
     splits = {(out / f"seed-{seed}" / "split.csv").read_bytes() for seed in (1, 2, 3)}
     assert len(splits) == 1
     assert len({(out / f"seed-{seed}" / "history.jsonl").read_bytes() for seed in (1, 2, 3)}) == 3
@@ -165,6 +201,40 @@ def test_several_seeds_are_trained_on_one_split_and_an_interrupted_one_goes_on(
     document = json.loads(capsys.readouterr().out)
     assert [run["run"] for run in document["runs"]] == [str(out / f"seed-{seed}") for seed in (1, 2, 3)]
     assert document["comparison"]["verdicts"] == []
+
+
+def test_all_seeds_obey_the_decisions_that_the_first_was_started_with(data: Path, tmp_path: Path) -> None:
+    photo, file, out = data / "lying" / "3.jpg", tmp_path / "decided.csv", tmp_path / "seeds"
+    sha256 = hashlib.sha256(photo.read_bytes()).hexdigest()
+    file.write_text(f"path,sha256,class,reason,suggested,decision\nlying/3.jpg,{sha256},lying,,,drop\n")
+
+    def edited(event: object) -> None:
+        file.unlink(missing_ok=True)
+
+    seeds = train_seeds([str(data)], replace(WISH, out=out, decisions=[file]), 2, on_event=edited)
+    assert len({(run.run / "split.csv").read_bytes() for run in seeds.runs}) == 1
+    assert "lying/3.jpg" not in (out / "seed-2" / "split.csv").read_text()
+
+
+def test_the_first_ctrl_c_leaves_seeds_to_go_on_with_and_the_second_ends_at_once(data: Path, tmp_path: Path) -> None:
+    out, presses = tmp_path / "seeds", []
+
+    def press(event: object) -> None:
+        if isinstance(event, Built) and presses:
+            try:
+                raise KeyboardInterrupt
+            finally:
+                if presses.pop() == 2:
+                    raise KeyboardInterrupt
+
+    def pressed(times: int) -> None:
+        presses[:] = [times]
+        train_seeds([str(data)], replace(WISH, out=out, resume=out.exists()), 2, on_event=press)
+
+    with pytest.raises(Interrupted):
+        pressed(1)
+    with pytest.raises(KeyboardInterrupt):
+        pressed(2)
 
 
 def test_seeds_on_data_that_is_refused_leave_nothing_behind(

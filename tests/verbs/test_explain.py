@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,9 @@ def test_what_is_told_to_people(world: Path, here: Path, capsys: pytest.CaptureF
     assert lines[2].startswith("evidence for lying (occlusion): ")
     assert lines[-1] == "picture: why.png"
     assert "The nearest training photos are in the run folder; name it in place of the model file to see them." in err
+    assert (
+        err.splitlines()[-1] == f"Next: {shlex.join(['plusx', 'explain', model, str(Path(photo).parent)])} --sanity 200"
+    )
     assert run(["explain", model, photo, "--out", "why.png", "-q"]) == 0  # it replaces what --out names
     assert capsys.readouterr().err == ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plusx.errors import DiskError
+from plusx.errors import DiskError, UsageError
 from plusx.images.preprocess import Preprocess
 from plusx.model_file import Header, ModelFile, load, save, seen_hashes
 from plusx.models import create_model
+from plusx.report.advice import Evidence
 from plusx.run_folder import open_run
 from plusx.training.events import Notice
 from plusx.trust.novelty import Novelty
@@ -93,6 +95,41 @@ def test_a_model_tested_on_other_photos_has_a_page_where_it_is_wanted_and_its_ru
     assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 
+def test_a_page_of_other_photos_that_cannot_be_written_costs_a_sentence_and_not_the_figures(
+    data: Path, tmp_path: Path
+) -> None:
+    run = trained(data, tmp_path / "run")
+    more = fill(tmp_path / "more & more", {"lying": 5, "standing": 5}, first=100)
+    evaluation = evaluate(run, [str(more)], report=tmp_path / "nowhere" / "more.html")
+    assert (evaluation.figures["n"], evaluation.report) == (10, None)
+    assert evaluation.notices[0].startswith(f"{tmp_path / 'nowhere' / 'more.html'} could not be written (DiskError: ")
+    assert evaluation.notices[0].endswith("; the figures are whole: test again with another --report.")
+
+
+def test_the_data_that_a_page_tells_to_check_can_be_typed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(data, tmp_path / "run", epochs=1)
+    roots = [str(fill(tmp_path / f"{i} more", {"lying": 5, "standing": 5}, first=100 * i)) for i in (1, 2)]
+    asked: list[Evidence] = []
+    monkeypatch.setattr("plusx.verbs.reporting.advise", lambda evidence: asked.append(evidence) or ())
+    evaluate(run, roots, report=tmp_path / "more.html")
+    assert shlex.split(asked[0].data) == roots
+
+
+def test_a_photo_whose_map_is_refused_is_shown_without_it(data: Path, tmp_path: Path) -> None:
+    run = open_run(trained(data, tmp_path / "run", epochs=1))
+    photos = split_photos([str(data)], run).listing.photos
+
+    def refused(*_: object) -> bytes:
+        raise UsageError("There is no such device.")
+
+    assert write_pages(run, photos, refused) is None
+    page = text_of(run.report)
+    assert "data:image/jpeg;base64," in page
+    assert "what the answer" not in page
+
+
 def test_a_page_that_cannot_be_made_costs_a_sentence_and_not_the_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +147,21 @@ def test_a_page_that_cannot_be_made_costs_a_sentence_and_not_the_run(
     assert told == [sentence]
     assert (run / "model.safetensors").exists()
     assert evaluate(run).notices == (sentence,)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_pages_lost_to_an_interruption_come_back_when_the_finished_run_is_resumed(
+    data: Path, tmp_path: Path, *, gone: bool
+) -> None:
+    run = trained(data, tmp_path / "run")
+    page = text_of(run / "report.html")
+    (run / "report.html").unlink()
+    if gone:
+        data.rename(tmp_path / "elsewhere")
+    train([], Wish(out=run, resume=True))
+    again = text_of(run / "report.html")
+    assert page.split("<nav")[0] == again.split("<nav")[0]
+    assert ("data:image/jpeg;base64," in again) != gone
 
 
 def test_a_run_folder_that_takes_no_files_is_still_tested(
@@ -187,23 +239,50 @@ def test_a_card_names_the_thresholds_that_a_model_has(data: Path, tmp_path: Path
         {"name": "lying", "threshold": 0.75, "n": 3, "answered": 2, "errors": 0},
         {"name": "standing", "threshold": None, "n": 3, "answered": 0, "errors": 0},
     ]
+    fitted = {"risk": 0.01, "confidence": 0.95, "n": 3, "coverage": 0.5, "classes": classes, "note": "<script> Few."}
     calibration = {"temperature": 1.25, "n": 3, "measured_n": 3, "log_loss_before": 0.5, "log_loss_after": 0.4}
     header = replace(
         model.header,
         calibration=calibration | {"ece_before": 0.1, "ece_after": 0.05},
-        thresholds={"risk": 0.01, "confidence": 0.95, "n": 3, "coverage": 0.5, "classes": classes, "note": "Few."},
+        thresholds=fitted,
         novelty=Novelty(1.5, 0.04, 3).to_json(),
     )
     save(run.model, replace(model, header=header))
     assert write_pages(run, []) is None
     card, page = text_of(run.card), text_of(run.report)
     assert "temperature 1.250 (n = 3)" in card
-    assert "at most 1.0 % wrong among what is answered\n  (confidence 95 %, n = 3): " in card
-    assert "lying 75.00 %, standing none." in card
+    assert (
+        '- "unsure" below these probabilities, so that at most 1 % of what is answered as one of\n'
+        "  these classes is wrong, for each class alone\n  (confidence 95 %, n = 3):\n"
+        "  lying 75.00 %.\n  \\<script\\> Few."
+    ) in card
+    assert (
+        "Of what it answers as a class with a threshold, at most 1.0 % should be wrong, with 95 % confidence for"
+        in page
+    )
     assert '"none of these" where the novelty (discriminant) is above 1.5.' in card
     assert "took the log loss from 0.5000 to 0.4000 and the calibration error from 10.00 % to 5.00 %" in page
     assert "no threshold" in page
     assert "risk 1.0 %" in page
+
+
+@pytest.mark.parametrize("threshold", [None, 0.0])
+def test_a_risk_is_only_promised_where_a_threshold_holds_it(
+    data: Path, tmp_path: Path, *, threshold: float | None
+) -> None:
+    run = open_run(trained(data, tmp_path / "run"))
+    model = load(run.model)
+    classes = [{"name": n, "threshold": threshold, "n": 3, "answered": 3, "errors": 0} for n in ("lying", "standing")]
+    fitted = {"risk": 0.1, "confidence": 0.95, "n": 6, "coverage": 1.0, "classes": classes, "note": None}
+    save(run.model, replace(model, header=replace(model.header, thresholds=fitted)))
+    assert write_pages(run, []) is None
+    card, page = text_of(run.card), text_of(run.report)
+    promised = threshold is not None
+    assert ("at most 10.0 % should be wrong" in page) == promised
+    assert ("at most 10 % of what is answered" in card) == promised
+    assert ('It never says "unsure".' in card) != promised
+    assert page.count("always answered") == (2 if promised else 0)
+    assert ("lying always answered, standing always answered." in card) == promised
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet18", "resnet50", "vgg11-bn", "alexnet"])

@@ -446,12 +446,27 @@ def test_settings_edited_by_hand_are_refused_in_one_sentence(data: Path, tmp_pat
     trained = run(data, tmp_path / "run", epochs=1)
     config = trained.run / "config.yaml"
     text = config.read_text()
-    config.write_text("{}")
-    with pytest.raises(ModelError, match=r"config\.yaml is damaged: \w+ is missing"):
+    config.write_text(text + "of_a_later_version: 1\n")
+    with pytest.raises(ModelError, match=r"config\.yaml is damaged: of_a_later_version: Extra inputs"):
         train([], Wish(out=tmp_path / "run", resume=True))
     config.write_text(text.replace("batch_size: 16", "batch_size: many"))
     with pytest.raises(ModelError, match=r"config\.yaml is damaged: batch_size: Input should be a valid integer"):
         train([], Wish(out=tmp_path / "run", resume=True))
+
+
+def test_a_run_of_a_version_with_fewer_settings_is_gone_on_with(data: Path, tmp_path: Path) -> None:
+    def stop(event: object) -> None:
+        if isinstance(event, StepDone) and event.step == 2:
+            raise Interrupted("stopped there")
+
+    with pytest.raises(Interrupted):
+        train([str(data)], wish_of(tmp_path / "run", epochs=1), on_event=stop)
+    config = tmp_path / "run" / "config.yaml"
+    newer = ("risk:", "split_seed:")
+    lines = config.read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if not line.startswith(newer)))
+    for _ in range(2):  # unfinished, then finished
+        assert train([], Wish(out=tmp_path / "run", resume=True)).model.exists()
 
 
 def test_a_plan_repeats_a_run(data: Path, tmp_path: Path) -> None:

@@ -287,9 +287,23 @@ def test_of_many_classes_the_range_of_thresholds_is_shown_and_of_no_answers_no_e
     ]
     none = metrics.answered(RAW, np.array([0, 0, 1, 1]), np.zeros(4, dtype=bool))
     assert (none["error"], none["error_ci95"], none["coverage"], none["unsure"]) == (None, None, 0.0, 4)
-    figures = {
-        "answered": none | {"none_of_these": 0},
-        "risk_coverage": metrics.risk_coverage(RAW, np.array([0, 0, 1, 1])),
-    }
+    covered = metrics.risk_coverage(RAW, np.array([0, 0, 1, 1]))
+    figures = {"answered": none | {"none_of_these": 0}, "risk_coverage": covered, "classes": ["c0", "c1"]}
     assert answered_lines(figures, fitted)[0] == "answered 0.00 %, unsure of 4"
     assert answered_lines(figures, None)[0].startswith("error where only the surest are answered")
+
+
+def test_published_errors_stand_beside_ours_for_cats_and_dogs_alone() -> None:
+    labels = np.array([0, 0, 1, 1])
+    given = metrics.answered(RAW, labels, np.ones(4, dtype=bool))
+    figures = {"answered": given, "risk_coverage": metrics.risk_coverage(RAW, labels)}
+    head, *rows = answered_lines(figures | {"classes": ["cat", "dog"]}, None)
+    assert head == (
+        "error where only the surest are answered; published for VGG-16-BN at 64 px (Self-Adaptive Training, "
+        "arXiv 2002.10319), on other photos of the same kind"
+    )
+    published = [row.rpartition("; published ")[2] for row in rows]
+    assert published == ["3.01 %", "1.25 %", "0.59 %", "0.25 %", "0.15 %"]
+    others = answered_lines(figures | {"classes": ["bird", "cat", "dog"]}, None)
+    assert others[0] == "error where only the surest are answered"
+    assert not any("published" in line for line in others)
