@@ -58,4 +58,6 @@ def check(
         err.print(f"Wrote {out}/check.html, check.json and quarantine.csv.")
     if not report.problems:
         suggest(err, "plusx", "train", *data)
+    elif out is not None and not report.unusable:
+        suggest(err, "plusx", "train", *data, "--decisions", f"{out}/quarantine.csv")
     return report.exit_code

@@ -91,8 +91,8 @@ class Explanation:
         return [
             *headline(self.path, self.prediction),
             f"evidence for {self.explained} ({self.method}): {self.place.words()}",
-            f"test of this map: mean probability {deleted.marked[0]:.3f} while what it marks is covered first, "
-            f"{deleted.random[0]:.3f} at random; rank correlation with untrained networks "
+            f"test of this map: mean probability, not calibrated, {deleted.marked[0]:.3f} while what it marks is "
+            f"covered first, {deleted.random[0]:.3f} at random; rank correlation with untrained networks "
             f"{tests['rank_correlation']:.2f}",
             *(f"Warning: {warning}." for warning in self.warnings),
             *(f"near: {n.path} ({n.label}), cosine {n.cosine:.3f}" for n in self.near),

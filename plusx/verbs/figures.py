@@ -13,6 +13,7 @@ from plusx.trust.risk import ClassThreshold, Thresholds, share
 # Huang et al. 2020, Self-Adaptive Training, arXiv 2002.10319, table 7: cats and dogs, by the share that is answered
 PUBLISHED = {1.0: 0.0301, 0.95: 0.0125, 0.9: 0.0059, 0.85: 0.0025, 0.8: 0.0015}
 PUBLISHED_FOR = "VGG-16-BN at 64 px (Self-Adaptive Training, arXiv 2002.10319), on other photos of the same kind"
+MANY = 1_000  # test photos from which on a published figure is worth a look
 SHOWN_CLASSES = 8  # up to here every class has a line
 UNTRUSTED = "no validation photos: probabilities are not calibrated, and no answer is refused as unsure"
 
@@ -30,7 +31,7 @@ def trust_lines(metrics: Mapping[str, Any]) -> list[str]:
 
 def answered_lines(figures: Mapping[str, Any], thresholds: Mapping[str, Any] | None) -> list[str]:
     """What `evaluate` says of the answers given, and of the error at other coverages."""
-    comparable = sorted(figures["classes"]) == ["cat", "dog"]
+    comparable = sorted(figures["classes"]) == ["cat", "dog"] and figures["risk_coverage"][0]["n"] >= MANY
     head = "error where only the surest are answered"
     head += f"; published for {PUBLISHED_FOR}" * comparable
     table = [_surest(row, comparable=comparable) for row in figures["risk_coverage"]]

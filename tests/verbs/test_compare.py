@@ -87,7 +87,7 @@ def test_without_common_photos_the_intervals_decide_and_that_is_said(run: Path) 
     verdict = compare([first, second]).verdicts[0]
     assert (verdict.p, verdict.differs) == (None, True)
     assert verdict.sentence() == (
-        "a is better than b (-50.00 points; no photos in common, so by the 95 % intervals, "
+        "a is better than b (-50.00 points; too few photos in common, so by the 95 % intervals, "
         "94.04 % to 100.00 % and 36.81 % to 63.19 %)"
     )
 
@@ -127,16 +127,20 @@ def test_a_run_that_is_better_than_one_seed_and_worse_than_another_is_neither(ru
 
 def test_the_difference_is_that_on_the_photos_both_answered(run: Path) -> None:
     longer(run, 10)
-    first = twin(run, "a", [True] * 20 + [False] * 40, weight_decay=0.1)  # 33 %, and 100 % of the common
-    second = twin(run, "b", [False] * 10 + [True] * 50, weight_decay=0.2)
+    first = twin(run, "a", [True] * 40 + [False] * 20, weight_decay=0.1)  # 67 %, and 100 % of the common
+    second = twin(run, "b", [False] * 20 + [True] * 40, weight_decay=0.2)  # 67 %, and 50 %
     folder = open_run(second)
     answered = read_answers(folder.validation_answers)
     assert answered is not None
-    others = (*answered.hashes[:20], *(f"other {i}" for i in range(40)))
+    others = (*answered.hashes[:40], *(f"other {i}" for i in range(20)))
     write_answers(folder.validation_answers, replace(answered, hashes=others))
     (verdict,) = compare([first, second]).verdicts
     assert verdict.difference == -0.5
-    assert verdict.sentence().startswith("a is better than b (-50.00 points; McNemar's test on 20 common photos, 10 ")
+    assert verdict.sentence().startswith("a is better than b (-50.00 points; McNemar's test on 40 common photos, 20 ")
+    few = (*answered.hashes[:29], *(f"other {i}" for i in range(31)))
+    write_answers(folder.validation_answers, replace(answered, hashes=few))
+    (verdict,) = compare([first, second]).verdicts
+    assert (verdict.p, verdict.method[:28]) == (None, "too few photos in common, so")
 
 
 def test_a_run_and_its_copy_are_no_two_seeds(run: Path) -> None:

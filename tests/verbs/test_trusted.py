@@ -294,9 +294,11 @@ def test_of_many_classes_the_range_of_thresholds_is_shown_and_of_no_answers_no_e
 
 
 def test_published_errors_stand_beside_ours_for_cats_and_dogs_alone() -> None:
-    labels = np.array([0, 0, 1, 1])
-    given = metrics.answered(RAW, labels, np.ones(4, dtype=bool))
-    figures = {"answered": given, "risk_coverage": metrics.risk_coverage(RAW, labels)}
+    labels, raw = np.tile([0, 0, 1, 1], 250), np.tile(RAW, (250, 1))
+    given = metrics.answered(raw, labels, np.ones(1000, dtype=bool))
+    figures = {"answered": given, "risk_coverage": metrics.risk_coverage(raw, labels)}
+    few = figures | {"classes": ["cat", "dog"], "risk_coverage": metrics.risk_coverage(raw[:999], labels[:999])}
+    assert answered_lines(few, None)[0] == "error where only the surest are answered"
     head, *rows = answered_lines(figures | {"classes": ["cat", "dog"]}, None)
     assert head == (
         "error where only the surest are answered; published for VGG-16-BN at 64 px (Self-Adaptive Training, "
