@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from plusx.engines.features import pooled_features
 from plusx.engines.folded import folded, fused, fuses, fuses_bf16
 from plusx.engines.streams import side_by_side
-from plusx.engines.views import VIEWS, by_views
+from plusx.engines.views import VIEWS, averaged, by_views
 from plusx.errors import model_file as sentences
 from plusx.model_file import ModelFile
 from plusx.models import create_model
@@ -82,8 +82,7 @@ class TorchEngine:
         else:
             described = [self.network.graph(images) for images in seen]
             said, descriptors = [logits for logits, _, _ in described], described[0][1].cpu().numpy()
-        mean = torch.stack([logits.softmax(dim=1) for logits in said]).mean(dim=0)
-        return Answers(mean.cpu().numpy(), descriptors)
+        return Answers(averaged(said).cpu().numpy(), descriptors)
 
     @torch.inference_mode()
     def described(self, pixels: Pixels) -> tuple[Floats, Floats]:

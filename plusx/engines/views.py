@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,10 +30,12 @@ VIEWS: dict[str, View] = {
 
 def mean_probabilities(network: nn.Module, images: Tensor, views: tuple[str, ...], size: int) -> Tensor:
     """Softmax probabilities of images [n, 3, S, S], averaged over test-time views at `size` pixels: [n, C]."""
-    total = torch.zeros((), device=images.device)
-    for seen in by_views(images, views, size):
-        total = total + network(seen).softmax(dim=1)
-    return total / len(views)
+    return averaged([network(seen) for seen in by_views(images, views, size)])
+
+
+def averaged(logits: Sequence[Tensor]) -> Tensor:
+    """Mean of the softmax probabilities of several looks at the same photos: [n, C] each -> [n, C]."""
+    return torch.stack([look.softmax(dim=1) for look in logits]).mean(dim=0)
 
 
 def by_views(images: Tensor, views: tuple[str, ...], size: int) -> Iterator[Tensor]:
