@@ -89,15 +89,20 @@ def _start(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Trai
 
 
 def train_split(
-    session: Session, photos: LabelledPhotos, decoded: Decoded, wish: Wish, weights: Weights | None = None
+    session: Session,
+    photos: LabelledPhotos,
+    decoded: Decoded,
+    wish: Wish,
+    weights: Weights | None = None,
+    plan: Plan | None = None,
 ) -> Trained:
-    """A new run on photos that are split and decoded: of `wish`, its plan and its folder are looked at.
+    """A new run on photos that are split and decoded, by `plan`: of `wish`, its folder, and its plan where it is None.
 
     Raises UsageError, ModelError, DiskError, RunError, and Interrupted after a stop on request.
     """
     network = build_network(session.config, len(photos.listing.classes), session.device)
     report = _load(network, weights, session, photos)
-    plan = make_plan(session, wish.plan, network, photos, decoded)
+    plan = plan or make_plan(session, wish.plan, network, photos, decoded)
     run = create(wish.out, run_name(session.data, session.config))
     with run.lock():
         if weights and report:
