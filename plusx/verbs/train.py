@@ -268,7 +268,7 @@ def _fit(
     with closing(batches_of(session, photos, decoded.training, pacer.size_at)) as batches, closing(board):
         if not checkpoint.found(run.checkpoints) and start.waits_for_whitening(run, network):
             whiten(network, batches)  # later the checkpoint holds the filters
-        training = Training(State.fresh(network, settings), settings, paths, _listener(session, run, board))
+        training = Training(State.fresh(network, settings), settings, paths, _listener(session, run, board, network))
         training.resume()
         board.open(training.state.step)
         size = partial(_size_so_far, training, pacer, session.config)
@@ -311,12 +311,14 @@ def _validate_every(config: Config, plan: Plan) -> int:
     return config.validate_every * plan.validate_every
 
 
-def _listener(session: Session, run: RunFolder, board: Board) -> Listener:
+def _listener(session: Session, run: RunFolder, board: Board, network: Normalised) -> Listener:
     """Events go to whoever watches and to the board; weights that are due are saved on the way."""
+    watch = session.watch(network, run) if session.watch else _silent
 
     def listen(event: Event) -> None:
         save_weights(run.path, event)
         board.listen(event)
+        watch(event)
         session.listen(event)
 
     return listen
