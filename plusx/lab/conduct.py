@@ -22,6 +22,7 @@ from plusx.lab.network import Network
 from plusx.lab.photos import Amount, gather
 from plusx.lab.results import Result, Table
 from plusx.recipes.resolve import given, resolve
+from plusx.report.standalone import standalone
 from plusx.training import environment
 from plusx.training.events import Notice
 
@@ -166,7 +167,7 @@ def _write(done: Done) -> None:
     for number, table in enumerate(result.tables, start=1):
         write_file(folder / f"table-{number}.csv", _csv(table))
     for figure in result.figures:
-        write_file(folder / f"{figure.name}.svg", str(figure.svg).encode())
+        write_file(folder / f"{figure.name}.svg", standalone(figure.svg).encode())
     write_json(folder / RESULTS, {**done.facts, **result.to_json()})
 
 

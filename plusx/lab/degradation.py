@@ -16,7 +16,7 @@ from plusx.lab.laboratory import Lab
 from plusx.lab.network import Network
 from plusx.lab.results import Figure, Finding, Result, Table, direction, spread
 from plusx.report.axes import Axis
-from plusx.report.figures import Series, Svg, line_chart
+from plusx.report.figures import WIDE, Svg, line_chart, over_seeds
 
 KINDS = {"plain": "plain", "resnet": "residual"}
 QUICK_DEPTHS, FULL_DEPTHS = (8, 20, 56), (20, 32, 44, 56, 110)
@@ -165,11 +165,6 @@ def grouped(points: Sequence[tuple[float, float]], groups: int = GROUPS) -> tupl
     return tuple((mean(x for x, _ in part), mean(y for _, y in part)) for part in parts)
 
 
-def averaged(curves: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
-    """The mean of curves over equal steps, as far as the shortest goes."""
-    return [(points[0][0], mean(y for _, y in points)) for points in zip(*curves, strict=False)]
-
-
 def _tables(rows: Rows, *, full: bool) -> tuple[Table, ...]:
     kept = sorted({depth for _, depth in rows})
     cells = []
@@ -199,8 +194,8 @@ def _figures(rows: Rows) -> tuple[Figure, ...]:
     curves = [
         Figure(
             f"curves-{said}",
-            f"Error of {said} networks while they learn, mean over seeds; dashed on training photos as they are seen, "
-            "solid on test photos. Look at which depth is lowest.",
+            f"Error of {said} networks while they learn, mean and range over seeds; dashed on training photos as they "
+            "are seen, solid on test photos. Look at which depth is lowest.",
             _curves(rows, kind, said, top),
         )
         for kind, said in KINDS.items()
@@ -213,21 +208,24 @@ def _curves(rows: Rows, kind: str, said: str, top: float) -> Svg:
     series = []
     for colour, depth in enumerate(sorted(d for k, d in rows if k == kind), start=1):
         courses = rows[kind, depth]
-        test, training = averaged([c.test for c in courses]), averaged([c.training for c in courses])
-        series.append(Series(f"{depth} layers", test, colour=colour))
-        series.append(Series(f"{depth} layers, training", training, colour=colour, thin=True))
+        series.append(over_seeds(f"{depth} layers", [c.test for c in courses], colour))
+        training = [c.training for c in courses]
+        series.append(over_seeds(f"{depth} layers, training", training, colour, dashed=True))
     steps = max(x for line in series for x, _ in line.points)
     y = Axis("error", 0.0, top, share=True)
-    return line_chart(f"Error of {said} networks against steps", Axis("step", 0, steps), y, series)
+    return line_chart(f"Error of {said} networks against steps", Axis("step", 0, steps), y, series, size=WIDE)
 
 
 def _against_depth(rows: Rows) -> Svg:
     series = []
     for colour, (kind, said) in enumerate(KINDS.items(), start=1):
-        points = [(d, mean(c.training_error for c in rows[k, d])) for k, d in rows if k == kind]
-        series.append(Series(said, sorted(points), colour=colour, dots=True))
-    x = Axis.around("layers", [d for _, d in rows])
-    y = Axis.around("training error", [0.0, *(y for line in series for _, y in line.points)], share=True)
+        kept = sorted(d for k, d in rows if k == kind)
+        seeds = range(len(rows[kind, kept[0]]))
+        runs = [[(d, rows[kind, d][seed].training_error) for d in kept] for seed in seeds]
+        series.append(over_seeds(said, runs, colour, dots=True))
+    x = Axis.around("layers", [0, *(d for _, d in rows)])
+    errors = [c.training_error for courses in rows.values() for c in courses]
+    y = Axis.around("training error", [0.0, *errors], share=True)
     return line_chart("Final training error against depth", x, y, series)
 
 

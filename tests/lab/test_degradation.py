@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from plusx.lab import degradation
-from plusx.lab.degradation import Course, averaged, findings, grouped
+from plusx.lab.degradation import Course, findings, grouped
 from plusx.lab.laboratory import Lab
 from tests.lab.conftest import SIZE
 
@@ -48,9 +48,8 @@ def test_a_deeper_network_that_over_fits_is_not_called_degraded() -> None:
     assert findings(over, "")[3].agrees is None, "its training error is higher, and its gap as well"
 
 
-def test_curves_are_means_of_neighbours_and_of_seeds() -> None:
+def test_curves_are_means_of_neighbours() -> None:
     assert grouped([(1, 0.0), (2, 1.0), (3, 0.5)], 2) == ((1.5, 0.5), (3, 0.5))
-    assert averaged([[(1, 0.0), (2, 1.0)], [(1, 1.0)]]) == [(1, 0.5)]
 
 
 def test_it_is_run_from_photos_to_tables_figures_and_sentences(open_lab: Callable[..., Lab]) -> None:
