@@ -53,6 +53,7 @@ class Config(BaseModel):
     stem: Literal["default", "7x7", "3x3", "whitened"] = "default"  # "default": what the model's name says
     shortcut: Literal["default", "projection", "identity", "none"] = "default"  # "none": the plain twin
     downsampling: Literal["default", "stride", "pool"] = "default"  # "pool": halve maps without skipping pixels
+    norm: Literal["default", "batch", "none"] = "default"  # "none": a ResNet without norms; convolutions have biases
     zero_init_residual: bool = False
     weights: str | None = None  # to start from: a .safetensors file, a run folder of plusx, or timm:NAME
 

@@ -22,7 +22,7 @@ MOST_RISK = 0.5
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 ADAMW_SHARE = 0.01  # AdamW's steps do not shrink with the gradient: 0.001 where SGD with momentum takes 0.1
-NETWORK = ("model", "width", "stem", "shortcut", "downsampling", "zero_init_residual")
+NETWORK = ("model", "width", "stem", "shortcut", "downsampling", "norm", "zero_init_residual")
 
 Layer = tuple[str, dict[str, Any]]  # where the values come from, as named in an error; the values
 

@@ -32,7 +32,8 @@ from plusx.verbs.hub import PREFIX, fetch, published
 REPORT = "weights"  # weights.json in the run folder
 SEEN = "weights-seen.safetensors"
 SHOWN = 4  # names in the line on the terminal; weights.json has all
-NORMAL: dict[str, Any] = {"width": 1.0, "stem": "default", "shortcut": "default", "downsampling": "default"}
+_NAMED = dict.fromkeys(("stem", "shortcut", "downsampling", "norm"), "default")  # as the model's name says
+NORMAL: dict[str, Any] = {"width": 1.0, **_NAMED}
 
 Hashes = npt.NDArray[np.uint64]
 

@@ -164,12 +164,13 @@ def test_the_loss_of_deep_plain_networks_stays_finite_at_usual_steps(name: str) 
 def test_an_unknown_name_is_one_sentence_with_the_nearest_known_one() -> None:
     with pytest.raises(UsageError) as caught:
         create_model("resnet81", 2)
-    assert caught.value.message == "There is no model 'resnet81'; `plusx models` lists them. Did you mean resnet18?"
+    assert caught.value.message == "There is no model 'resnet81'; `plusx models` lists them. Did you mean resnet8?"
 
 
 @pytest.mark.parametrize("name", [n for n in list_models() if n.startswith(("alexnet", "vgg"))])
 @pytest.mark.parametrize(
-    "option", [{"stem": "3x3"}, {"shortcut": "none"}, {"downsampling": "pool"}, {"zero_init_residual": True}]
+    "option",
+    [{"stem": "3x3"}, {"shortcut": "none"}, {"downsampling": "pool"}, {"norm": "none"}, {"zero_init_residual": True}],
 )
 def test_an_option_the_network_does_not_have_is_refused(name: str, option: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as caught:
@@ -179,17 +180,18 @@ def test_an_option_the_network_does_not_have_is_refused(name: str, option: dict[
 
 
 @pytest.mark.parametrize(
-    "option", [{"shortcut": "none"}, {"stem": "3x3"}, {"width": 0.5}, {"zero_init_residual": True}]
+    "option", [{"shortcut": "none"}, {"stem": "3x3"}, {"width": 0.5}, {"norm": "none"}, {"zero_init_residual": True}]
 )
 def test_timm_networks_take_no_options(option: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as caught:
         create_model("timm/resnet10t", 3, **option)
-    expected = "timm/resnet10t has no width, stem, shortcut, downsampling or zero_init_residual to set; leave it out."
-    assert caught.value.message == expected
+    parts = "width, stem, shortcut, downsampling, norm or zero_init_residual"
+    assert caught.value.message == f"timm/resnet10t has no {parts} to set; leave it out."
 
 
 NO_STEM = "There is no stem 'typo'; choose 7x7, 3x3, whitened or default."
 NO_SHORTCUT = "There is no shortcut 'identiy'; choose projection, identity, none or default. Did you mean identity?"
+NO_NORM = "zero_init_residual zeroes the last norm of every block and norm=none has none; leave one of the two out."
 DEAD = "zero_init_residual needs shortcuts: without them a block with a zeroed branch is dead; leave it out."
 
 
@@ -203,6 +205,8 @@ DEAD = "zero_init_residual needs shortcuts: without them a block with a zeroed b
         ("alexnet", {"classes": -1}, "A network needs at least one class and --classes is -1."),
         ("resnet18", {"shortcut": "none", "zero_init_residual": True}, DEAD),
         ("plain20", {"zero_init_residual": True}, DEAD),
+        ("resnet20", {"norm": "layer"}, "There is no norm 'layer'; choose batch, none or default."),
+        ("resnet20", {"norm": "none", "zero_init_residual": True}, NO_NORM),
     ],
 )
 def test_an_option_that_cannot_be_is_one_sentence(name: str, options: dict[str, Any], sentence: str) -> None:
