@@ -94,11 +94,14 @@ class Capture:
         }
 
     def _attached(self, number: int, layer: Layer) -> RemovableHandle:
+        def came_back(gradient: Tensor) -> None:
+            self._squares[number].append(_wide(gradient).square().sum())
+
         def passed(_: nn.Module, __: Any, output: Tensor) -> None:
             variance, mean = torch.var_mean(_wide(output.detach()), correction=0)
             self._parts[number].append((output.numel(), variance, mean))
             if output.requires_grad:
-                output.register_hook(lambda gradient: self._squares[number].append(_wide(gradient).square().sum()))
+                output.register_hook(came_back)  # type: ignore[no-untyped-call]
 
         return layer.behind.register_forward_hook(passed)
 
@@ -134,7 +137,7 @@ def _deviation(parts: Sequence[tuple[int, Tensor, Tensor]]) -> Tensor | None:
         return None
     counts = torch.tensor([count for count, _, _ in parts], dtype=parts[0][1].dtype, device=parts[0][1].device)
     shares = counts / counts.sum()
-    variances, means = (torch.stack([part[i] for part in parts]) for i in (1, 2))
+    variances, means = torch.stack([v for _, v, _ in parts]), torch.stack([m for _, _, m in parts])
     middle = (shares * means).sum()
     return (shares * (variances + (means - middle).square())).sum().sqrt()
 
@@ -145,11 +148,12 @@ def _wide(values: Tensor) -> Tensor:
 
 
 def _ratio(difference: Tensor, before: Tensor) -> Tensor:
-    return _wide(difference.detach()).norm() / _wide(before).norm()
+    ratio: Tensor = torch.linalg.vector_norm(_wide(difference.detach())) / torch.linalg.vector_norm(_wide(before))
+    return ratio
 
 
 def _norm(values: Tensor | None) -> Tensor | None:
-    return None if values is None else _wide(values.detach()).norm()
+    return None if values is None else torch.linalg.vector_norm(_wide(values.detach()))
 
 
 def _values(found: Sequence[Tensor | None]) -> Values:
