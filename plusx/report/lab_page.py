@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from plusx.report.drawing import Svg
 from plusx.report.page import render
@@ -98,6 +98,14 @@ def lab_page(result: Result, facts: Mapping[str, str] | None = None) -> str:
         tables=[Aligned(table.title, table.header, table.rows) for table in result.tables],
         facts=list((facts or {}).items()),
     )
+
+
+def machine_line(machine: Mapping[str, Any]) -> str:
+    """The machine of a run in a line, from its record (`environment.json`)."""
+    cores = f"{machine['cores']} cores" if machine.get("cores") else ""
+    device = machine.get("device", "")
+    named = (machine.get("processor"), cores, "" if device == "cpu" else device)
+    return ", ".join(str(part) for part in named if part)
 
 
 def _numeric(cell: str) -> bool:

@@ -28,7 +28,8 @@ def render(template: str, **values: Any) -> str:
     Every page extends base.html, which asks for a `title`. Pictures go in as JPEG or PNG bytes through the filter
     `picture`, shares through `percent`, counts through `count`, seconds through `duration`, sentences with flags in
     them through `flags`, whether a finding agrees with the literature through `verdict` and `mark`, and SVG of
-    `plusx.report.figures` as what that returns. A template that uses what it was not given raises jinja2.UndefinedError.
+    `plusx.report.figures` as what that returns. A template that uses what it was not given raises
+    jinja2.UndefinedError.
     """
     return _environment().get_template(template).render(version=__version__, **values)
 
