@@ -72,6 +72,8 @@ def lab(
     wish = LabWish(full, seeds, steps, jobs, device, out, tuple(set_ or ()))
     if estimate:
         return _estimate(name, data, wish, json=json, quiet=quiet)
+    if name == catalogue.TOUR:
+        return _tour(data, wish, json=json)
     with LabLive(console(quiet or json)) as live:
         done = lab(name, data, wish, live.show)
     if json:
@@ -95,6 +97,18 @@ def _estimate(name: str, data: tuple[str, ...], wish: LabWish, *, json: bool, qu
     for line in table(found.rows(), HEADER):
         result(line)
     result(found.sentence())
+    return 0
+
+
+def _tour(data: tuple[str, ...], wish: LabWish, *, json: bool) -> int:
+    from plusx.cli.terminal import document, result
+    from plusx.lab.tour import tour
+
+    page = tour(data, wish)
+    if json:
+        document({"page": str(page)})
+    else:
+        result(f"the whole story: {page}")
     return 0
 
 
