@@ -63,9 +63,9 @@ def blocks(network: Normalised) -> tuple[Block, ...]:
 
 def shape(block: Block) -> tuple[int, int, int]:
     """Channels in, channels out, and by how much height and width shrink."""
-    first = cast(nn.Conv2d, block.conv1)
+    convolutions = [module for module in block.children() if isinstance(module, nn.Conv2d)]
     pooled = cast(int, block.pool.stride) if isinstance(block.pool, nn.MaxPool2d) else 1
-    return first.in_channels, block.last_norm.num_features, block.conv_stride * pooled
+    return convolutions[0].in_channels, convolutions[-1].out_channels, block.conv_stride * pooled
 
 
 def keeps_shape(block: Block) -> bool:

@@ -32,7 +32,8 @@ def test_a_time_takes_the_place_of_epochs() -> None:
 
 
 @pytest.mark.parametrize(
-    "network", [Network("plain20"), Network("a", 2, (("sizes", ((0.5, 0.5), (0.5, 1.0))), ("norm", "none")), watched=True)]
+    "network",
+    [Network("plain20"), Network("a", 2, (("sizes", ((0.5, 0.5), (0.5, 1.0))), ("norm", "none")), watched=True)],
 )
 def test_it_survives_json(network: Network) -> None:
     again = Network.from_json(json.loads(json.dumps(network.to_json())))
