@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from plusx.errors import Interrupted, RunError, UsageError, did_you_mean
+from plusx.errors import DataError, Interrupted, RunError, UsageError, did_you_mean
 
 
 def unknown_experiment(name: str, known: Sequence[str]) -> UsageError:
@@ -86,4 +86,13 @@ def no_results(folder: Path, command: str) -> UsageError:
     """A tour without anything to show."""
     return UsageError(
         f"{folder} holds no results yet; run an experiment first, such as: {command}.", code="no-lab-results"
+    )
+
+
+def damaged_results(path: Path, why: str) -> DataError:
+    """Results of an experiment that cannot be read."""
+    return DataError(
+        f"{path} does not hold the results of an experiment as plusx writes them ({why}); run the experiment again, "
+        "which measures nothing twice, or move its folder away.",
+        code="damaged-results",
     )

@@ -17,6 +17,7 @@ from plusx.models.resnet import ResNet, initialise_resnet_
 
 IMAGENET_CHANNELS = (64, 128, 256, 512)
 CIFAR_CHANNELS = (16, 32, 64)
+CIFAR_DEPTHS = (8, 20, 32, 44, 56, 110)  # 6n+2
 KNOWN = {
     "stem": ("7x7", "3x3", "whitened"),
     "shortcut": (*SHORTCUTS, "none"),
@@ -176,10 +177,10 @@ def _entries() -> dict[str, Entry]:
     for n, d in basic.items():
         textbook_twin = _resnet(BasicBlock, d, stem="3x3", shortcut="none", torch_defaults=True)
         made[f"plain{n}-3x3"] = Entry(textbook_twin, rate=0.02)
-    for n in (8, 20, 32, 44, 56, 110):
-        made[f"resnet{n}"] = Entry(_cifar(n, "identity"))
-    for n in (8, 20, 32, 44, 56, 110):
-        made[f"plain{n}"] = Entry(_cifar(n, "none"), rate=0.1 if n < 44 else 0.02)
+    for n in CIFAR_DEPTHS:
+        made[f"resnet{n}"] = Entry(_cifar(n, "identity"), minimum=8)
+    for n in CIFAR_DEPTHS:
+        made[f"plain{n}"] = Entry(_cifar(n, "none"), rate=0.1 if n < 44 else 0.02, minimum=8)
     made["alexnet"] = Entry(_classic("alexnet", alexnet), rate=0.01, minimum=63)
     for n in VGG_STAGES:
         made[f"vgg{n}"] = Entry(_classic(f"vgg{n}", _vgg(n, norm=False)), rate=0.01)

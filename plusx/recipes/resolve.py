@@ -50,6 +50,8 @@ def resolve(
         config = Config.model_validate(_base(wished, made_for or {}) | budgeted)
     except ValidationError as error:
         raise _named_error(error, layers) from None
+    if config.pad and config.crop_scale:
+        raise usage.two_crops()
     if config.split:
         parse_fractions(config.split)  # a split that makes no sense is told before a photo is read
     return config

@@ -61,7 +61,7 @@ def test_every_verb_has_help_that_explains_every_flag(verb: str, capsys: pytest.
         (
             ["train", ".", "--recipe", "slow"],
             2,
-            "There is no recipe 'slow'; the recipes are best, fast, finetune, textbook.",
+            "There is no recipe 'slow'; the recipes are best, cifar, fast, finetune, textbook.",
         ),
         (["evaluate", "/nowhere"], 4, "There is no /nowhere; expected a model.safetensors of plusx"),
         (["predict", "/nowhere", "--jsn"], 2, "There is no option or file --jsn. Did you mean --json? `plusx predict"),

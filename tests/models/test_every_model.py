@@ -19,6 +19,7 @@ from plusx import keyed
 from plusx.errors import UsageError
 from plusx.models import create_model, list_models, minimum_size
 from plusx.models.normalise import Normalised
+from plusx.models.resnet import ResNet
 
 GOLDENS = Path(__file__).parent / "goldens.json"
 ACCEPT = "PLUSX_ACCEPT=1 .venv/bin/python -m pytest tests/models/test_every_model.py -k golden -n 0"
@@ -35,7 +36,7 @@ def small(name: str) -> torch.nn.Module:
 
 
 def smallest(name: str) -> int:
-    return 32 if name == "whitened" else minimum_size(name)
+    return 32 if name == "whitened" else max(32, minimum_size(name))
 
 
 def fill(model: torch.nn.Module, gain: float) -> None:
@@ -66,6 +67,16 @@ def test_odd_sizes_are_taken(name: str) -> None:
     with torch.inference_mode():
         logits = small(name).eval()(torch.randn(1, 3, size + 1, size + 18))
     assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "whitened" and minimum_size(n) < 32])
+def test_the_cifar_networks_take_eight_pixels_and_have_maps_of_two_in_the_end(name: str) -> None:
+    assert minimum_size(name) == 8
+    model = small(name).train()
+    assert isinstance(model, ResNet)
+    images = torch.randn(4, 3, 8, 8)
+    assert model.features(images).shape == (4, 16, 2, 2)
+    F.cross_entropy(model(images), torch.tensor([0, 1, 2, 0])).backward()
 
 
 # Through many layers without shortcuts the weights of gain 1 lose the photo, and the biases alone are seen at the end:
