@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +33,7 @@ def correlation(gradients: Gradients, lag: int) -> float:
     return float((unit[: len(unit) - lag] * unit[lag:]).sum(axis=1).mean())
 
 
-def pairwise(gradients: Gradients) -> float:
+def over_pairs(gradients: Gradients) -> float:
     """Mean cosine of the gradients at all pairs of different points."""
     unit = gradients / np.linalg.norm(gradients, axis=1, keepdims=True)
     count = len(unit)
@@ -57,6 +58,16 @@ def power(depths: Sequence[float], values: Sequence[float]) -> Decay | None:
     """value = c * depth^rate, the same way; depths are above zero."""
     fitted = _line([float(np.log(depth)) for depth in depths], values)
     return None if fitted is None else Decay(*fitted)
+
+
+def crossing(depths: Sequence[float], values: Sequence[float], level: float = 0.5) -> float | None:
+    """The depth at which `values` first fall below `level`, logarithms interpolated; None where they never do."""
+    pairs = list(zip(depths, values, strict=True))
+    for (before, higher), (after, lower) in pairwise(pairs):
+        if higher >= level > lower:
+            share = np.log(higher / level) / np.log(higher / max(lower, FLOOR))
+            return float(before + share * (after - before))
+    return None
 
 
 def _line(x: Sequence[float], values: Sequence[float]) -> tuple[float, float] | None:

@@ -23,19 +23,21 @@ INPUTS = 64  # independent ones
 EPSILON = 1e-5
 
 PLAIN, RESIDUAL, POST = "plain", "residual", "residual, ReLU behind the addition"
+BATCH, SCALE, NONE = "batch norm", "division by the root mean square", "no norm"
 
 
 @dataclass(frozen=True)
 class Stack:
-    """`depth` hidden layers or blocks behind a first layer, with batch norm or without, a function of its seed.
+    """`depth` hidden layers or blocks behind a first layer, a function of its seed.
 
     PLAIN: h -> norm(W relu(h)). RESIDUAL, as in the theorems: h -> h + W relu(norm(h)). POST, as in He et al. 2015
-    with two layers to a block: h -> relu(h + norm(W relu(norm(V h)))).
+    with two layers to a block: h -> relu(h + norm(W relu(norm(V h)))). `norm` is BATCH, SCALE, which leaves means where
+    they are, or NONE.
     """
 
     kind: str
     depth: int
-    norm: bool = True
+    norm: str = BATCH
     seed: int = 0
 
     def output(self, inputs: Tensor) -> Tensor:
@@ -70,13 +72,13 @@ class Stack:
 
     def _linear(self, values: Tensor, layer: int, which: str = "first") -> Tensor:
         out = values @ self._weights((WIDTH, values.shape[1]), layer, which).T
-        return out if self.norm else out + self._weights((WIDTH, WIDTH), layer, f"{which} bias")[:, 0]
+        return out if self.norm != NONE else out + self._weights((WIDTH, WIDTH), layer, f"{which} bias")[:, 0]
 
     def _norm(self, values: Tensor) -> Tensor:
-        if not self.norm:
-            return values
         fixed = values.detach()
-        return (values - fixed.mean(dim=0)) / (fixed.std(dim=0, correction=0) + EPSILON)
+        if self.norm == BATCH:
+            return (values - fixed.mean(dim=0)) / (fixed.std(dim=0, correction=0) + EPSILON)
+        return values / (fixed.square().mean(dim=0).sqrt() + EPSILON) if self.norm == SCALE else values
 
     def _weights(self, shape: tuple[int, int], layer: int, which: str) -> Tensor:
         random = keyed.generator(self.seed, layer, 0, f"fully connected {which}")

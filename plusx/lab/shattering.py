@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from plusx.lab import fully_connected as small
-from plusx.lab.autocorrelation import autocorrelation, correlation, pairwise
+from plusx.lab.autocorrelation import autocorrelation, correlation, over_pairs
 from plusx.lab.fully_connected import Stack
 from plusx.lab.input_gradients import POINTS, freeze_statistics, line_gradients
 from plusx.lab.laboratory import Lab
@@ -29,6 +29,12 @@ DEPTHS, TRAINED_DEPTHS = (8, 20, 32, 44, 56, 110), (20, 56)
 LINES, STATISTICS = 4, 256  # lines for each seed; photos that norms get their statistics from
 LAGS = tuple(range(65))  # in points: up to a quarter of the way
 NEAR, FAR = 4, 32  # a 64th and an eighth of the way
+THEORY_KINDS = (
+    (small.PLAIN, small.BATCH),
+    (small.RESIDUAL, small.BATCH),
+    (small.RESIDUAL, small.SCALE),
+    (small.POST, small.BATCH),
+)
 THEORY_DEPTHS, THEORY_RUNS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48), 12
 LINE_DEPTHS, LINE_RUNS = (2, 4, 10, 24, 50), 10
 LINE_LAGS = tuple(range(31))
@@ -49,20 +55,21 @@ class Shattered:
 
 @dataclass(frozen=True)
 class Theory:
-    """Fully connected networks of one kind and depth: the mean cosine over pairs of inputs, one for each network."""
+    """Fully connected networks of one kind, norm and depth: the mean cosine over pairs of inputs, for each network."""
 
     kind: str
+    norm: str
     depth: int
     correlations: list[float]
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Autocorrelation along the line of one dimension, mean over networks; `norm` tells whether they have norms."""
+    """Autocorrelation along the line of one dimension, mean over networks; noise has depth 0 and no norm."""
 
     name: str
     depth: int
-    norm: bool
+    norm: str
     autocorrelation: list[float]
 
 
@@ -110,26 +117,27 @@ def run(lab: Lab) -> Result:
 
 def _theory() -> list[dict[str, Any]]:
     rows = []
-    for kind in (small.PLAIN, small.RESIDUAL, small.POST):
+    for kind, norm in THEORY_KINDS:
         for depth in THEORY_DEPTHS:
             seeds = range(THEORY_RUNS)
-            found = [pairwise(Stack(kind, depth, seed=s).gradients(small.independent_inputs(s))) for s in seeds]
-            rows.append(asdict(Theory(kind, depth, found)))
+            found = [over_pairs(Stack(kind, depth, norm, s).gradients(small.independent_inputs(s))) for s in seeds]
+            rows.append(asdict(Theory(kind, norm, depth, found)))
     return rows
 
 
 def _line() -> list[dict[str, Any]]:
     def mean(gradients: Sequence[Any]) -> list[float]:
-        return np.mean([autocorrelation(g, LINE_LAGS) for g in gradients], axis=0).tolist()
+        curves = np.mean([autocorrelation(g, LINE_LAGS) for g in gradients], axis=0)
+        return [float(value) for value in curves]
 
     seeds, rows = range(LINE_RUNS), []
     for kind in (small.PLAIN, small.RESIDUAL):
-        for norm in (True, False):
+        for norm in (small.BATCH, small.NONE):
             for depth in LINE_DEPTHS:
                 found = [Stack(kind, depth, norm, seed).gradients(small.line()) for seed in seeds]
                 rows.append(Noise(kind, depth, norm, mean(found)))
-    rows.append(Noise("white noise", 0, False, mean([small.white_noise(seed) for seed in seeds])))
-    rows.append(Noise("brown noise", 0, False, mean([small.brown_noise(seed) for seed in seeds])))
+    rows.append(Noise("white noise", 0, small.NONE, mean([small.white_noise(seed) for seed in seeds])))
+    rows.append(Noise("brown noise", 0, small.NONE, mean([small.brown_noise(seed) for seed in seeds])))
     return [asdict(row) for row in rows]
 
 

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from plusx.lab.shattering import Measured, Noise
 
 SAID = {"plain": "plain", "resnet": "residual"}
+THEORY = (
+    ("plain", small.PLAIN, small.BATCH),
+    ("residual", small.RESIDUAL, small.BATCH),
+    ("residual, means left in", small.RESIDUAL, small.SCALE),
+    ("ReLU behind the addition", small.POST, small.BATCH),
+)
 LEAST = FLOOR / 4  # where the logarithmic axis of correlations ends; below the floor it is noise
 
 
@@ -69,11 +75,11 @@ def _curves(measured: Measured, kind: str) -> Figure:
 
 
 def _theory(measured: Measured) -> Figure:
-    series, names = [], {small.PLAIN: "plain", small.RESIDUAL: "residual", small.POST: "ReLU behind the addition"}
-    for colour, kind in enumerate(names, start=1):
-        rows = [row for row in measured.theory if row.kind == kind]
-        points = [(row.depth, max(mean(row.correlations), LEAST)) for row in rows if row.depth <= 32]
-        series.append(Series(names[kind], points, colour, dots=True))
+    series = []
+    for colour, (name, kind, norm) in enumerate(THEORY, start=1):
+        rows = [row for row in measured.theory if (row.kind, row.norm) == (kind, norm) and row.depth <= 32]
+        points = [(row.depth, mean(row.correlations)) for row in rows]
+        series.append(Series(name, [(x, y) for x, y in points if y > LEAST], colour, dots=True))
     depths = range(33)
     halves = [(d, 0.5 * 0.5**d) for d in depths if 0.5 * 0.5**d > LEAST]
     series.append(Series("1/2^L", halves, 1, dashed=True))
@@ -90,7 +96,7 @@ def _theory(measured: Measured) -> Figure:
 
 
 def _line(measured: Measured, kind: str) -> Figure:
-    rows = [row for row in measured.line if row.name == kind and row.norm]
+    rows = [row for row in measured.line if (row.name, row.norm) == (kind, small.BATCH)]
     series = [_noise(f"{row.depth} layers", row, colour) for colour, row in enumerate(rows, start=1)]
     others = [row for row in measured.line if row.name.endswith("noise")]
     series += [_noise(row.name, row, 6, dashed=row.name.startswith("white")) for row in others]

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from math import log
+from collections.abc import Sequence
 from statistics import mean
 from typing import TYPE_CHECKING
 
 from plusx.lab import fully_connected as small
-from plusx.lab.autocorrelation import Decay, exponential, power
+from plusx.lab.autocorrelation import Decay, crossing, exponential, power
 from plusx.lab.results import Finding, direction, spread
 
 if TYPE_CHECKING:
     from plusx.lab.shattering import Measured, Shattered
 
 DEEP = 56
+ASYMPTOTIC = 3  # blocks, from which on (blocks + 1) to a power is fitted
 CLOSE, ROUGH = 0.05, 0.15  # how far a measured rate may be from that of a theorem, in theory and on photos
+NOT_FITTED = "Too few depths have a correlation to fit."
 EXPECTED = {
     "plain": "Each layer of a plain network halves the correlation (Balduzzi et al. 2017, theorem 1).",
-    "residual": "With shortcuts and batch norm it falls as one over the root of depth (theorem 3).",
-    "photos": "Gradients of deep plain networks are like white noise, those of residual networks are far more resistant "
+    "residual": "With shortcuts and batch norm it falls sublinearly, as one over the root of depth (theorem 3).",
+    "photos": "Gradients of deep plain networks are like white noise, those of residual networks far more resistant "
     "(Balduzzi et al. 2017, section 2).",
-    "decay": "It falls exponentially with depth in plain networks and far slower with shortcuts (theorems 1 and 3).",
+    "half": "Depth costs plain networks their correlation exponentially, residual ones far slower (theorems 1 and 3).",
     "root": "One over the root of depth, an exponent of -0.5 (theorem 3).",
     "norm": "The theorem supposes that responses to different inputs stay different, as batch norm sees to; without it "
     "they grow alike with depth (Cho and Saul 2009, arc-cosine kernels), so gradients do, too.",
 }
-Fit = Callable[[Sequence[float], Sequence[float]], Decay | None]
 
 
 def findings(measured: Measured) -> tuple[Finding, ...]:
@@ -35,40 +35,55 @@ def findings(measured: Measured) -> tuple[Finding, ...]:
         _theory_plain(measured),
         _theory_residual(measured),
         _on_photos(measured),
-        _decay(measured),
+        _halved(measured),
         _root(measured),
         _norms(measured),
     )
 
 
 def _theory_plain(measured: Measured) -> Finding:
-    fit, runs = _fitted(measured, small.PLAIN, exponential, 0)
+    depths, values = _theory(measured, small.PLAIN, small.BATCH)
+    fit = exponential(depths, values)
     if fit is None:
-        return Finding("Too few depths have a correlation to fit.", EXPECTED["plain"], None)
+        return Finding(NOT_FITTED, EXPECTED["plain"], None)
     said = (
         f"Fully connected, {small.WIDTH} units, batch norm, independent inputs: each plain layer multiplies the "
-        f"correlation of gradients by {fit.rate:.3f} (R² {fit.r2:.3f}, mean of {runs} networks)."
+        f"correlation of gradients by {fit.rate:.3f} (R² {fit.r2:.3f}, {_networks(measured)})."
     )
     return Finding(said, EXPECTED["plain"], abs(fit.rate - 0.5) < CLOSE)
 
 
 def _theory_residual(measured: Measured) -> Finding:
-    fit, runs = _fitted(measured, small.RESIDUAL, power, 1)
-    post, _ = _fitted(measured, small.POST, power, 1)
-    if fit is None:
-        return Finding("Too few depths have a correlation to fit.", EXPECTED["residual"], None)
-    aside = "" if post is None else f"; with the ReLU behind the addition, as in He et al. 2015, {post.rate:.2f}"
+    """The exponent, and what the means that batch norm takes away have to do with it."""
+    kinds = ((small.RESIDUAL, small.BATCH), (small.RESIDUAL, small.SCALE), (small.POST, small.BATCH))
+    batch, scale, post = (_law(measured, kind, norm) for kind, norm in kinds)
+    if batch is None or scale is None:
+        return Finding(NOT_FITTED, EXPECTED["residual"], None)
     said = (
-        f"The same with shortcuts: the correlation falls as (blocks + 1) to the power of {fit.rate:.2f} "
-        f"(R² {fit.r2:.3f}, mean of {runs} networks){aside}."
+        f"The same with shortcuts: the correlation falls as (blocks + 1) to the power of {batch.rate:.2f} from "
+        f"{ASYMPTOTIC} blocks on (R² {batch.r2:.3f}, {_networks(measured)})"
+        + ("." if post is None else f"; with the ReLU behind the addition, as in He et al. 2015, {post.rate:.2f}.")
     )
-    return Finding(said, EXPECTED["residual"], abs(fit.rate + 0.5) < 2 * CLOSE)
+    why = (
+        f"The theorem counts the whole square of a response, batch norm divides by the deviation around its mean: with "
+        f"division by the root mean square instead, the exponent is {scale.rate:.2f}."
+    )
+    return Finding(said, EXPECTED["residual"], -1.0 < batch.rate < 0.0, why)
 
 
-def _fitted(measured: Measured, kind: str, fit: Fit, added: int) -> tuple[Decay | None, int]:
-    rows = [row for row in measured.theory if row.kind == kind]
-    depths = [row.depth + added for row in rows]
-    return fit(depths, [mean(row.correlations) for row in rows]), len(rows[0].correlations)
+def _law(measured: Measured, kind: str, norm: str) -> Decay | None:
+    depths, values = _theory(measured, kind, norm)
+    kept = [(depth + 1, value) for depth, value in zip(depths, values, strict=True) if depth >= ASYMPTOTIC]
+    return power([depth for depth, _ in kept], [value for _, value in kept])
+
+
+def _theory(measured: Measured, kind: str, norm: str) -> tuple[list[int], list[float]]:
+    rows = [row for row in measured.theory if (row.kind, row.norm) == (kind, norm)]
+    return [row.depth for row in rows], [mean(row.correlations) for row in rows]
+
+
+def _networks(measured: Measured) -> str:
+    return f"mean of {len(measured.theory[0].correlations)} networks"
 
 
 def _on_photos(measured: Measured) -> Finding:
@@ -81,34 +96,43 @@ def _on_photos(measured: Measured) -> Finding:
     return Finding(said, EXPECTED["photos"], _above(residual, plain, "near"))
 
 
-def _decay(measured: Measured) -> Finding:
-    plain, residual = (_fits(measured, kind, "near", exponential) for kind in ("plain", "resnet"))
-    if not plain or not residual:
-        return Finding("Too few depths have a correlation to fit.", EXPECTED["decay"], None)
-    rates = [mean(fit.rate for fit in fits) for fits in (plain, residual)]
-    said = (
-        f"Fitted over depth, each plain layer multiplies that correlation by {rates[0]:.3f}, each residual layer by "
-        f"{rates[1]:.4f}: it halves every {log(0.5) / log(rates[0]):.0f} layers without shortcuts and every "
-        f"{log(0.5) / log(rates[1]):.0f} with them (R² {_r2(plain)} and {_r2(residual)}, {len(plain)} fits each)."
+def _halved(measured: Measured) -> Finding:
+    """The depth at which the correlation is below one half, seed by seed."""
+    plain, residual = (
+        [crossing(depths, values) for depths, values in _by_seed(measured, kind, "near")]
+        for kind in ("plain", "resnet")
     )
-    slower = [r.rate - p.rate for p, r in zip(plain, residual, strict=False)]
-    return Finding(said, EXPECTED["decay"], direction(slower))
+    deepest = max(row.depth for row in measured.photos)
+    fits = [exponential(depths, values) for depths, values in _by_seed(measured, "resnet", "near")]
+    rates = [fit.rate for fit in fits if fit]
+    aside = f"; fitted, each residual layer multiplies it by {mean(rates):.4f}" if rates else ""
+    said = (
+        f"That correlation falls below one half at {_depths(plain, deepest)} layers without shortcuts and at "
+        f"{_depths(residual, deepest)} with them ({len(plain)} seeds){aside}."
+    )
+    later = [(r or 2 * deepest) - (p or 2 * deepest) for p, r in zip(plain, residual, strict=True)]
+    return Finding(said, EXPECTED["half"], direction(later))
+
+
+def _depths(found: Sequence[float | None], deepest: int) -> str:
+    known = [depth for depth in found if depth is not None]
+    return spread(known, unit="", scale=1.0, digits=0) if len(known) == len(found) else f"more than {deepest}"
 
 
 def _root(measured: Measured) -> Finding:
     """The exponent where inputs are well apart, as the theorem has them."""
-    fits = _fits(measured, "resnet", "far", power)
+    fits = [fit for depths, values in _by_seed(measured, "resnet", "far") if (fit := power(depths, values))]
     if not fits:
-        return Finding("Too few depths have a correlation to fit.", EXPECTED["root"], None)
-    rate = mean(fit.rate for fit in fits)
+        return Finding(NOT_FITTED, EXPECTED["root"], None)
+    rate, r2 = mean(fit.rate for fit in fits), mean(fit.r2 for fit in fits)
     said = (
         f"An eighth of the way, the correlation in residual networks with batch norm falls as layers to the power of "
-        f"{rate:.2f} (R² {_r2(fits)}, {len(fits)} fits)."
+        f"{rate:.2f} (R² {r2:.3f}, {len(fits)} seeds)."
     )
     agrees = abs(rate + 0.5) < ROUGH
     why = (
-        "The theorem is about blocks h + W relu(norm(h)) and independent inputs; these have a ReLU behind the addition "
-        "and a norm at the end of the branch, and inputs on one line."
+        "These blocks have a ReLU behind the addition and a norm at the end of the branch, and batch norm takes means "
+        "away, none of which the theorem has; and inputs on one line are not independent."
     )
     return Finding(said, EXPECTED["root"], agrees, "" if agrees else why)
 
@@ -116,20 +140,18 @@ def _root(measured: Measured) -> Finding:
 def _norms(measured: Measured) -> Finding:
     batch, none = (measured.of("plain", norm, DEEP) for norm in ("batch", "none"))
     said = (
-        f"Without batch norm the same plain network of {DEEP} layers has a correlation of {_said(none, 'near')} instead "
-        f"of {_said(batch, 'near')}: what vanishing gradients it has instead is the experiment on signals."
+        f"Without batch norm the same plain networks of {DEEP} layers have a correlation of {_said(none, 'near')} "
+        f"instead of {_said(batch, 'near')}; what they suffer from instead, plusx lab signals shows."
     )
     return Finding(said, EXPECTED["norm"], _above(none, batch, "near"))
 
 
-def _fits(measured: Measured, kind: str, what: str, fit: Fit) -> list[Decay]:
-    """One fit for each seed; none where one has too few points."""
+def _by_seed(measured: Measured, kind: str, what: str) -> list[tuple[list[int], list[float]]]:
+    """Depths and correlations of the networks with batch norm, seed by seed."""
     rows = [row for row in measured.photos if (row.kind, row.norm) == (kind, "batch")]
-    found = []
-    for seed in sorted({row.seed for row in rows}):
-        own = [row for row in rows if row.seed == seed]
-        found.append(fit([row.depth for row in own], [getattr(row, what) for row in own]))
-    return [] if None in found else [one for one in found if one]
+    seeds = sorted({row.seed for row in rows})
+    own = [[row for row in rows if row.seed == seed] for seed in seeds]
+    return [([row.depth for row in some], [getattr(row, what) for row in some]) for some in own]
 
 
 def _above(higher: Sequence[Shattered], lower: Sequence[Shattered], what: str) -> bool | None:
@@ -138,10 +160,6 @@ def _above(higher: Sequence[Shattered], lower: Sequence[Shattered], what: str) -
 
 def _said(rows: Sequence[Shattered], what: str) -> str:
     return spread([getattr(row, what) for row in rows], unit="", scale=1.0, digits=3)
-
-
-def _r2(fits: Sequence[Decay]) -> str:
-    return f"{mean(fit.r2 for fit in fits):.3f}"
 
 
 def _seeds(rows: Sequence[Shattered]) -> str:
