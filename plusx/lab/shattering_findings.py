@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from plusx.lab.shattering import Measured, Shattered
 
 DEEP = 56
+COMPARED = 8  # blocks
 ASYMPTOTIC = 3  # blocks, from which on (blocks + 1) to a power is fitted
 CLOSE, ROUGH = 0.05, 0.15  # how far a measured rate may be from that of a theorem, in theory and on photos
 NOT_FITTED = "Too few depths have a correlation to fit."
@@ -55,14 +56,14 @@ def _theory_plain(measured: Measured) -> Finding:
 
 def _theory_residual(measured: Measured) -> Finding:
     """The exponent, and what the means that batch norm takes away have to do with it."""
-    kinds = ((small.RESIDUAL, small.BATCH), (small.RESIDUAL, small.SCALE), (small.POST, small.BATCH))
-    batch, scale, post = (_law(measured, kind, norm) for kind, norm in kinds)
+    batch, scale = (_law(measured, small.RESIDUAL, norm) for norm in (small.BATCH, small.SCALE))
     if batch is None or scale is None:
         return Finding(NOT_FITTED, EXPECTED["residual"], None)
     said = (
         f"The same with shortcuts: the correlation falls as (blocks + 1) to the power of {batch.rate:.2f} from "
-        f"{ASYMPTOTIC} blocks on (R² {batch.r2:.3f}, {_networks(measured)})"
-        + ("." if post is None else f"; with the ReLU behind the addition, as in He et al. 2015, {post.rate:.2f}.")
+        f"{ASYMPTOTIC} blocks on (R² {batch.r2:.3f}, {_networks(measured)}). At {COMPARED} blocks it is "
+        f"{_at(measured, small.RESIDUAL):.3f}, with the ReLU behind the addition, as in He et al. 2015, "
+        f"{_at(measured, small.POST):.3f}, and at as many plain layers {_at(measured, small.PLAIN):.3f}."
     )
     why = (
         f"The theorem counts the whole square of a response, batch norm divides by the deviation around its mean: with "
@@ -75,6 +76,11 @@ def _law(measured: Measured, kind: str, norm: str) -> Decay | None:
     depths, values = _theory(measured, kind, norm)
     kept = [(depth + 1, value) for depth, value in zip(depths, values, strict=True) if depth >= ASYMPTOTIC]
     return power([depth for depth, _ in kept], [value for _, value in kept])
+
+
+def _at(measured: Measured, kind: str) -> float:
+    depths, values = _theory(measured, kind, small.BATCH)
+    return dict(zip(depths, values, strict=True))[COMPARED]
 
 
 def _theory(measured: Measured, kind: str, norm: str) -> tuple[list[int], list[float]]:
@@ -98,10 +104,7 @@ def _on_photos(measured: Measured) -> Finding:
 
 def _halved(measured: Measured) -> Finding:
     """The depth at which the correlation is below one half, seed by seed."""
-    plain, residual = (
-        [crossing(depths, values) for depths, values in _by_seed(measured, kind, "near")]
-        for kind in ("plain", "resnet")
-    )
+    plain, residual = ([crossing(*own) for own in _by_seed(measured, kind, "near")] for kind in ("plain", "resnet"))
     deepest = max(row.depth for row in measured.photos)
     fits = [exponential(depths, values) for depths, values in _by_seed(measured, "resnet", "near")]
     rates = [fit.rate for fit in fits if fit]
