@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from plusx.errors import Interrupted, RunError, UsageError, did_you_mean
+from plusx.errors import DataError, Interrupted, RunError, UsageError, did_you_mean
 
 
 def unknown_experiment(name: str, known: Sequence[str]) -> UsageError:
@@ -68,6 +68,15 @@ def diverged(network: str, step: int) -> RunError:
     )
 
 
+def cannot_watch(precision: str) -> UsageError:
+    """A probe in a training whose gradients are scaled."""
+    return UsageError(
+        f"The lab watches gradients, and with precision {precision} they are scaled by a factor that changes; use "
+        "--set precision=bf16 or fp32.",
+        code="cannot-watch",
+    )
+
+
 def interrupted(folder: Path, resume: str) -> Interrupted:
     """The lab was asked to stop."""
     return Interrupted(f"Stopped; everything is in {folder}. Continue with: {resume}", code="interrupted")
@@ -77,4 +86,13 @@ def no_results(folder: Path, command: str) -> UsageError:
     """A tour without anything to show."""
     return UsageError(
         f"{folder} holds no results yet; run an experiment first, such as: {command}.", code="no-lab-results"
+    )
+
+
+def damaged_results(path: Path, why: str) -> DataError:
+    """Results of an experiment that cannot be read."""
+    return DataError(
+        f"{path} does not hold the results of an experiment as plusx writes them ({why}); run the experiment again, "
+        "which measures nothing twice, or move its folder away.",
+        code="damaged-results",
     )

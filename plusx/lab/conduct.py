@@ -6,7 +6,7 @@ import csv
 import importlib
 import io
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from plusx.lab.network import Network
 from plusx.lab.photos import Amount, gather
 from plusx.lab.results import Result, Table
 from plusx.recipes.resolve import given, resolve
+from plusx.report.lab_page import lab_page, machine_line
 from plusx.report.standalone import standalone
 from plusx.training import environment
 from plusx.training.events import Notice
@@ -106,12 +107,6 @@ def lab(name: str, data: Sequence[str], wish: LabWish, on_event: Listen | None =
     return done
 
 
-def every(data: Sequence[str], wish: LabWish, on_event: Listen | None = None) -> Iterator[Done]:
-    """Run every experiment on DATA, in the order of the story, each as it ends. Raises what `lab` raises."""
-    for name in catalogue.EXPERIMENTS:
-        yield lab(name, data, wish, on_event)
-
-
 def networks(name: str, laboratory: Lab) -> list[Network]:
     """Every network that an experiment trains, none twice."""
     found = getattr(_experiment(name), "networks", None)
@@ -168,7 +163,19 @@ def _write(done: Done) -> None:
         write_file(folder / f"table-{number}.csv", _csv(table))
     for figure in result.figures:
         write_file(folder / f"{figure.name}.svg", standalone(figure.svg).encode())
+    write_file(folder / PAGE, lab_page(result, _told(done.facts)).encode())
     write_json(folder / RESULTS, {**done.facts, **result.to_json()})
+
+
+def _told(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Rows of the page about how it was measured."""
+    machine = facts["machine"]
+    return {
+        "Mode": facts["mode"],
+        "Photos": f"{' '.join(facts['data'])} (fingerprint {facts['data_fingerprint']})",
+        "Machine": machine_line(machine),
+        "Versions": f"plusx {machine['plusx']}, torch {machine['torch']}, Python {machine['python']}",
+    }
 
 
 def _csv(table: Table) -> bytes:

@@ -103,6 +103,11 @@ def drawing(name: str, size: tuple[int, int], body: Iterable[str], rows: int = 0
     return Svg("\n".join([head, f"<title>{label}</title>", *(part for part in body if part), "</svg>"]))
 
 
+def series_group(name: str, parts: Iterable[str]) -> str:
+    """What belongs to one name: a page may make the others pale while one is pointed at."""
+    return "\n".join([f'<g class="series" aria-label="{escape(name)}">', *(part for part in parts if part), "</g>"])
+
+
 def legend(entries: Sequence[tuple[str, str]], width: int = WIDTH) -> tuple[list[str], int]:
     """For each (name, style of its line) its markup above the plot, and in how many rows; a single one needs none."""
     if len(entries) < 2:

@@ -13,10 +13,24 @@ from typing import Any
 
 from plusx.metrics import percent
 from plusx.report.axes import Axis
-from plusx.report.drawing import BOTTOM, HEIGHT, LEFT, TOP, WIDTH, Plane, Points, circle, drawing, legend, rect, words
+from plusx.report.drawing import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    TOP,
+    WIDTH,
+    Plane,
+    Points,
+    circle,
+    drawing,
+    legend,
+    rect,
+    series_group,
+    whisker,
+    words,
+)
 from plusx.report.drawing import WIDE as WIDE
 from plusx.report.drawing import Svg as Svg
-from plusx.report.drawing import whisker as _whisker
 
 SERIES = 6  # colours that style.css has
 MANY = 400  # points in a figure, above which a pointer could not tell them apart, and the file would grow
@@ -81,18 +95,18 @@ def line_chart(
     plane = Plane(x, y, *size)
     names, rows = legend([(line.name, line.style) for line in series], plane.width)
     many = sum(len(line.points) for line in series) > MANY
-    lines = [_line(plane, line, many, shown) for line, shown in zip(series, names, strict=True)]
+    lines = [series_line(plane, line, many, shown) for line, shown in zip(series, names, strict=True)]
     body = [plane.frame(), *(plane.mark(at, text) for at, text in marks), '<g class="choice">', *lines, "</g>"]
     return drawing(name, size, body, rows)
 
 
-def _line(plane: Plane, line: Series, many: bool, shown: str) -> str:
+def series_line(plane: Plane, line: Series, many: bool, shown: str) -> str:
     parts = [_band(plane, line), plane.path(line.points, line.style)]
     if line.dots or not many:
         parts += [_point(plane, line, px, py) for px, py in line.points]
     else:
         parts.append(plane.path(line.points, "hit"))
-    return "\n".join(['<g class="series">', *(part for part in (*parts, shown) if part), "</g>"])
+    return series_group(line.name, [*parts, shown])
 
 
 def _point(plane: Plane, line: Series, px: float, py: float) -> str:
@@ -107,7 +121,7 @@ def _band(plane: Plane, line: Series) -> str:
     around = [(px, low, high) for (px, _), (low, high) in zip(line.points, line.spread, strict=True)]
     if line.dots:
         colour = f"s{line.colour}"
-        return "".join(_whisker(plane.across(px), plane.up(low), plane.up(high), colour) for px, low, high in around)
+        return "".join(whisker(plane.across(px), plane.up(low), plane.up(high), colour) for px, low, high in around)
     edge = [(px, high) for px, _, high in around] + [(px, low) for px, low, _ in reversed(around)]
     return f'<polygon class="band f{line.colour}" points="{plane.places(edge)}"/>'
 
@@ -149,7 +163,7 @@ def grouped_bars(
     body.append('<g class="choice">')
     for at, (one, shown) in enumerate(zip(bars, names, strict=True)):
         drawn = [_bar(plane, one, i, (at, len(bars)), group) for i, group in enumerate(groups)]
-        body.append("\n".join(['<g class="series">', *filter(None, drawn), shown, "</g>"]))
+        body.append(series_group(one.name, [*drawn, shown]))
     return drawing(name, size, [*body, "</g>"], rows)
 
 
@@ -163,7 +177,7 @@ def _bar(plane: Plane, bars: Bars, group: int, place: tuple[int, int], label: st
     told = f"{bars.name}, {label}: {said(value.mean)} ({said(value.low)} to {said(value.high)})"
     bar = rect(left + 1, top, right - left - 2, plane.bottom - top, f"f{bars.colour}", told)
     above = words(middle, plane.up(value.high) - 5, said(value.mean), "middle", "strong") if right - left > 26 else ""
-    spread = _whisker(middle, plane.up(value.low), plane.up(value.high), "over") if value.high > value.low else ""
+    spread = whisker(middle, plane.up(value.low), plane.up(value.high), "over") if value.high > value.low else ""
     return bar + spread + above
 
 

@@ -7,6 +7,7 @@ the rules of style.css that the figure uses, once with the light values and once
 from __future__ import annotations
 
 import re
+import xml.etree.ElementTree as ElementTree
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +17,14 @@ _STYLE = Path(__file__).parent / "templates" / "style.css"
 _FONT = 'font-family: system-ui, -apple-system, "Segoe UI", Roboto, Helvetica, Arial, sans-serif'
 _RULE = re.compile(r"(svg [^{}@]*)\{([^{}]*)\}")
 _OWN = re.compile(r"\s*<style>.*?</style>\s*|<rect class=\"paper\"[^>]*/>\s*", re.DOTALL)
+_ANSWERS = re.compile(r'(<g class="series"|<rect class="zone[ z0-9]*")')
 _MARGIN = 8
+_SPACE = "{http://www.w3.org/2000/svg}"
+_ELEMENTS = {"svg", "title", "g", "path", "polyline", "polygon", "line", "circle", "rect", "text"}
+_ATTRIBUTES = {
+    *("class", "viewBox", "role", "aria-label", "width", "height", "x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "r"),
+    *("d", "points", "text-anchor", "transform", "tabindex"),
+}
 
 
 def standalone(svg: Svg) -> str:
@@ -29,6 +37,31 @@ def standalone(svg: Svg) -> str:
     size = f'viewBox="{left:g} {top:g} {width:g} {height:g}" width="{1.5 * width:g}" height="{1.5 * height:g}"'
     paper = f'<rect class="paper" x="{left:g}" y="{top:g}" width="{width:g}" height="{height:g}"/>'
     return f"{head.replace(box[0], size)}>\n<style>\n{_style(svg)}\n</style>\n{paper}{rest}\n"
+
+
+def inline(text: str) -> Svg:
+    """What `standalone` wrote, as a part of a page again, where the page's style reaches it.
+
+    ValueError where it is anything but a drawing of plusx: a page must not take in what it does not know.
+    """
+    try:
+        root = ElementTree.fromstring(_OWN.sub("", text, count=2))  # noqa: S314 - expat bounds what entities grow to
+    except ElementTree.ParseError as error:
+        raise ValueError(str(error)) from error
+    for node in root.iter():
+        node.tag = node.tag.removeprefix(_SPACE)
+        if node.tag not in _ELEMENTS or not set(node.attrib) <= _ATTRIBUTES:
+            raise ValueError(f"<{node.tag}> with {', '.join(node.attrib) or 'nothing'} in a figure")
+    for size in ("width", "height"):
+        root.attrib.pop(size, None)
+    root.set("xmlns", _SPACE[1:-1])
+    return Svg(ElementTree.tostring(root, encoding="unicode"))  # written anew: nothing is read in two ways
+
+
+def lively(svg: Svg) -> Svg:
+    """The drawing with parts that the keyboard reaches, where it has any that answer the pointer."""
+    reached = _ANSWERS.sub(r'\1 tabindex="0" role="img"', svg)
+    return svg if reached == svg else Svg(reached.replace('role="img"', 'role="group"', 1))
 
 
 def _style(svg: str) -> str:

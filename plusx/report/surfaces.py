@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from plusx.report.axes import Axis
 from plusx.report.contours import Grid, Place, above, lines
@@ -93,7 +94,7 @@ def surface(name: str, x: Axis, y: Axis, z: Axis, grid: Grid, view: View | None 
     Parallel projection; far cells are drawn first (the painter's algorithm), which is exact for a function.
     """
     view = view or View()
-    return drawing(name, view.size, [*_box(view, x, y, z), surface_body(x, y, z, grid, view)])
+    return drawing(name, view.size, [*surface_box(view, x, y, z), surface_body(x, y, z, grid, view)])
 
 
 def surface_body(x: Axis, y: Axis, z: Axis, grid: Grid, view: View) -> str:
@@ -109,11 +110,19 @@ def surface_body(x: Axis, y: Axis, z: Axis, grid: Grid, view: View) -> str:
 def _quad(at: Sequence[Sequence[Place]], heights: Sequence[Sequence[float]], j: int, i: int) -> str:
     corners = ((j, i), (j, i + 1), (j + 1, i + 1), (j + 1, i))
     mean = sum(heights[row][column] for row, column in corners) / 4
-    points = " ".join(f"{at[row][column][0]:.1f},{at[row][column][1]:.1f}" for row, column in corners)
-    return f'<polygon class="q{_shade(mean)}" points="{points}"/>'
+    places = [at[row][column] for row, column in corners]
+    return f'<path class="q{_shade(mean)}" d="{_outline(places)}"/>'
 
 
-def _box(view: View, x: Axis, y: Axis, z: Axis) -> list[str]:
+def _outline(places: Sequence[Place]) -> str:
+    """A closed path, from corner to corner by differences: half the bytes of a polygon."""
+    tenths = [(round(10 * x), round(10 * y)) for x, y in places]
+    steps = [(x - x0, y - y0) for (x0, y0), (x, y) in pairwise(tenths)]
+    joined = "".join(f"{dx / 10: g}{dy / 10:+g}".replace("+", " ") for dx, dy in steps).strip()
+    return f"M{tenths[0][0] / 10:g} {tenths[0][1] / 10:g}l{joined}z"
+
+
+def surface_box(view: View, x: Axis, y: Axis, z: Axis) -> list[str]:
     """Floor, names of the axes along its two near sides, and the heights at its leftmost corner."""
     corners: list[Place] = [(-1, -1), (1, -1), (1, 1), (-1, 1)]
     floor = " ".join("{:.1f},{:.1f}".format(*view.place(u, v, 0)) for u, v in corners)
