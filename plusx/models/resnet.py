@@ -63,17 +63,25 @@ class ResNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """The last stage's maps: [B, 3, H, W] -> [B, features, h, w]."""
-        x = self._stem(x)
+        x = self.stem(x)
         for name in self.stages:
             x = self.get_submodule(name)(x)
         return x
 
     def stage_maps(self, x: Tensor) -> list[Tensor]:
         """The maps of every stage, in order: [B, 3, H, W] -> [B, channels, h, w] each."""
-        maps = [self._stem(x)]
+        maps = [self.stem(x)]
         for name in self.stages:
             maps.append(self.get_submodule(name)(maps[-1]))
         return maps[1:]
+
+    def stem(self, x: Tensor) -> Tensor:
+        """What the first block sees: [B, 3, H, W] -> [B, channels, h, w]."""
+        if self.stem_kind == "whitened":
+            x = self.relu(self.patches(x))
+        x = self.relu(self.bn1(self.conv1(x)))
+        pooled: Tensor = self.maxpool(x)
+        return pooled
 
     def head(self, maps: Tensor) -> Tensor:
         """Logits of the last stage's maps: [B, features, h, w] -> [B, classes]."""
@@ -93,13 +101,6 @@ class ResNet(nn.Module):
         self.bn1 = NORMS[norm](channels)
         pools = {"7x7": nn.MaxPool2d(3, stride=2, padding=1), "whitened": nn.MaxPool2d(2)}
         self.maxpool = pools.get(self.stem_kind, nn.Identity())
-
-    def _stem(self, x: Tensor) -> Tensor:
-        if self.stem_kind == "whitened":
-            x = self.relu(self.patches(x))
-        x = self.relu(self.bn1(self.conv1(x)))
-        pooled: Tensor = self.maxpool(x)
-        return pooled
 
 
 def initialise_resnet_(model: ResNet, *, zero_init_residual: bool, torch_defaults: bool) -> None:

@@ -10,7 +10,8 @@ from plusx.metrics import percent
 
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 MOST_TICKS = 7
-_LEAST_LOG = 1e-4  # where a logarithmic axis ends at the latest: zero has no place on it
+LEAST_LOG = 1e-4  # where a logarithmic axis ends unless told otherwise: zero has no place on it
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,17 @@ class Axis:
     share: bool = False
 
     @classmethod
-    def around(cls, label: str, values: Iterable[float], *, log: bool = False, share: bool = False) -> Axis:
-        """An axis that holds all of `values`, with round ends; without values from 0 to 1."""
+    def around(
+        cls, label: str, values: Iterable[float], *, log: bool = False, share: bool = False, least: float = LEAST_LOG
+    ) -> Axis:
+        """An axis that holds all of `values`, with round ends; without values from 0 to 1.
+
+        A logarithmic one ends at `least` at the latest.
+        """
         finite = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
         low, high = min(finite), max(finite)
         if log:
-            low, high = max(low, _LEAST_LOG), max(high, _LEAST_LOG)
+            low, high = max(low, least), max(high, least)
             low, high = _round_down(low), -_round_down(-high)
             return cls(label, low, high if high > low else 10 * low, log, share)
         step = _step(high - low or abs(high) or 1.0)
@@ -41,6 +47,12 @@ class Axis:
         low, high = self._scaled(self.low), self._scaled(self.high)
         return min(1.0, max(0.0, (self._scaled(value) - low) / (high - low)))
 
+    def between(self, count: int) -> list[float]:
+        """`count` values that part the axis evenly, its ends left out, rounded to two digits."""
+        low, high = self._scaled(self.low), self._scaled(self.high)
+        inner = [low + (high - low) * (k + 1) / (count + 1) for k in range(count)]
+        return sorted({float(f"{10**at if self.log else at:.2g}") for at in inner})
+
     def ticks(self) -> list[float]:
         """About five round values between the ends; on a logarithmic axis numbers of one digit."""
         if self.log:
@@ -51,13 +63,15 @@ class Axis:
 
     def said(self, value: float) -> str:
         """A tick's label."""
+        if self.log and value > 0 and not 1e-3 <= value < 1e5:
+            return _power(value)
         if not self.share:
             return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
         step = _step(self.high - self.low) if not self.log else value
         return percent(value, 0 if step > 0.0099 else 1 if step > 0.00099 else 2).replace(" ", "\u202f")
 
     def _scaled(self, value: float) -> float:
-        return math.log10(max(value, _LEAST_LOG)) if self.log else value
+        return math.log10(max(value, self.low)) if self.log else value
 
     def _log_ticks(self) -> list[float]:
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
@@ -65,8 +79,15 @@ class Axis:
             ticks = [digit * 10.0**power for power in powers for digit in digits]
             within = [t for t in ticks if self.low * (1 - 1e-9) <= t <= self.high * (1 + 1e-9)]
             if len(within) <= MOST_TICKS:
-                break
-        return within
+                return within
+        return within[:: -(-len(within) // MOST_TICKS)]
+
+
+def _power(value: float) -> str:
+    """A number far from one as digit and power of ten."""
+    digits, exponent = f"{value:.1e}".split("e")
+    raised = f"10{str(int(exponent)).translate(_RAISED)}"
+    return raised if digits == "1.0" else f"{digits.removesuffix('.0')}·{raised}"
 
 
 def _round_down(value: float) -> float:

@@ -1,67 +1,184 @@
 """Charts as SVG text, by hand: colours come from the page's style, so that a figure follows it into dark and print.
 
 Every figure has role="img" and a name for those who hear it, scales by its viewBox, and tells the numbers behind a
-point in a <title>, which browsers show when it is pointed at.
+point in a <title>, which browsers show when it is pointed at. What belongs to one line is one group: pages make the
+others pale while it is pointed at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from plusx.metrics import percent
 from plusx.report.axes import Axis
+from plusx.report.drawing import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    TOP,
+    WIDTH,
+    Plane,
+    Points,
+    circle,
+    drawing,
+    legend,
+    rect,
+    series_group,
+    whisker,
+    words,
+)
+from plusx.report.drawing import WIDE as WIDE
+from plusx.report.drawing import Svg as Svg
 
-WIDTH, HEIGHT = 420, 250
-LEFT, RIGHT, TOP, BOTTOM = 58, 20, 18, 40  # margins of the plotting area
 SERIES = 6  # colours that style.css has
-HEAD, ROW, LONGEST = (
-    6,
-    16,
-    44,
-)  # room above the frame, height of a row of a legend; letters of a name, whose end says more than its beginning
-_LETTER = 6.6  # width of a letter of a legend, about
+MANY = 400  # points in a figure, above which a pointer could not tell them apart, and the file would grow
 
 
-class Svg(str):
-    """Markup that is inserted as it is; everything in it that came from outside is escaped already."""
+@dataclass(frozen=True)
+class Spread:
+    """A mean and what lies around it: `low` to `high`."""
 
-    __slots__ = ()
+    mean: float
+    low: float
+    high: float
 
-    def __html__(self) -> str:
-        return str(self)
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """The mean of repetitions, such as seeds, from the lowest to the highest of them."""
+        return cls(sum(values) / len(values), min(values), max(values))
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points (x, y) in order; `dots` shows each, `thin` draws a quieter line, `colour` counts from 1."""
+    """Points (x, y) in order; `dots` shows each, `thin` draws a quieter line, `colour` counts from 1.
+
+    `spread` holds (low, high) for each point: a band around a line, error bars on dots.
+    """
 
     name: str
-    points: Sequence[tuple[float, float]]
+    points: Points
     colour: int = 1
     dots: bool = False
     thin: bool = False
+    dashed: bool = False
+    spread: Points = ()
+
+    @property
+    def style(self) -> str:
+        """The classes of its line."""
+        return f"line s{self.colour}" + " thin" * self.thin + " dashed" * self.dashed
 
 
-def line_chart(name: str, x: Axis, y: Axis, series: Sequence[Series], marks: Sequence[tuple[float, str]] = ()) -> Svg:
-    """Lines over common axes; `marks` are (x, text): vertical lines with a word at their top."""
-    body = [_frame(x, y), *(_mark(x, at, text) for at, text in marks)]
-    body += [_line(x, y, line) for line in series]
-    return _svg(name, body, [(line.name, line.colour) for line in series])
+def over_seeds(
+    name: str, runs: Sequence[Points], colour: int = 1, *, dashed: bool = False, dots: bool = False
+) -> Series:
+    """The mean of runs at the values of x that all have, with a band from the lowest to the highest."""
+    values = [dict(points) for points in runs]
+    common = [x for x, _ in runs[0] if all(x in run for run in values)]
+    spreads = [Spread.of([run[x] for run in values]) for x in common]
+    band = [(s.low, s.high) for s in spreads] if len(runs) > 1 else ()
+    points = [(x, s.mean) for x, s in zip(common, spreads, strict=True)]
+    return Series(name, points, colour, dots=dots, dashed=dashed, spread=band)
+
+
+def line_chart(
+    name: str,
+    x: Axis,
+    y: Axis,
+    series: Sequence[Series],
+    marks: Sequence[tuple[float, str]] = (),
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+) -> Svg:
+    """Lines over common axes; `marks` are (x, text): vertical lines with a word at their top. `WIDE` has more room."""
+    plane = Plane(x, y, *size)
+    names, rows = legend([(line.name, line.style) for line in series], plane.width)
+    many = sum(len(line.points) for line in series) > MANY
+    lines = [series_line(plane, line, many, shown) for line, shown in zip(series, names, strict=True)]
+    body = [plane.frame(), *(plane.mark(at, text) for at, text in marks), '<g class="choice">', *lines, "</g>"]
+    return drawing(name, size, body, rows)
+
+
+def series_line(plane: Plane, line: Series, many: bool, shown: str) -> str:
+    parts = [_band(plane, line), plane.path(line.points, line.style)]
+    if line.dots or not many:
+        parts += [_point(plane, line, px, py) for px, py in line.points]
+    else:
+        parts.append(plane.path(line.points, "hit"))
+    return series_group(line.name, [*parts, shown])
+
+
+def _point(plane: Plane, line: Series, px: float, py: float) -> str:
+    told = f"{line.name}: {plane.y.said(py)} at {plane.x.said(px)}"
+    radius, style = (3, f"f{line.colour}") if line.dots else (6, "hover")
+    return circle(plane.across(px), plane.up(py), radius, style, told)
+
+
+def _band(plane: Plane, line: Series) -> str:
+    if not line.spread:
+        return ""
+    around = [(px, low, high) for (px, _), (low, high) in zip(line.points, line.spread, strict=True)]
+    if line.dots:
+        colour = f"s{line.colour}"
+        return "".join(whisker(plane.across(px), plane.up(low), plane.up(high), colour) for px, low, high in around)
+    edge = [(px, high) for px, _, high in around] + [(px, low) for px, low, _ in reversed(around)]
+    return f'<polygon class="band f{line.colour}" points="{plane.places(edge)}"/>'
 
 
 def bar_chart(name: str, y: Axis, bars: Sequence[tuple[str, float, str]]) -> Svg:
     """Upright bars (label, value, what a pointer shows) from the bottom of the axis."""
-    slot = (WIDTH - LEFT - RIGHT) / max(1, len(bars))
-    body = [_grid(y), _words(LEFT, TOP - 1, y.label, "start")]
+    plane = Plane(Axis("", 0, max(1, len(bars))), y)
+    body = [plane.grid(), words(LEFT, TOP - 1, y.label, "start")]
     for i, (label, value, told) in enumerate(bars):
-        left, top = LEFT + (i + 0.18) * slot, _y(y, value)
-        body.append(_rect(left, top, 0.64 * slot, HEIGHT - BOTTOM - top, "f1", told))
-        body.append(_words(left + 0.32 * slot, HEIGHT - BOTTOM + 16, label, "middle"))
-        body.append(_words(left + 0.32 * slot, top - 5, y.said(value), "middle", "strong"))
-    return _svg(name, body)
+        left, right, top = plane.across(i + 0.18), plane.across(i + 0.82), plane.up(value)
+        body.append(rect(left, top, right - left, plane.bottom - top, "f1", told))
+        body.append(words((left + right) / 2, plane.bottom + 16, label, "middle"))
+        body.append(words((left + right) / 2, top - 5, y.said(value), "middle", "strong"))
+    return drawing(name, (WIDTH, HEIGHT), body)
+
+
+@dataclass(frozen=True)
+class Bars:
+    """One bar in each group, None where there is none."""
+
+    name: str
+    values: Sequence[Spread | None]
+    colour: int = 1
+
+
+def grouped_bars(
+    name: str,
+    y: Axis,
+    groups: Sequence[str],
+    bars: Sequence[Bars],
+    label: str = "",
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+) -> Svg:
+    """Groups of bars side by side, each with its spread; `label` says what the groups are."""
+    plane = Plane(Axis(label, 0, max(1, len(groups))), y, *size)
+    names, rows = legend([(b.name, f"line s{b.colour}") for b in bars], plane.width)
+    body = [plane.grid(), plane.named_axes()]
+    body += [words(plane.across(i + 0.5), plane.bottom + 16, group, "middle") for i, group in enumerate(groups)]
+    body.append('<g class="choice">')
+    for at, (one, shown) in enumerate(zip(bars, names, strict=True)):
+        drawn = [_bar(plane, one, i, (at, len(bars)), group) for i, group in enumerate(groups)]
+        body.append(series_group(one.name, [*drawn, shown]))
+    return drawing(name, size, [*body, "</g>"], rows)
+
+
+def _bar(plane: Plane, bars: Bars, group: int, place: tuple[int, int], label: str) -> str:
+    value = bars.values[group]
+    if value is None:
+        return ""
+    at, of = place
+    left, right = (plane.across(group + 0.12 + 0.76 * (at + k) / of) for k in (0, 1))
+    said, top, middle = plane.y.said, plane.up(value.mean), (left + right) / 2
+    told = f"{bars.name}, {label}: {said(value.mean)} ({said(value.low)} to {said(value.high)})"
+    bar = rect(left + 1, top, right - left - 2, plane.bottom - top, f"f{bars.colour}", told)
+    above = words(middle, plane.up(value.high) - 5, said(value.mean), "middle", "strong") if right - left > 26 else ""
+    spread = whisker(middle, plane.up(value.low), plane.up(value.high), "over") if value.high > value.low else ""
+    return bar + spread + above
 
 
 Bin = Mapping[str, Any]  # as `plusx.metrics.reliability` gives them
@@ -74,132 +191,26 @@ def reliability(name: str, bins: Sequence[Bin], before: Sequence[Bin] = ()) -> S
     """
     bins, before = ([b for b in some if b["n"]] for some in (bins, before))
     low = min((b["low"] for b in (*bins, *before)), default=0.0)
-    x, y = Axis("probability of the answer", low, 1.0, share=True), Axis("share right", 0.0, 1.0, share=True)
+    plane = Plane(Axis("probability of the answer", low, 1.0, share=True), Axis("share right", 0.0, 1.0, share=True))
     most = max((b["n"] for b in bins), default=1)
-    body = [*(_count_bar(x, b, most) for b in bins), _frame(x, y), _diagonal(x, y)]
-    named = [("after temperature" if before else "answers", 1)] + [("before", 2)] * bool(before)
+    body = [*(_count_bar(plane, b, most) for b in bins), plane.frame(), plane.path([(low, low), (1.0, 1.0)], "ideal")]
+    named = [("after temperature" if before else "answers", "line s1")] + [("before", "line s2")] * bool(before)
     for entries, colour in ((before, 2), (bins, 1)):
         points = [(b["probability"], b["accuracy"]) for b in entries]
-        body.append(_path(x, y, points, f"line s{colour}" + " thin" * (colour == 2)))
+        body.append(plane.path(points, f"line s{colour}" + " thin" * (colour == 2)))
         body += [
-            _dot(_x(x, at), _y(y, right), colour, _told(b)) for (at, right), b in zip(points, entries, strict=True)
+            circle(plane.across(at), plane.up(right), 3, f"f{colour}", _told(b))
+            for (at, right), b in zip(points, entries, strict=True)
         ]
-    return _svg(name, body, named)
+    names, rows = legend(named)
+    return drawing(name, (WIDTH, HEIGHT), [*body, *names], rows)
 
 
 def _told(b: Bin) -> str:
     return f"{b['n']:,} answers of about {percent(b['probability'], 1)}: {percent(b['accuracy'], 1)} right"
 
 
-def _count_bar(x: Axis, b: Bin, most: int) -> str:
-    left, right = _x(x, b["low"]), _x(x, b["high"])
+def _count_bar(plane: Plane, b: Bin, most: int) -> str:
+    left, right = plane.across(b["low"]), plane.across(b["high"])
     height = 0.22 * (HEIGHT - TOP - BOTTOM) * b["n"] / most
-    style = "bar"
-    return _rect(left + 0.5, HEIGHT - BOTTOM - height, max(0.5, right - left - 1), height, style, f"{b['n']:,} answers")
-
-
-def _diagonal(x: Axis, y: Axis) -> str:
-    return _path(x, y, [(x.low, x.low), (1.0, 1.0)], "ideal")
-
-
-def _svg(name: str, body: Iterable[str], legend: Sequence[tuple[str, int]] = ()) -> Svg:
-    label, (names, rows) = escape(name), _legend(legend)
-    raised = HEAD + ROW * max(0, rows - 1)  # the first row of names needs little, the others stand above it
-    box = f'viewBox="0 {-raised} {WIDTH} {HEIGHT + raised}"'
-    head = f'<svg {box} role="img" aria-label="{label}" xmlns="http://www.w3.org/2000/svg">'
-    return Svg("\n".join([head, f"<title>{label}</title>", *(part for part in (*body, names) if part), "</svg>"]))
-
-
-def _frame(x: Axis, y: Axis) -> str:
-    bottom = HEIGHT - BOTTOM
-    ticks = [_words(_x(x, tick), bottom + 16, x.said(tick), "middle") for tick in x.ticks()]
-    names = [_words((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, x.label, "middle"), _turned(y.label)]
-    return "\n".join([_grid(y), *ticks, *names])
-
-
-def _grid(y: Axis) -> str:
-    lines = []
-    for tick in y.ticks():
-        at = _y(y, tick)
-        lines.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        lines.append(_words(LEFT - 6, at + 4, y.said(tick), "end"))
-    bottom = HEIGHT - BOTTOM
-    return "\n".join([*lines, f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>'])
-
-
-def _line(x: Axis, y: Axis, line: Series) -> str:
-    shown = _path(x, y, line.points, f"line s{line.colour}" + " thin" * line.thin)
-    many = len(line.points) > 150  # a pointer could not tell them apart, and the file would grow
-    told = [] if many else [(px, py, f"{line.name}: {y.said(py)} at {x.said(px)}") for px, py in line.points]
-    if line.dots:
-        points = [_dot(_x(x, px), _y(y, py), line.colour, text) for px, py, text in told]
-    else:
-        points = [_circle(_x(x, px), _y(y, py), 6, "hover", text) for px, py, text in told]
-    return "\n".join([shown, *points])
-
-
-def _path(x: Axis, y: Axis, points: Sequence[tuple[float, float]], style: str) -> str:
-    if len(points) < 2:
-        return ""
-    steps = " ".join(f"{_x(x, px):.1f},{_y(y, py):.1f}" for px, py in points)
-    return f'<polyline class="{style}" points="{steps}"/>'
-
-
-def _mark(x: Axis, at: float, text: str) -> str:
-    place = _x(x, at)
-    line = f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-    beyond = place > 0.75 * WIDTH  # there is no room for a word to the right of it
-    return line + _words(place - 3 if beyond else place + 3, TOP + 10, text, "end" if beyond else "start")
-
-
-def _legend(entries: Sequence[tuple[str, int]]) -> tuple[str, int]:
-    """Names in their colours above the plot, and in how many rows, upwards; a single one needs no legend."""
-    if len(entries) < 2:
-        return "", 0
-    parts, left, row = [], float(LEFT), 0
-    for name, colour in reversed(entries) if _wide(entries) else entries:
-        shown = name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"
-        if left > LEFT and left + 18 + _LETTER * len(shown) > WIDTH:
-            left, row = float(LEFT), row + 1
-        y = 3 - ROW * row
-        parts.append(f'<line class="line s{colour}" x1="{left:.0f}" x2="{left + 14:.0f}" y1="{y}" y2="{y}"/>')
-        parts.append(_words(left + 18, y + 4, shown, "start", "strong"))
-        left += 30 + _LETTER * len(shown)
-    return "\n".join(parts), row + 1
-
-
-def _wide(entries: Sequence[tuple[str, int]]) -> bool:
-    """Whether the names need more than one row; they are then laid from the last, at the bottom, to the first."""
-    return LEFT + sum(30 + _LETTER * min(LONGEST, len(name)) for name, _ in entries) - 12 > WIDTH
-
-
-def _dot(x: float, y: float, colour: int, told: str) -> str:
-    return _circle(x, y, 3, f"f{colour}", told)
-
-
-def _circle(x: float, y: float, radius: int, style: str, told: str) -> str:
-    return f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"><title>{escape(told)}</title></circle>'
-
-
-def _rect(x: float, y: float, width: float, height: float, style: str, told: str) -> str:
-    size = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{max(0.0, height):.1f}"'
-    return f'<rect class="{style}" {size}><title>{escape(told)}</title></rect>'
-
-
-def _words(x: float, y: float, text: str, anchor: str, style: str = "") -> str:
-    kind = f' class="{style}"' if style else ""
-    return f'<text{kind} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _turned(text: str) -> str:
-    middle = (TOP + HEIGHT - BOTTOM) / 2
-    place = f'x="11" y="{middle:.0f}" text-anchor="middle" transform="rotate(-90 11 {middle:.0f})"'
-    return f"<text {place}>{escape(text)}</text>"
-
-
-def _x(axis: Axis, value: float) -> float:
-    return LEFT + axis.place(value) * (WIDTH - LEFT - RIGHT)
-
-
-def _y(axis: Axis, value: float) -> float:
-    return HEIGHT - BOTTOM - axis.place(value) * (HEIGHT - TOP - BOTTOM)
+    return rect(left + 0.5, plane.bottom - height, max(0.5, right - left - 1), height, "bar", f"{b['n']:,} answers")

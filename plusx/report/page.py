@@ -18,14 +18,18 @@ TEMPLATES = Path(__file__).parent / "templates"
 _FLAG = re.compile(r"(?<![\w-])(--[a-z-]+(?: [\w.:=/]*\w)?)")
 _KINDS = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png"}
 
+_VERDICTS = {True: "As the literature says:", False: "Not as the literature says:", None: "Cannot be told. Expected:"}
+_MARKS = {True: "good", False: "bad", None: "warn"}
+
 
 def render(template: str, **values: Any) -> str:
     """The page that `template` (a file name in templates/) makes of `values`; whatever is text in them is escaped.
 
     Every page extends base.html, which asks for a `title`. Pictures go in as JPEG or PNG bytes through the filter
     `picture`, shares through `percent`, counts through `count`, seconds through `duration`, sentences with flags in
-    them through `flags`, and SVG of `plusx.report.figures` as what that returns. A template that uses what it was not
-    given raises jinja2.UndefinedError.
+    them through `flags`, whether a finding agrees with the literature through `verdict` and `mark`, and SVG of
+    `plusx.report.figures` as what that returns. A template that uses what it was not given raises
+    jinja2.UndefinedError.
     """
     return _environment().get_template(template).render(version=__version__, **values)
 
@@ -62,7 +66,7 @@ def _environment() -> Environment:
         finalize=_printable,
     )
     environment.filters |= {"percent": percent, "picture": picture, "count": count, "duration": duration}
-    environment.filters["flags"] = _flags
+    environment.filters |= {"flags": _flags, "verdict": _VERDICTS.__getitem__, "mark": _MARKS.__getitem__}
     return environment
 
 

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from plusx.config import Config
 from plusx.data.augment import Augment
 from plusx.data.loader import Batches, Order, Samples
 from plusx.images.decode import BadPhoto
+from plusx.run_folder import RunFolder
 from plusx.training import environment
+from plusx.training.events import Listener
 from plusx.verbs.labelled import LabelledPhotos, Pixels
 from plusx.verbs.reports import TrainEvent
 
@@ -21,7 +24,9 @@ class Session:
     """What is trained, how, on what, since when, and who watches.
 
     `command` continues it after a stop; `train --resume` where None is named. `bare`: only the answers to validation
-    are wanted, as the network gives them: nothing is fitted on them, and there are no pages.
+    are wanted, as the network gives them: nothing is fitted on them, and there are no pages. `watch` is called with
+    network and run before the first step, of a resumed run too; what it returns hears every event of the training,
+    a `StepDone` while the gradients of that step are still there.
     """
 
     data: tuple[str, ...]
@@ -31,6 +36,7 @@ class Session:
     listen: Callable[[TrainEvent], None]
     command: str | None = None
     bare: bool = False
+    watch: Callable[[nn.Module, RunFolder], Listener] | None = None
 
 
 @dataclass(frozen=True)

@@ -89,15 +89,20 @@ def _start(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Trai
 
 
 def train_split(
-    session: Session, photos: LabelledPhotos, decoded: Decoded, wish: Wish, weights: Weights | None = None
+    session: Session,
+    photos: LabelledPhotos,
+    decoded: Decoded,
+    wish: Wish,
+    weights: Weights | None = None,
+    plan: Plan | None = None,
 ) -> Trained:
-    """A new run on photos that are split and decoded: of `wish`, its plan and its folder are looked at.
+    """A new run on photos that are split and decoded, by `plan`: of `wish`, its folder, and its plan where it is None.
 
     Raises UsageError, ModelError, DiskError, RunError, and Interrupted after a stop on request.
     """
     network = build_network(session.config, len(photos.listing.classes), session.device)
     report = _load(network, weights, session, photos)
-    plan = make_plan(session, wish.plan, network, photos, decoded)
+    plan = plan or make_plan(session, wish.plan, network, photos, decoded)
     run = create(wish.out, run_name(session.data, session.config))
     with run.lock():
         if weights and report:
@@ -263,7 +268,7 @@ def _fit(
     with closing(batches_of(session, photos, decoded.training, pacer.size_at)) as batches, closing(board):
         if not checkpoint.found(run.checkpoints) and start.waits_for_whitening(run, network):
             whiten(network, batches)  # later the checkpoint holds the filters
-        training = Training(State.fresh(network, settings), settings, paths, _listener(session, run, board))
+        training = Training(State.fresh(network, settings), settings, paths, _listener(session, run, board, network))
         training.resume()
         board.open(training.state.step)
         size = partial(_size_so_far, training, pacer, session.config)
@@ -306,12 +311,14 @@ def _validate_every(config: Config, plan: Plan) -> int:
     return config.validate_every * plan.validate_every
 
 
-def _listener(session: Session, run: RunFolder, board: Board) -> Listener:
+def _listener(session: Session, run: RunFolder, board: Board, network: Normalised) -> Listener:
     """Events go to whoever watches and to the board; weights that are due are saved on the way."""
+    watch = session.watch(network, run) if session.watch else _silent
 
     def listen(event: Event) -> None:
         save_weights(run.path, event)
         board.listen(event)
+        watch(event)
         session.listen(event)
 
     return listen

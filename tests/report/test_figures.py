@@ -13,7 +13,8 @@ from plusx import metrics
 from plusx.metrics import expected_calibration_error, risk_coverage
 from plusx.report.axes import MOST_TICKS, Axis
 from plusx.report.curves import risk_curve
-from plusx.report.figures import HEIGHT, SERIES, WIDTH, Series, Svg, bar_chart, line_chart, reliability
+from plusx.report.drawing import HEIGHT, WIDTH
+from plusx.report.figures import SERIES, Series, Svg, bar_chart, line_chart, reliability
 from plusx.report.page import TEMPLATES
 
 RANDOM = np.random.default_rng(3)
@@ -75,7 +76,7 @@ def test_many_names_take_rows_above_the_plot() -> None:
     root = ElementTree.fromstring(line_chart("c", x, x, lines))
     assert root.attrib["viewBox"] == f"0 -38 {WIDTH} {HEIGHT + 38}"
     names = [node for node in root.iter() if node.attrib.get("class") == "strong"]
-    assert [(node.text[-1], node.attrib["y"]) for node in names] == [("3", "7.0"), ("2", "-9.0"), ("1", "-25.0")]
+    assert [(node.text[-1], node.attrib["y"]) for node in names] == [("1", "-25.0"), ("2", "-9.0"), ("3", "7.0")]
     assert names[0].text.startswith("…")
 
 

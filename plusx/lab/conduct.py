@@ -1,0 +1,189 @@
+"""`plusx lab NAME`: an experiment from its photos to its pages."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from plusx.data.drawn import write_set
+from plusx.durable import make_folder, write_file, write_json
+from plusx.errors import lab as sentences
+from plusx.lab import catalogue
+from plusx.lab.events import LabEvent, Listen
+from plusx.lab.job import Setup
+from plusx.lab.laboratory import Lab, Scope
+from plusx.lab.network import Network
+from plusx.lab.photos import Amount, gather
+from plusx.lab.results import Result, Table
+from plusx.recipes.resolve import given, resolve
+from plusx.report.lab_page import lab_page, machine_line
+from plusx.report.standalone import standalone
+from plusx.training import environment
+from plusx.training.events import Notice
+
+RESULTS, PAGE = "results.json", "index.html"
+DECIDED = ("model", "seed", "time", "epochs", "weights", "recipe", "shortcut", "norm")  # by the experiments
+OUT = Path("lab")
+
+
+@dataclass(frozen=True)
+class LabWish:
+    """What was asked for; None where the experiment decides."""
+
+    full: bool = False
+    seeds: int | None = None
+    steps: int | None = None
+    processes: int | None = None
+    device: str | None = None
+    out: Path = OUT
+    sets: Sequence[str] = ()
+
+    def command(self, name: str, data: Sequence[str]) -> str:
+        """The command line that wishes the same."""
+        named = {"--seeds": self.seeds, "--steps": self.steps, "--jobs": self.processes, "--device": self.device}
+        words = ["plusx", "lab", name, *data, *["--full"] * self.full]
+        for flag, value in named.items():
+            words += [flag, str(value)] if value is not None else []
+        for text in self.sets:
+            words += ["--set", text]
+        return shlex.join([*words, "--out", str(self.out)])
+
+
+@dataclass(frozen=True)
+class Size:
+    """What quick and full mean for one experiment. `flags` are fields of Config."""
+
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    amount: Amount = field(default_factory=Amount)
+    steps: int = 1_200
+    seeds: int = 3
+
+
+QUICK = Size({"recipe": "cifar", "size": 16, "width": 0.5}, Amount(20_000, 2_000))
+FULL = Size({"recipe": "cifar"}, Amount(), steps=64_000, seeds=1)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A result, and the folder it is written in."""
+
+    result: Result
+    folder: Path
+    facts: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `lab --json`."""
+        return {"out": str(self.folder), **self.facts, **self.result.to_json()}
+
+
+def lab(name: str, data: Sequence[str], wish: LabWish, on_event: Listen | None = None) -> Done:
+    """Run one experiment on DATA, pictures drawn by plusx where there is none, and write OUT/NAME.
+
+    Raises UsageError, DataError, DiskError, RunError, and Interrupted after a stop on request.
+    """
+    listen = on_event or _silent
+    laboratory = open_lab(name, data, wish, listen)
+    try:
+        result = _experiment(name).run(laboratory)
+    except KeyboardInterrupt:
+        raise sentences.interrupted(wish.out, wish.command(name, data)) from None
+    facts = {
+        "mode": "full" if wish.full else "quick",
+        "seeds": list(laboratory.seeds),
+        "steps": laboratory.steps,
+        "data": list(data),
+        "photos": dict(laboratory.counts),
+        "data_fingerprint": laboratory.fingerprint,
+        "machine": environment.record(laboratory.device, fast_math=laboratory.config.fast_math),
+    }
+    done = Done(result, laboratory.folder, facts)
+    _write(done)
+    return done
+
+
+def networks(name: str, laboratory: Lab) -> list[Network]:
+    """Every network that an experiment trains, none twice."""
+    found = getattr(_experiment(name), "networks", None)
+    return list(dict.fromkeys(found(laboratory))) if found else []
+
+
+def open_lab(name: str, data: Sequence[str], wish: LabWish, listen: Listen) -> Lab:
+    """The laboratory of an experiment: settings resolved, photos decoded. Raises UsageError and DataError."""
+    if name not in catalogue.EXPERIMENTS:
+        catalogue.require(name)
+    size = _size(name, wish)
+    make_folder(wish.out)
+    data = tuple(data) or (_drawn(wish.out, listen),)
+    setup = Setup(tuple(data), _config(size, wish), size.amount, wish.command(name, data))
+    photos = gather(data, setup.config, setup.amount, listen)
+    scope = Scope(wish.full, tuple(range(size.seeds)), size.steps, wish.processes)
+    make_folder(wish.out / name)
+    return Lab(name, wish.out, setup, scope, photos, listen)
+
+
+def _size(name: str, wish: LabWish) -> Size:
+    """What the experiment says of its mode, and the wish over it."""
+    module = _experiment(name)
+    size: Size = getattr(module, "FULL", FULL) if wish.full else getattr(module, "QUICK", QUICK)
+    for what, value in (("--seeds", wish.seeds), ("--steps", wish.steps), ("--jobs", wish.processes)):
+        if value is not None and value < 1:
+            raise sentences.too_few(what, value, 1)
+    return Size(size.flags, size.amount, wish.steps or size.steps, wish.seeds or size.seeds)
+
+
+def _config(size: Size, wish: LabWish) -> Any:
+    for name in sorted(given({}, wish.sets, None)):
+        if name in DECIDED:
+            raise sentences.not_of_the_lab(name)
+    flags = dict(size.flags) | {"device": wish.device, "skip_bad": True}
+    return resolve(flags, sets=wish.sets, environment={})
+
+
+def _drawn(out: Path, listen: Listen) -> str:
+    folder = out / "pictures"
+    listen(Notice(f"No DATA is named: the pictures are drawn by plusx, into {folder}."))
+    write_set(folder)
+    return str(folder)
+
+
+def _experiment(name: str) -> Any:
+    return importlib.import_module(f"plusx.lab.{name}")
+
+
+def _write(done: Done) -> None:
+    """The numbers, the tables, the figures, and the page; results.json comes last."""
+    result, folder = done.result, done.folder
+    for number, table in enumerate(result.tables, start=1):
+        write_file(folder / f"table-{number}.csv", _csv(table))
+    for figure in result.figures:
+        write_file(folder / f"{figure.name}.svg", standalone(figure.svg).encode())
+    write_file(folder / PAGE, lab_page(result, _told(done.facts)).encode())
+    write_json(folder / RESULTS, {**done.facts, **result.to_json()})
+
+
+def _told(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Rows of the page about how it was measured."""
+    machine = facts["machine"]
+    return {
+        "Mode": facts["mode"],
+        "Photos": f"{' '.join(facts['data'])} (fingerprint {facts['data_fingerprint']})",
+        "Machine": machine_line(machine),
+        "Versions": f"plusx {machine['plusx']}, torch {machine['torch']}, Python {machine['python']}",
+    }
+
+
+def _csv(table: Table) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([table.header, *table.rows])
+    return text.getvalue().encode()
+
+
+def _silent(event: LabEvent) -> None:
+    """Nobody watches."""

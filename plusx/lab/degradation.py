@@ -1,0 +1,248 @@
+"""Degradation: deeper plain networks have a higher training error, deeper residual networks do not.
+
+He et al. 2015 (arXiv 1512.03385), figures 1 and 6 and section 4.2. Twins differ by `shortcut="none"` alone: the
+shortcuts are option A, so both have the same parameters, and they see the same photos in the same order and crops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+from plusx.lab.answers import error_and_loss
+from plusx.lab.laboratory import Lab
+from plusx.lab.network import Network
+from plusx.lab.results import Figure, Finding, Result, Table, direction, spread
+from plusx.report.axes import Axis
+from plusx.report.figures import WIDE, Svg, line_chart, over_seeds
+
+KINDS = {"plain": "plain", "resnet": "residual"}
+QUICK_DEPTHS, FULL_DEPTHS = (8, 20, 56), (20, 32, 44, 56, 110)
+SHALLOW, DEEP = 20, 56  # the pair of figure 1, trained first
+# Test error in percent of residual networks on CIFAR-10: table 6 of the paper, and the reproduction of Y. Idelbayev,
+# "Proper ResNet implementation for CIFAR10/CIFAR100 in PyTorch", which reports the best test error of a run.
+PUBLISHED = {20: (8.75, 8.27), 32: (7.51, 7.37), 44: (7.17, 6.90), 56: (6.97, 6.61), 110: (6.43, 6.32)}
+LOOKED_AT = 5_000  # training photos on which the final training error is measured
+GROUPS = 40  # points of a training curve
+EXPECTED = {
+    "plain": "Plain networks: 56 layers have a higher training error than 20 all along (He et al. 2015, figure 1).",
+    "resnet": "Residual networks: 56 layers have a lower error than 20 (He et al. 2015, figure 6 and table 6).",
+    "twins": "Of equal depth, 56 layers, the residual twin has the lower training error (He et al. 2015, section 4.2).",
+    "fit": "The deeper plain network is worse on the photos it learns from, so this is no over-fitting "
+    "(He et al. 2015, section 1).",
+}
+
+Rows = Mapping[tuple[str, int], list["Course"]]
+
+
+@dataclass(frozen=True)
+class Course:
+    """One training. Errors are shares; `training` and `test` are (step, error); the last two are of its end.
+
+    A network that diverged answers no better than chance from `diverged` on.
+    """
+
+    network: str
+    parameters: int
+    training: tuple[tuple[float, float], ...]
+    test: tuple[tuple[float, float], ...]
+    training_error: float
+    test_error: float
+    n_test: int
+    diverged: int | None = None
+
+
+def depths(lab: Lab) -> tuple[int, ...]:
+    """The numbers of layers."""
+    return FULL_DEPTHS if lab.full else QUICK_DEPTHS
+
+
+def networks(lab: Lab) -> list[Network]:
+    """Twins of every depth under every seed; those that tell most come first."""
+    first = [depth for depth in (SHALLOW, DEEP) if depth in depths(lab)]
+    order = [*first, *(depth for depth in depths(lab) if depth not in first)]
+    return [Network(f"{kind}{depth}", seed) for seed in lab.seeds for depth in order for kind in KINDS]
+
+
+def run(lab: Lab) -> Result:
+    """Train all of them and tell their errors."""
+    lab.trained(networks(lab))
+    rows: dict[tuple[str, int], list[Course]] = {}
+    for kind in KINDS:
+        for depth in depths(lab):
+            rows[kind, depth] = [_course(lab, Network(f"{kind}{depth}", seed)) for seed in lab.seeds]
+    return Result(
+        name="degradation",
+        title="Degradation",
+        question="Do more layers make a network better, and what does the shortcut change about that?",
+        conditions=_conditions(lab),
+        tables=_tables(rows, full=lab.full),
+        figures=_figures(rows),
+        findings=findings(rows, _after(lab)),
+        raw={f"{kind}{depth}": [vars(course) for course in rows[kind, depth]] for kind, depth in rows},
+    )
+
+
+def findings(rows: Rows, after: str) -> tuple[Finding, ...]:
+    """What the final errors say, seed by seed; `after` opens each sentence."""
+    training = {key: [course.training_error for course in courses] for key, courses in rows.items()}
+    test = {key: [course.test_error for course in courses] for key, courses in rows.items()}
+    plain, residual = (("plain", SHALLOW), ("plain", DEEP)), (("resnet", SHALLOW), ("resnet", DEEP))
+    return (
+        Finding(_deeper(after, "plain", training, plain), EXPECTED["plain"], _worse(training, *plain)),
+        Finding(_deeper(after, "residual", training, residual), EXPECTED["resnet"], _worse(training, *residual[::-1])),
+        _twins(after, training),
+        _no_overfitting(training, test),
+    )
+
+
+def _deeper(after: str, said: str, errors: Mapping[Any, Sequence[float]], pair: Sequence[tuple[str, int]]) -> str:
+    shallow, deep = (errors[key] for key in pair)
+    points = 100 * (mean(deep) - mean(shallow))
+    how = "higher" if points > 0 else "lower"
+    return (
+        f"{after}, {said} networks of {pair[1][1]} layers have a training error of {spread(deep)}, those of "
+        f"{pair[0][1]} layers {spread(shallow)}: deeper is {abs(points):.2f} points {how} ({_seeds(deep)})."
+    )
+
+
+def _worse(errors: Mapping[Any, Sequence[float]], better: tuple[str, int], worse: tuple[str, int]) -> bool | None:
+    return direction([w - b for b, w in zip(errors[better], errors[worse], strict=True)])
+
+
+def _twins(after: str, errors: Mapping[Any, Sequence[float]]) -> Finding:
+    plain, residual = errors["plain", DEEP], errors["resnet", DEEP]
+    points = 100 * (mean(plain) - mean(residual))
+    said = (
+        f"{after}, the shortcuts alone change the training error of {DEEP} layers from {spread(plain)} to "
+        f"{spread(residual)}, by {points:.2f} points ({_seeds(plain)})."
+    )
+    return Finding(said, EXPECTED["twins"], _worse(errors, ("resnet", DEEP), ("plain", DEEP)))
+
+
+def _no_overfitting(training: Mapping[Any, Sequence[float]], test: Mapping[Any, Sequence[float]]) -> Finding:
+    """Over-fitting would be a deeper network that is better on its training photos and worse on others."""
+    gaps = {depth: mean(test["plain", depth]) - mean(training["plain", depth]) for depth in (SHALLOW, DEEP)}
+    rises = [mean(errors["plain", DEEP]) - mean(errors["plain", SHALLOW]) for errors in (training, test)]
+    said = (
+        f"From {SHALLOW} to {DEEP} plain layers the training error changes by {100 * rises[0]:+.2f} points and the "
+        f"test error by {100 * rises[1]:+.2f}; the gap between the two is {100 * gaps[SHALLOW]:.2f} points at "
+        f"{SHALLOW} layers and {100 * gaps[DEEP]:.2f} at {DEEP}."
+    )
+    worse = _worse(training, ("plain", SHALLOW), ("plain", DEEP))
+    over_fits = gaps[DEEP] - gaps[SHALLOW] > max(0.0, rises[0])  # then the gap is what grows
+    return Finding(said, EXPECTED["fit"], None if worse and over_fits else worse)
+
+
+def _course(lab: Lab, network: Network) -> Course:
+    """What the run of a network says, and its training error at the end, measured without augmentation."""
+    history = lab.history(network)
+    steps = [(row["step"], 1.0 - row["accuracy"]) for row in history if "accuracy" in row]
+    test = tuple((row["step"], 1.0 - row["validation"]["accuracy"]) for row in history if "validation" in row)
+    parameters = sum(p.numel() for p in lab.build(network).parameters())
+    curves = (network.name, parameters, grouped(steps), test)
+    diverged = lab.diverged(network)
+    if diverged is not None:
+        chance = 1.0 - 1.0 / len(lab.classes)
+        return Course(*curves, chance, chance, lab.counts["test"], diverged)
+    end = lab.remembered(network.name, lambda: _at_the_end(lab, network))
+    return Course(*curves, end["training_error"], end["test_error"], end["n_test"])
+
+
+def _at_the_end(lab: Lab, network: Network) -> dict[str, Any]:
+    lab.tell(f"measuring {network.name}")
+    trained = lab.load(network)
+    training, _ = error_and_loss(trained, lab.photos("train", LOOKED_AT))
+    test, _ = error_and_loss(trained, lab.photos("test"))
+    return {"training_error": training, "test_error": test, "n_test": lab.counts["test"]}
+
+
+def grouped(points: Sequence[tuple[float, float]], groups: int = GROUPS) -> tuple[tuple[float, float], ...]:
+    """Means of neighbouring points, at most `groups` of them: the error of a single batch is too noisy to look at."""
+    size = max(1, -(-len(points) // groups))
+    parts = [points[i : i + size] for i in range(0, len(points), size)]
+    return tuple((mean(x for x, _ in part), mean(y for _, y in part)) for part in parts)
+
+
+def _tables(rows: Rows, *, full: bool) -> tuple[Table, ...]:
+    kept = sorted({depth for _, depth in rows})
+    cells = []
+    for depth in kept:
+        plain, residual = rows["plain", depth], rows["resnet", depth]
+        shown = [spread([getattr(c, what) for c in kind]) for kind in (plain, residual) for what in _ERRORS]
+        cells.append((str(depth), f"{plain[0].parameters:,}", *shown))
+    header = ("layers", "parameters", "plain, training", "plain, test", "residual, training", "residual, test")
+    table = Table("Error at the end of training", header, tuple(cells))
+    return (table, _beside_the_paper(rows, kept)) if full else (table,)
+
+
+_ERRORS = ("training_error", "test_error")
+
+
+def _beside_the_paper(rows: Rows, kept: Sequence[int]) -> Table:
+    cells = []
+    for depth in kept:
+        paper, again = PUBLISHED[depth]
+        cells.append((str(depth), spread([c.test_error for c in rows["resnet", depth]]), f"{paper} %", f"{again} %"))
+    header = ("layers", "here, last step", "He et al. 2015, table 6", "Idelbayev, best of a run")
+    return Table("Test error of residual networks on CIFAR-10", header, tuple(cells))
+
+
+def _figures(rows: Rows) -> tuple[Figure, ...]:
+    top = max(y for courses in rows.values() for course in courses for _, y in course.training)
+    curves = [
+        Figure(
+            f"curves-{said}",
+            f"Error of {said} networks while they learn, mean and range over seeds; dashed on training photos as they "
+            "are seen, solid on test photos. Look at which depth is lowest.",
+            _curves(rows, kind, said, top),
+        )
+        for kind, said in KINDS.items()
+    ]
+    caption = "Training error at the end against depth. Look at which way each line goes."
+    return (*curves, Figure("depth", caption, _against_depth(rows)))
+
+
+def _curves(rows: Rows, kind: str, said: str, top: float) -> Svg:
+    series = []
+    for colour, depth in enumerate(sorted(d for k, d in rows if k == kind), start=1):
+        courses = rows[kind, depth]
+        series.append(over_seeds(f"{depth} layers", [c.test for c in courses], colour))
+        training = [c.training for c in courses]
+        series.append(over_seeds(f"{depth} layers, training", training, colour, dashed=True))
+    steps = max(x for line in series for x, _ in line.points)
+    y = Axis("error", 0.0, top, share=True)
+    return line_chart(f"Error of {said} networks against steps", Axis("step", 0, steps), y, series, size=WIDE)
+
+
+def _against_depth(rows: Rows) -> Svg:
+    series = []
+    for colour, (kind, said) in enumerate(KINDS.items(), start=1):
+        kept = sorted(d for k, d in rows if k == kind)
+        seeds = range(len(rows[kind, kept[0]]))
+        runs = [[(d, rows[kind, d][seed].training_error) for d in kept] for seed in seeds]
+        series.append(over_seeds(said, runs, colour, dots=True))
+    x = Axis.around("layers", [0, *(d for _, d in rows)])
+    errors = [c.training_error for courses in rows.values() for c in courses]
+    y = Axis.around("training error", [0.0, *errors], share=True)
+    return line_chart("Final training error against depth", x, y, series)
+
+
+def _conditions(lab: Lab) -> str:
+    config, counts = lab.config, lab.counts
+    return (
+        f"{counts['train']:,} training and {counts['test']:,} test photos of {len(lab.classes)} classes at "
+        f"{config.size} px; 6n+2 networks of {config.width:g} times the published width, option A; {lab.steps:,} steps "
+        f"of {config.batch_size} photos, SGD as in section 4.2; {_seeds(lab.seeds)}; the last weights count, and no "
+        "photo chose anything."
+    )
+
+
+def _after(lab: Lab) -> str:
+    return f"After {lab.steps:,} steps" + ("" if lab.full else ", at this size")
+
+
+def _seeds(values: Sequence[Any]) -> str:
+    return "one seed" if len(values) == 1 else f"{len(values)} seeds"

@@ -1,0 +1,64 @@
+"""What the experiment on degradation says of errors that it is given, and of networks that it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from plusx.lab import degradation
+from plusx.lab.degradation import Course, findings, grouped
+from plusx.lab.laboratory import Lab
+from tests.lab.conftest import SIZE
+
+
+def courses(*errors: tuple[float, float]) -> list[Course]:
+    return [Course(f"n-{i}", 10, ((1, 0.9),), ((1, 0.9),), train, test, 100) for i, (train, test) in enumerate(errors)]
+
+
+def rows(plain20: float, plain56: float, residual20: float, residual56: float) -> dict[tuple[str, int], list[Course]]:
+    made = {("plain", 20): plain20, ("plain", 56): plain56, ("resnet", 20): residual20, ("resnet", 56): residual56}
+    return {key: courses((e, e + 0.02), (e + 0.01, e + 0.03)) for key, e in made.items()}
+
+
+def test_errors_as_published_agree_with_the_paper_in_every_sentence() -> None:
+    found = findings(rows(0.3, 0.4, 0.25, 0.22), "After 7 steps")
+    assert [f.agrees for f in found] == [True, True, True, True]
+    assert found[0].sentence == (
+        "After 7 steps, plain networks of 56 layers have a training error of 40.50 ± 0.71 %, those of 20 layers "
+        "30.50 ± 0.71 %: deeper is 10.00 points higher (2 seeds)."
+    )
+    assert found[1].sentence.endswith("deeper is 3.00 points lower (2 seeds).")
+    assert "from 40.50 ± 0.71 % to 22.50 ± 0.71 %, by 18.00 points (2 seeds)" in found[2].sentence
+    assert "training error changes by +10.00 points and the test error by +10.00" in found[3].sentence
+
+
+def test_errors_of_the_other_direction_do_not_agree() -> None:
+    found = findings(rows(0.4, 0.3, 0.2, 0.35), "After 7 steps")
+    assert [f.agrees for f in found] == [False, False, False, False]
+    assert "deeper is 10.00 points lower" in found[0].sentence
+
+
+def test_seeds_that_disagree_tell_nothing() -> None:
+    mixed = rows(0.3, 0.4, 0.25, 0.22) | {("plain", 56): courses((0.2, 0.3), (0.5, 0.6))}
+    assert [f.agrees for f in findings(mixed, "")] == [None, True, None, None]
+
+
+def test_a_deeper_network_that_over_fits_is_not_called_degraded() -> None:
+    over = rows(0.3, 0.4, 0.2, 0.1) | {("plain", 56): courses((0.31, 0.6), (0.32, 0.6))}
+    assert findings(over, "")[3].agrees is None, "its training error is higher, and its gap as well"
+
+
+def test_curves_are_means_of_neighbours() -> None:
+    assert grouped([(1, 0.0), (2, 1.0), (3, 0.5)], 2) == ((1.5, 0.5), (3, 0.5))
+
+
+def test_it_is_run_from_photos_to_tables_figures_and_sentences(open_lab: Callable[..., Lab]) -> None:
+    lab = open_lab(size=replace(SIZE, seeds=1, steps=4))
+    result = degradation.run(lab)
+    assert [row[0] for row in result.tables[0].rows] == ["8", "20", "56"]
+    plain, residual = result.raw["plain20"][0], result.raw["resnet20"][0]
+    assert plain["parameters"] == residual["parameters"]
+    assert [figure.name for figure in result.figures] == ["curves-plain", "curves-residual", "depth"]
+    assert all("After 4 steps, at this size" in finding.sentence for finding in result.findings[:3])
+    assert 0 <= plain["training_error"] <= 1
+    assert "64 training and 16 test photos of 2 classes at 16 px" in result.conditions

@@ -1,0 +1,119 @@
+"""Networks of the lab are trained side by side, stopped, gone on with, lost and refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plusx.errors import RunError
+from plusx.lab import fleet
+from plusx.lab.events import Learned, Stepped
+from plusx.lab.job import Job, train_network
+from plusx.lab.laboratory import Lab
+from plusx.lab.network import Network
+from tests.lab.conftest import SIZE
+
+TWINS = [Network("plain8"), Network("resnet8")]
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_processes_train_what_this_process_would(open_lab: Callable[..., Lab], tmp_path: Path) -> None:
+    heard: list[Any] = []
+    lab = open_lab(heard=heard)
+    lab.trained(TWINS)
+    assert {e.network for e in heard if isinstance(e, Learned)} == {"plain8-seed-0", "resnet8-seed-0"}
+    assert any(isinstance(e, Stepped) and e.total == 8 for e in heard)
+    for network in TWINS:
+        here = Job(network, tmp_path / network.name, lab.steps)
+        train_network(lab.setup, here, lab._photos, lambda _: None)
+        assert sha256(here.folder / "model.safetensors") == sha256(lab.run(network).model)
+    assert lab.history(TWINS[0])[-1]["validation"]["n"] > 0
+    heard.clear()
+    lab.trained(TWINS)
+    assert heard == [], "what is trained is not trained again"
+
+
+def test_twins_differ_by_the_shortcut_alone(open_lab: Callable[..., Lab]) -> None:
+    lab = open_lab()
+    plain, residual = (dict(lab.build(n).named_parameters()) for n in (Network("plain20", 5), Network("resnet20", 5)))
+    assert plain.keys() == residual.keys()
+    assert all(plain[name].equal(residual[name]) for name in plain)
+
+
+def test_a_diverged_network_is_a_result_and_has_no_weights(open_lab: Callable[..., Lab]) -> None:
+    heard: list[Any] = []
+    lab = open_lab(heard=heard)
+    wild = Network("plain8", settings=(("learning_rate", 1e30),))
+    lab.trained([wild])
+    step = lab.diverged(wild)
+    assert step is not None
+    assert 2 <= step <= 8
+    assert heard[-1] == Learned(wild.name, 1, 1, step)
+    assert lab.missing([wild]) == []
+    with pytest.raises(RunError, match=rf"{wild.name} diverged at step {step}: its loss became infinite"):
+        lab.load(wild)
+
+
+def test_a_training_that_fails_stops_the_others_and_is_named(open_lab: Callable[..., Lab]) -> None:
+    lab = open_lab()
+    unknown = Network("plain8", settings=(("weights", "nowhere.safetensors"),))
+    with pytest.raises(RunError, match=r"^plain8-seed-0: .*nowhere\.safetensors") as caught:
+        lab.trained([unknown, Network("resnet8", steps=100_000)])
+    assert caught.value.exit_code == 4
+
+
+def test_a_process_that_is_killed_is_told_with_its_log(
+    open_lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = fleet._started
+
+    def doomed(*arguments: Any) -> Any:
+        process = started(*arguments)
+        process.kill()
+        return process
+
+    monkeypatch.setattr(fleet, "_started", doomed)
+    with pytest.raises(RunError, match=r"Training process \d ended by itself \(signal 9; .*process-\d\.log"):
+        open_lab().trained(TWINS)
+
+
+def test_what_was_measured_is_not_measured_again(open_lab: Callable[..., Lab]) -> None:
+    lab = open_lab()
+    assert lab.remembered("a", lambda: {"x": [1, 2]}) == {"x": [1, 2]}
+    assert lab.remembered("a", lambda: 1 / 0) == {"x": [1, 2]}
+
+
+def test_a_lab_that_is_stopped_goes_on_to_the_same_weights(open_lab: Callable[..., Lab], tmp_path: Path) -> None:
+    long = replace(SIZE, steps=400)
+    whole = open_lab(size=long)
+    whole.trained(TWINS)
+    expected = {network.name: sha256(whole.run(network).model) for network in TWINS}
+    settings = json.dumps({"out": str(tmp_path / "stopped"), "setup": whole.setup.to_json(), "steps": 400})
+    script = Path(__file__).with_name("stoppable.py")
+    process = subprocess.Popen([sys.executable, str(script), settings], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    os.kill(process.pid, signal.SIGTERM)
+    process.stdout.read()
+    assert process.wait() == 75
+    logs = list((tmp_path / "stopped" / "networks").glob("*/model.safetensors"))
+    assert len(logs) < 2, "it was stopped before its end"
+    time.sleep(0.1)
+    done = subprocess.run([sys.executable, str(script), settings], capture_output=True, text=True, check=True)
+    assert "plain8" in done.stdout
+    found = {p.parent.name.rpartition("-")[0]: sha256(p) for p in (tmp_path / "stopped").glob("networks/*/model.s*")}
+    assert found == expected
