@@ -28,6 +28,8 @@ SECTIONS = {  # in the order of the story
     "sources": "Sources",
 }
 
+_SAID = {True: "yes", False: "no", None: "cannot be told"}
+
 
 @dataclass(frozen=True)
 class Chapter:
@@ -65,13 +67,11 @@ def _at_a_glance(name: str, result: Result) -> dict[str, Any]:
     """The first finding, and how many of all agree with the literature."""
     verdicts = [finding.agrees for finding in result.findings]
     worst = False if False in verdicts else None if None in verdicts else True
-    said = {True: "as there", False: "not as there", None: "cannot be told"}
-    counts = [(said[kind], verdicts.count(kind)) for kind in (True, False, None) if kind in verdicts]
-    told = "yes" if worst else ", ".join(f"{n} {word}" for word, n in counts)
+    counts = [f"{verdicts.count(kind)} {said}" for kind, said in _SAID.items() if kind in verdicts]
     return {
         "name": name,
         "title": SECTIONS.get(name, result.title),
         "sentence": result.findings[0].sentence,
         "agrees": worst,
-        "counted": told,
+        "counted": "yes" if worst else ", ".join(counts),
     }
