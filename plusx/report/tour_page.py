@@ -33,12 +33,11 @@ _SAID = {True: "yes", False: "no", None: "cannot be told"}
 
 @dataclass(frozen=True)
 class Chapter:
-    """An experiment as the tour shows it: its result, or None where `command` has to be typed first, and `why`."""
+    """An experiment as the tour shows it: its result, or None where `command` has to be typed first."""
 
     command: str
     result: Result | None = None
     figures: tuple[Shown, ...] = ()
-    why: str = ""
 
     @property
     def tables(self) -> list[Aligned]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -22,7 +23,7 @@ FUNCTIONS = {
 
 
 def length(some: list[list[tuple[float, float]]]) -> float:
-    return sum(math.dist(a, b) for line in some for a, b in zip(line, line[1:], strict=False))
+    return sum(math.dist(a, b) for line in some for a, b in itertools.pairwise(line))
 
 
 def area(outline: np.ndarray | list[tuple[float, float]]) -> float:
@@ -51,7 +52,7 @@ def test_the_area_above_a_level_is_that_of_contourpy(name: str, level: float) ->
     polygons, offsets = generator.filled(level, values.max() + 1)
     expected = 0.0
     for points, where in zip(polygons, offsets, strict=True):
-        rings = [area(points[a:b]) for a, b in zip(where, where[1:], strict=False)]
+        rings = [area(points[a:b]) for a, b in itertools.pairwise(where)]
         expected += rings[0] - sum(rings[1:])
     assert sum(map(area, above(Grid(list(X), list(Y), values), level))) == pytest.approx(expected)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -109,4 +110,4 @@ def test_a_dial_tells_all_values_at_each_step_and_keeps_them_apart() -> None:
     assert len(told) == 2
     for group in told:
         heights = [float(node.attrib["y"]) for node in group if node.tag.endswith("text")]
-        assert all(below - above >= 13 for above, below in zip(heights, heights[1:], strict=False))
+        assert all(below - above >= 13 for above, below in itertools.pairwise(heights))

@@ -48,12 +48,12 @@ def test_a_surface_is_inside_its_frame_from_every_side_and_small(azimuth: float)
 
 def test_cells_lie_where_the_projection_says_and_far_ones_are_drawn_first() -> None:
     view = View(20)
-    cells = [c for c in re.findall(r'd="([^"]*)"', surface("bowl", X, Y, Z, BOWL, view))]
+    cells = list(re.findall(r'd="([^"]*)"', surface("bowl", X, Y, Z, BOWL, view)))
     flat = [corners(cell) for cell in cells]
     first = [view.place(x, y, Z.place(0.1 + 5 * (x * x + y * y))) for x in STEPS[-2:] for y in STEPS[-2:]]
     for found, expected in zip(sorted(flat[0]), sorted(first), strict=True):
         assert found == pytest.approx(expected, abs=0.11)
-    level = Grid(STEPS[:2] + [2.0], STEPS[:2] + [2.0], np.full((3, 3), 1.0))
+    level = Grid([*STEPS[:2], 2.0], [*STEPS[:2], 2.0], np.full((3, 3), 1.0))
     near = corners(re.findall(r'd="([^"]*)"', surface("flat", X, Y, Z, level, view))[-1])
     assert max(y for _, y in near) == pytest.approx(view.place(-1, -1, 0.5)[1], abs=0.11)
 
