@@ -31,6 +31,7 @@ Patience = Positive | Literal["auto"] | None
 Pixels = Annotated[int, Field(ge=8, le=2048)]
 AboveZero = Annotated[float, Field(gt=0.0)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
+Padding = Annotated[float, Field(ge=0.0, le=0.5)]
 Areas = Annotated[tuple[Share, Share], AfterValidator(_ordered)]
 Ratios = Annotated[tuple[AboveZero, AboveZero], AfterValidator(_ordered)]
 Views = Annotated[tuple[Literal["identity", "flip", "closer", "closer-flip"], ...], Field(min_length=1)]
@@ -53,6 +54,7 @@ class Config(BaseModel):
     stem: Literal["default", "7x7", "3x3", "whitened"] = "default"  # "default": what the model's name says
     shortcut: Literal["default", "projection", "identity", "none"] = "default"  # "none": the plain twin
     downsampling: Literal["default", "stride", "pool"] = "default"  # "pool": halve maps without skipping pixels
+    norm: Literal["default", "batch", "none"] = "default"  # "none": a ResNet without norms; convolutions have biases
     zero_init_residual: bool = False
     weights: str | None = None  # to start from: a .safetensors file, a run folder of plusx, or timm:NAME
 
@@ -84,7 +86,7 @@ class Config(BaseModel):
     input_rate: Share = 1.0  # rate of the first layer as a share of the head's; geometric in between
     frozen: Fraction = 0.0  # share of the steps, at the beginning, in which only the head learns
     schedule: Literal["constant", "triangular", "cosine", "steps"] = "triangular"
-    warmup: Fraction = 0.2  # share of the steps
+    warmup: Fraction = 0.2  # share of the steps; of schedule "steps" a tenth of the rate all the way
     milestones: tuple[Fraction, ...] = ()  # of schedule "steps": the rate is divided by ten at these shares
     label_smoothing: Fraction = 0.0
     clip_norm: AboveZero | None = None
@@ -99,6 +101,7 @@ class Config(BaseModel):
     flip: Literal["none", "random", "alternating"] = "none"
     crop_scale: Areas | None = None  # share of the area a random-resized crop keeps, least and most
     crop_ratio: Ratios = (0.75, 1.3333)  # its width over its height, least and most
+    pad: Padding = 0.0  # share of the side padded all round, then cropped back
     colour: Fraction = 0.0  # strength of brightness, contrast and saturation jitter
     erasing: Fraction = 0.0  # probability of erasing a rectangle
     policy: Literal["none", "trivial"] = "none"  # TrivialAugment
@@ -107,7 +110,7 @@ class Config(BaseModel):
 
     # data
     validation: bool = True  # False: nothing is carved from the training photos, and nothing is chosen
-    split: str | None = None  # "80/10/10": percent for train/val/test where DATA has no such folders; None: by size
+    split: str | None = None  # "80/10/10": percent for train/val/test that DATA has no folders for; None: by size
     skip_bad: bool = False
     workers: Annotated[int, Field(ge=0, le=256)] | None = None  # decoding processes; None: one for each usable CPU
 

@@ -28,7 +28,7 @@ def bench(
     Parameters
     ----------
     recipe
-        Whose network, size and augmentation: textbook, fast (the default), best or finetune.
+        Whose network, size and augmentation: textbook, fast (the default), best, cifar or finetune.
     model
         A network of `plusx models`; the recipe's own where not given.
     size

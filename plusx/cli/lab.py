@@ -57,8 +57,6 @@ def lab(
     set_
         Any other setting of the trainings, as key=value; may be given several times.
     """
-    from plusx.cli.lab_live import LabLive
-    from plusx.cli.terminal import console, document, result
     from plusx.errors import lab as sentences
     from plusx.lab import catalogue
 
@@ -67,21 +65,31 @@ def lab(
     if quick and full:
         raise sentences.both_modes()
     catalogue.require(name)
-    from plusx.lab.conduct import LabWish, lab
+    from plusx.lab.conduct import LabWish
 
     wish = LabWish(full, seeds, steps, jobs, device, out, tuple(set_ or ()))
     if estimate:
         return _estimate(name, data, wish, json=json, quiet=quiet)
     if name == catalogue.TOUR:
         return _tour(data, wish, json=json)
+    for each in catalogue.EXPERIMENTS if name == catalogue.EVERY else (name,):
+        _one(each, data, wish, json=json, quiet=quiet)
+    return _tour(data, wish, json=json) if name == catalogue.EVERY else 0
+
+
+def _one(name: str, data: tuple[str, ...], wish: LabWish, *, json: bool, quiet: bool) -> None:
+    """Run one experiment and show what it found."""
+    from plusx.cli.lab_live import LabLive
+    from plusx.cli.terminal import console, document, result
+    from plusx.lab.conduct import lab
+
     with LabLive(console(quiet or json)) as live:
         done = lab(name, data, wish, live.show)
     if json:
         document(done.to_json())
     else:
         _show(done)
-        result(f"figures and numbers: {done.folder}")
-    return 0
+        result(f"the page: {done.folder / 'index.html'}, figures and numbers beside it")
 
 
 def _estimate(name: str, data: tuple[str, ...], wish: LabWish, *, json: bool, quiet: bool) -> int:

@@ -47,7 +47,7 @@ def train(
     data
         Photos: a folder with one folder per class (or train/, val/, test/ of them), tar archives, a glob, or a CSV.
     recipe
-        textbook, fast (the default), best, or finetune (the default with --weights).
+        textbook, fast (the default), best, cifar, or finetune (the default with --weights).
     model
         A network of `plusx models`; the recipe's own, or that of --weights, where not given.
     weights

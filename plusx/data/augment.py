@@ -30,11 +30,13 @@ class Augment:
     flip: str = "none"
     crop_scale: tuple[float, float] | None = None
     crop_ratio: tuple[float, float] = (0.75, 1.3333)
+    pad: float = 0.0
     colour: float = 0.0
     erasing: float = 0.0
     policy: str = "none"
     mixup: float = 0.0
     cutmix: float = 0.0
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # what is padded with: normalised, it is zero
     precision: str = "fp32"  # of training: "bf16" scales and crops in bfloat16, as the network computes
 
     @classmethod
@@ -48,6 +50,7 @@ class Parameters:
     """What happens to one batch; arrays have one row per photo, None where nothing happens."""
 
     window: geometry.Window
+    shift: Floats | None = None  # [B, 2] uniform: where a padded photo is cropped
     colour: Floats | None = None  # [B, 3] uniform
     policy: Floats | None = None  # [B, 2] uniform: operation, strength
     erased: Floats | None = None  # [B, 5] uniform: whether, area, aspect, place
@@ -66,6 +69,7 @@ def draw(augment: Augment, seed: int, epoch: int, indices: Indices, step: int) -
         window = geometry.random_windows(numbers("crop", 4), augment.crop_scale, augment.crop_ratio, mirrored)
     return Parameters(
         window,
+        shift=numbers("pad", 2) if augment.pad else None,
         colour=numbers("colour", 3) if augment.colour else None,
         policy=numbers("policy", 2) if augment.policy != "none" else None,
         erased=numbers("erasing", 5) if augment.erasing else None,
@@ -81,6 +85,9 @@ def apply(
     Where nothing is asked for and the size is right, the uint8 pixels come back as they are.
     """
     images = _geometry(images, augment, parameters.window, size)
+    if parameters.shift is not None:
+        colour_of_zero = [255 * mean for mean in augment.mean]
+        images = geometry.padded_crop(images, round(augment.pad * size), parameters.shift, colour_of_zero)
     if parameters.policy is not None:
         numbers = torch.from_numpy(parameters.policy).float().to(images.device)
         choice = (numbers[:, 0] * len(colour.OPERATIONS)).long()

@@ -7,6 +7,7 @@ right. Matrix products are fast on every device and give equal bits for equal in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,25 @@ def mirrored(kind: str, seed: int, epoch: int, indices: npt.NDArray[np.int64]) -
     coin = keyed.words(seed, drawn_in, indices, "flip")[:, 0] >> np.uint64(63) == 1
     flipped: Flags = coin ^ bool(epoch % 2) if kind == "alternating" else coin
     return flipped
+
+
+def padded_crop(images: Tensor, pixels: int, numbers: Floats, colour: Sequence[float]) -> Tensor:
+    """`images` [B, 3, S, S] with `pixels` of `colour` (0..255) around them, each cropped at random back to its size.
+
+    `numbers` are uniform, shape [B, 2]: the place of the crop, from the top and from the left. Of the dtype of
+    `images`, and channels last (Lee et al. 2014, arXiv 1409.5185; He et al. 2015, arXiv 1512.03385, section 4.2).
+    """
+    batch, channels, size, _ = images.shape
+    side, places = size + 2 * pixels, 2 * pixels + 1
+    filled = torch.tensor(colour, device=images.device).round().to(images.dtype)
+    canvas = filled.repeat(batch, side, side, 1)  # [B, side, side, 3]
+    canvas[:, pixels : pixels + size, pixels : pixels + size] = images.permute(0, 2, 3, 1)
+    row, line = channels, side * channels
+    # every crop there is, as a view: [B, top, left, S, S*3]
+    crops = canvas.as_strided((batch, places, places, size, size * row), (side * line, line, row, line, 1))
+    top, left = torch.from_numpy((numbers * places).astype(np.int64).T).to(images.device)
+    taken = crops[torch.arange(batch, device=images.device), top, left]
+    return taken.view(batch, size, size, channels).permute(0, 3, 1, 2)
 
 
 def resample(images: Tensor, window: Window, size: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -40,14 +40,15 @@ def assign(
     the others where they are as far as the counts allow. With the key of its near-duplicates in the place of a
     photo's hash, these stay together as copies do.
 
-    Raises UsageError for `fractions` of DATA that has its own splits; a `train/` folder alone says nothing of the
-    other two, so there they are taken at their word.
+    Raises UsageError for `fractions` of DATA that has its own splits, unless only `val/` is missing and they leave the
+    test photos alone, such as 90/10/0; a `train/` folder alone says nothing of the other two, so there they are taken
+    at their word.
     """
-    if fractions and listing.has_splits:
+    given = [photo.split for photo in listing.photos]
+    if fractions and listing.has_splits and ("val" in given or fractions[2]):
         raise sentences.split_given_twice(listing.root)
     train, val, test = fractions or default_fractions(len(listing.photos))
-    given = [photo.split for photo in listing.photos]
-    if fractions is None and any(given):
+    if listing.has_splits or (fractions is None and any(given)):
         val, test = val * (carve and "val" not in given), test * (carve and "test" not in given)
         shares = (1 - val - test, val, test)
         open_rows = [i for i, name in enumerate(given) if name in (None, "train")]

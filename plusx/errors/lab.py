@@ -68,6 +68,15 @@ def diverged(network: str, step: int) -> RunError:
     )
 
 
+def cannot_watch(precision: str) -> UsageError:
+    """A probe in a training whose gradients are scaled."""
+    return UsageError(
+        f"The lab watches gradients, and with precision {precision} they are scaled by a factor that changes; use "
+        "--set precision=bf16 or fp32.",
+        code="cannot-watch",
+    )
+
+
 def interrupted(folder: Path, resume: str) -> Interrupted:
     """The lab was asked to stop."""
     return Interrupted(f"Stopped; everything is in {folder}. Continue with: {resume}", code="interrupted")

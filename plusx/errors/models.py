@@ -20,7 +20,7 @@ def no_such_option(name: str, option: str) -> UsageError:
 
 
 def unknown_option(option: str, value: str, known: Iterable[str]) -> UsageError:
-    """A stem or shortcut that does not exist."""
+    """A stem, shortcut, norm ... that does not exist."""
     known = tuple(known)
     return UsageError(
         f"There is no {option} {value!r}; choose {', '.join(known)} or default.{did_you_mean(value, known)}",
@@ -33,6 +33,14 @@ def zero_without_shortcut() -> UsageError:
     return UsageError(
         "zero_init_residual needs shortcuts: without them a block with a zeroed branch is dead; leave it out.",
         code="zero-without-shortcut",
+    )
+
+
+def zero_without_norm() -> UsageError:
+    """There is no last norm whose weight could be zero."""
+    return UsageError(
+        "zero_init_residual zeroes the last norm of every block and norm=none has none; leave one of the two out.",
+        code="zero-without-norm",
     )
 
 

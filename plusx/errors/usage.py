@@ -47,6 +47,14 @@ def unknown_precision(name: str, known: Iterable[str]) -> UsageError:
     )
 
 
+def two_crops() -> UsageError:
+    """Padding and random-resized crops were both asked for."""
+    return UsageError(
+        "pad and crop_scale both crop at random, and only one of them can; set pad=0 or crop_scale=null.",
+        code="two-crops",
+    )
+
+
 def not_key_value(text: str) -> UsageError:
     """A `--set` without an equals sign."""
     return UsageError(f"--set expects key=value, such as --set checkpoint_every=3, and got {text!r}.", code="bad-set")

@@ -6,7 +6,7 @@ import csv
 import importlib
 import io
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,12 +105,6 @@ def lab(name: str, data: Sequence[str], wish: LabWish, on_event: Listen | None =
     done = Done(result, laboratory.folder, facts)
     _write(done)
     return done
-
-
-def every(data: Sequence[str], wish: LabWish, on_event: Listen | None = None) -> Iterator[Done]:
-    """Run every experiment on DATA, in the order of the story, each as it ends. Raises what `lab` raises."""
-    for name in catalogue.EXPERIMENTS:
-        yield lab(name, data, wish, on_event)
 
 
 def networks(name: str, laboratory: Lab) -> list[Network]:

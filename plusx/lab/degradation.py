@@ -132,7 +132,8 @@ def _no_overfitting(training: Mapping[Any, Sequence[float]], test: Mapping[Any, 
         f"{SHALLOW} layers and {100 * gaps[DEEP]:.2f} at {DEEP}."
     )
     worse = _worse(training, ("plain", SHALLOW), ("plain", DEEP))
-    return Finding(said, EXPECTED["fit"], worse if gaps[DEEP] <= gaps[SHALLOW] else None if worse else worse)
+    over_fits = gaps[DEEP] - gaps[SHALLOW] > max(0.0, rises[0])  # then the gap is what grows
+    return Finding(said, EXPECTED["fit"], None if worse and over_fits else worse)
 
 
 def _course(lab: Lab, network: Network) -> Course:

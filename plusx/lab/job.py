@@ -14,6 +14,7 @@ import torch
 from plusx.config import Config
 from plusx.lab.network import Network
 from plusx.lab.photos import Amount, LabPhotos
+from plusx.lab.probe import watch
 from plusx.recipes.plan import Plan, training_sizes
 from plusx.run_folder import RunFolder
 from plusx.verbs import labelled, start
@@ -74,6 +75,7 @@ def train_network(setup: Setup, job: Job, photos: LabPhotos, listen: Callable[[T
     """Train to the end, from its last checkpoint where there is one. Raises what `train` raises."""
     config = with_default_rate(job.network.config(setup.config))
     session = Session(setup.data, config, torch.device("cpu"), time.monotonic(), listen, setup.command, bare=True)
+    session = replace(session, watch=watch if job.network.watched else None)
     run = RunFolder(job.folder)
     if (run.path / "config.yaml").exists():
         _go_on(session, run, photos)

@@ -6,20 +6,25 @@ State-dict names (conv1, bn1, downsample.0 ...) are those of torchvision, the fi
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution that keeps height and width at stride 1; the norm behind it holds the bias."""
-    return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=False)
+Norm = nn.BatchNorm2d | nn.Identity
 
 
-def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """A 1x1 convolution without bias."""
-    return nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
+NORMS: dict[str, Callable[[int], Norm]] = {"batch": nn.BatchNorm2d, "none": nn.Identity}
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1, *, norm: str = "batch") -> nn.Conv2d:
+    """A 3x3 convolution that keeps height and width at stride 1; it has a bias where no norm behind it holds one."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1, bias=norm == "none")
+
+
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1, *, norm: str = "batch") -> nn.Conv2d:
+    """A 1x1 convolution; it has a bias where no norm behind it holds one."""
+    return nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=norm == "none")
 
 
 class ZeroPadShortcut(nn.Module):
@@ -35,21 +40,29 @@ class ZeroPadShortcut(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.extra - before))
 
 
-def projection_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Option B: a 1x1 convolution with batch norm, [B, in, H, W] -> [B, out, H/stride, W/stride]."""
-    return nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
+def projection_shortcut(in_channels: int, out_channels: int, stride: int, norm: str) -> nn.Module:
+    """Option B: a 1x1 convolution with its norm, [B, in, H, W] -> [B, out, H/stride, W/stride]."""
+    return nn.Sequential(conv1x1(in_channels, out_channels, stride, norm=norm), NORMS[norm](out_channels))
 
 
-SHORTCUTS = {"projection": projection_shortcut, "identity": ZeroPadShortcut}
+SHORTCUTS = ("projection", "identity")
 DOWNSAMPLINGS = ("stride", "pool")
 
 
-def pooled_shortcut(kind: str, in_channels: int, out_channels: int, stride: int) -> nn.Module:
+def shortcut_of(kind: str, in_channels: int, out_channels: int, stride: int, norm: str) -> nn.Module:
+    """The shortcut of `kind` where shapes change."""
+    if kind == "identity":
+        return ZeroPadShortcut(in_channels, out_channels, stride)
+    return projection_shortcut(in_channels, out_channels, stride, norm)
+
+
+def pooled_shortcut(kind: str, in_channels: int, out_channels: int, stride: int, norm: str) -> nn.Module:
     """The mean of stride x stride pixels, at the edge of those there are, then the shortcut `kind` at stride 1.
 
     "ResNet-D" of He, T. et al. 2018 (arXiv 1812.01187, section 4.2).
     """
-    return nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True), SHORTCUTS[kind](in_channels, out_channels, 1))
+    mean = nn.AvgPool2d(stride, ceil_mode=True)
+    return nn.Sequential(mean, shortcut_of(kind, in_channels, out_channels, 1, norm))
 
 
 class Block(nn.Module):
@@ -57,11 +70,14 @@ class Block(nn.Module):
 
     Where `stride` is 2, `downsampling` says how pixels go: by "stride", as in the paper, or by "pool": the branch
     takes the largest of four behind the convolution that would have skipped them, the shortcut their mean.
+    `norm` is "batch", or "none": then convolutions have biases.
     """
 
     expansion = 1
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, shortcut: str, downsampling: str) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, shortcut: str, downsampling: str, norm: str
+    ) -> None:
         super().__init__()
         pools = downsampling == "pool" and stride > 1
         self.has_shortcut = shortcut != "none"
@@ -71,8 +87,8 @@ class Block(nn.Module):
         self.pool = nn.MaxPool2d(stride, ceil_mode=True) if pools else nn.Identity()
         self.downsample: nn.Module | None = None
         if self.has_shortcut and (stride != 1 or in_channels != out_channels):
-            make = partial(pooled_shortcut, shortcut) if pools else SHORTCUTS[shortcut]
-            self.downsample = make(in_channels, out_channels, stride)
+            make = pooled_shortcut if pools else shortcut_of
+            self.downsample = make(shortcut, in_channels, out_channels, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, H, W] -> [B, out, H/stride, W/stride]."""
@@ -89,7 +105,7 @@ class Block(nn.Module):
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:
-        """The norm that ends F; with its weight at zero the block starts as its shortcut."""
+        """The norm that ends F; with its weight at zero the block starts as its shortcut. Of a block with norms."""
         raise NotImplementedError
 
 
@@ -103,12 +119,13 @@ class BasicBlock(Block):
         stride: int = 1,
         shortcut: str = "projection",
         downsampling: str = "stride",
+        norm: str = "batch",
     ) -> None:
-        super().__init__(in_channels, channels, stride, shortcut, downsampling)
-        self.conv1 = conv3x3(in_channels, channels, self.conv_stride)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = conv3x3(channels, channels)
-        self.bn2 = nn.BatchNorm2d(channels)
+        super().__init__(in_channels, channels, stride, shortcut, downsampling, norm)
+        self.conv1 = conv3x3(in_channels, channels, self.conv_stride, norm=norm)
+        self.bn1 = NORMS[norm](channels)
+        self.conv2 = conv3x3(channels, channels, norm=norm)
+        self.bn2 = NORMS[norm](channels)
 
     def residual(self, x: Tensor) -> Tensor:
         """F(x): conv, norm, ReLU, conv, norm."""
@@ -119,6 +136,7 @@ class BasicBlock(Block):
     @property
     def last_norm(self) -> nn.BatchNorm2d:
         """The second norm."""
+        assert isinstance(self.bn2, nn.BatchNorm2d), "a block with norms"
         return self.bn2
 
 
@@ -137,14 +155,15 @@ class Bottleneck(Block):
         stride: int = 1,
         shortcut: str = "projection",
         downsampling: str = "stride",
+        norm: str = "batch",
     ) -> None:
-        super().__init__(in_channels, channels * self.expansion, stride, shortcut, downsampling)
-        self.conv1 = conv1x1(in_channels, channels)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = conv3x3(channels, channels, self.conv_stride)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.conv3 = conv1x1(channels, channels * self.expansion)
-        self.bn3 = nn.BatchNorm2d(channels * self.expansion)
+        super().__init__(in_channels, channels * self.expansion, stride, shortcut, downsampling, norm)
+        self.conv1 = conv1x1(in_channels, channels, norm=norm)
+        self.bn1 = NORMS[norm](channels)
+        self.conv2 = conv3x3(channels, channels, self.conv_stride, norm=norm)
+        self.bn2 = NORMS[norm](channels)
+        self.conv3 = conv1x1(channels, channels * self.expansion, norm=norm)
+        self.bn3 = NORMS[norm](channels * self.expansion)
 
     def residual(self, x: Tensor) -> Tensor:
         """F(x): three convolutions, each with its norm, ReLU between."""
@@ -156,4 +175,5 @@ class Bottleneck(Block):
     @property
     def last_norm(self) -> nn.BatchNorm2d:
         """The third norm."""
+        assert isinstance(self.bn3, nn.BatchNorm2d), "a block with norms"
         return self.bn3

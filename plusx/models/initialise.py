@@ -22,10 +22,15 @@ class HasLastNorm(Protocol):
 
 
 def kaiming_(model: nn.Module) -> None:
-    """Normal weights of variance 2 / fan-out for convolutions (He et al. 2015, arXiv 1502.01852, section 2.2)."""
+    """Normal weights of variance 2 / fan-out for convolutions (He et al. 2015, arXiv 1502.01852, section 2.2).
+
+    Biases of convolutions are zero.
+    """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def zero_last_norms_(blocks: Iterable[HasLastNorm]) -> None:

@@ -11,13 +11,19 @@ from typing import TypedDict, Unpack
 from torch import nn
 
 from plusx.errors import models as sentences
-from plusx.models.blocks import DOWNSAMPLINGS, SHORTCUTS, BasicBlock, Block, Bottleneck
+from plusx.models.blocks import DOWNSAMPLINGS, NORMS, SHORTCUTS, BasicBlock, Block, Bottleneck
 from plusx.models.classic import VGG_STAGES, alexnet, scaled, vgg
 from plusx.models.resnet import ResNet, initialise_resnet_
 
 IMAGENET_CHANNELS = (64, 128, 256, 512)
 CIFAR_CHANNELS = (16, 32, 64)
-KNOWN = {"stem": ("7x7", "3x3", "whitened"), "shortcut": (*SHORTCUTS, "none"), "downsampling": DOWNSAMPLINGS}
+CIFAR_DEPTHS = (8, 20, 32, 44, 56, 110)  # 6n+2
+KNOWN = {
+    "stem": ("7x7", "3x3", "whitened"),
+    "shortcut": (*SHORTCUTS, "none"),
+    "downsampling": DOWNSAMPLINGS,
+    "norm": tuple(NORMS),
+}
 TIMM = "timm/"
 
 
@@ -30,6 +36,7 @@ class Options:
     stem: str = "default"
     shortcut: str = "default"
     downsampling: str = "default"
+    norm: str = "default"
     zero_init_residual: bool = False
 
 
@@ -40,6 +47,7 @@ class Departures(TypedDict, total=False):
     stem: str
     shortcut: str
     downsampling: str
+    norm: str
     zero_init_residual: bool
 
 
@@ -70,9 +78,9 @@ def minimum_size(name: str) -> int:
 def create_model(name: str, classes: int, **departures: Unpack[Departures]) -> nn.Module:
     """Build network `name` for normalised images [B, 3, H, W]; it returns logits [B, classes].
 
-    `width` multiplies every channel count; `stem` (7x7, 3x3, whitened), `shortcut` (projection, identity, none) and
-    `downsampling` (stride, pool) replace a ResNet's. Raises UsageError for an unknown name and for options the network
-    does not have.
+    `width` multiplies every channel count; `stem` (7x7, 3x3, whitened), `shortcut` (projection, identity, none),
+    `downsampling` (stride, pool) and `norm` (batch, none) replace a ResNet's. Raises UsageError for an unknown name and
+    for options the network does not have.
     """
     if classes < 1:
         raise sentences.no_classes(classes)
@@ -105,13 +113,17 @@ def _resnet(
         kind = shortcut if options.shortcut == "default" else options.shortcut
         if kind == "none" and options.zero_init_residual:
             raise sentences.zero_without_shortcut()
+        if options.norm == "none" and options.zero_init_residual:
+            raise sentences.zero_without_norm()
         downsampling = "stride" if options.downsampling == "default" else options.downsampling
+        norm = "batch" if options.norm == "default" else options.norm
         model = ResNet(
-            partial(block, shortcut=kind, downsampling=downsampling),
+            partial(block, shortcut=kind, downsampling=downsampling, norm=norm),
             depths,
             [scaled(n, options.width) for n in channels],
             options.classes,
             stem=stem if options.stem == "default" else options.stem,
+            norm=norm,
         )
         initialise_resnet_(model, zero_init_residual=options.zero_init_residual, torch_defaults=torch_defaults)
         return model
@@ -132,7 +144,7 @@ def _classic(name: str, build: Callable[[int, float], nn.Module]) -> Callable[[O
 
 def _timm(name: str, options: Options) -> nn.Module:
     if options != Options(options.classes):
-        raise sentences.no_such_option(TIMM + name, "width, stem, shortcut, downsampling or zero_init_residual")
+        raise sentences.no_such_option(TIMM + name, "width, stem, shortcut, downsampling, norm or zero_init_residual")
     try:
         timm = importlib.import_module("timm")
     except ImportError:
@@ -165,10 +177,10 @@ def _entries() -> dict[str, Entry]:
     for n, d in basic.items():
         textbook_twin = _resnet(BasicBlock, d, stem="3x3", shortcut="none", torch_defaults=True)
         made[f"plain{n}-3x3"] = Entry(textbook_twin, rate=0.02)
-    for n in (20, 32, 44, 56, 110):
-        made[f"resnet{n}"] = Entry(_cifar(n, "identity"))
-    for n in (20, 32, 44, 56, 110):
-        made[f"plain{n}"] = Entry(_cifar(n, "none"), rate=0.1 if n < 44 else 0.02)
+    for n in CIFAR_DEPTHS:
+        made[f"resnet{n}"] = Entry(_cifar(n, "identity"), minimum=8)
+    for n in CIFAR_DEPTHS:
+        made[f"plain{n}"] = Entry(_cifar(n, "none"), rate=0.1 if n < 44 else 0.02, minimum=8)
     made["alexnet"] = Entry(_classic("alexnet", alexnet), rate=0.01, minimum=63)
     for n in VGG_STAGES:
         made[f"vgg{n}"] = Entry(_classic(f"vgg{n}", _vgg(n, norm=False)), rate=0.01)

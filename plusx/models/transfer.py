@@ -13,6 +13,7 @@ from math import prod
 import torch
 from torch import nn
 
+from plusx.models.blocks import Block
 from plusx.models.registry import create_model, list_models
 
 Shape = tuple[int, ...]
@@ -59,6 +60,20 @@ def match(network: nn.Module, theirs: Shapes, head: Collection[str], *, keep_hea
     )
 
 
+def deepens(network: nn.Module, new: Collection[str], head: Collection[str]) -> bool:
+    """Whether what is `new`, besides the `head`, is whole blocks that begin as the identity, with a last norm of zeros.
+
+    The network then computes what the shallower one did that the others are from, however few of its parameters
+    those hold (Goyal et al. 2017, arXiv 1706.02677, section 5.1, begin training so).
+    """
+    fresh = set(new) - set(head)
+    for name, block in network.named_modules():
+        if isinstance(block, Block) and block.has_shortcut and block.downsample is None and _ends_in_zeros(block):
+            tensors = {f"{name}.{own}" for own in block.state_dict()}
+            fresh -= tensors if tensors <= fresh else set()
+    return not fresh
+
+
 def made_for(theirs: Shapes) -> str | None:
     """The network of ours whose tensors are most nearly those of a file; None where none has half of them."""
     overlaps = {name: _overlap(shapes(empty), theirs) for name, empty in _empty_networks()}
@@ -101,6 +116,11 @@ def _fits(ours: Shape, theirs: Shape) -> bool:
     """Equal; or one number as a list of one; or a convolution over the whole map for a fully connected layer."""
     as_linear = len(theirs) == 4 and ours == (theirs[0], prod(theirs[1:]))
     return ours == theirs or (ours, theirs) == ((), (1,)) or as_linear
+
+
+def _ends_in_zeros(block: Block) -> bool:
+    norms = [module for module in block.children() if isinstance(module, nn.BatchNorm2d)]
+    return bool(norms) and not bool(norms[-1].weight.any() or norms[-1].bias.any())
 
 
 def _share(pairs: Collection[str], sizes: Mapping[str, int]) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 from plusx.config import Config, Views
 from plusx.errors import usage
 from plusx.models import default_rate
+from plusx.models.registry import CIFAR_DEPTHS
 
 _FAST_NETWORK: dict[str, Any] = {
     "stem": "whitened",
@@ -36,6 +37,7 @@ SCALES: dict[str, dict[str, Any]] = {
         **_LONG,
     },
 }
+CIFAR_NETWORKS = [f"{kind}{depth}" for kind in ("resnet", "plain") for depth in CIFAR_DEPTHS]
 SLOWER = 5  # a model's rate from scratch over that of tuning it
 # From so many epochs on a scale is ahead of the one before it.
 ENOUGH_EPOCHS = {"small": 0.0, "medium": 8.0, "large": 10.0, "huge": 30.0}
@@ -135,8 +137,39 @@ def finetune(model: str | None = None) -> Config:
     )
 
 
+def cifar(model: str | None = None) -> Config:
+    """The training of He et al. 2015 (arXiv 1512.03385, section 4.2) for CIFAR-10, resnet20 unless told otherwise.
+
+    `plusx train DATA --recipe cifar --split 90/10/0`: of its 50,000 training photos 45,000 are trained on, 182 times,
+    which is 64,064 steps of 128; the rate falls to a tenth at a half and at three quarters of them, 32,000 and 48,000.
+    Photos are padded by an eighth (4 px of 32) and cropped back at random. With 110 layers the rate is a tenth for the
+    first 400 of 64,000 steps, about as long as it took the authors until fewer than 80 % of the answers were wrong.
+    """
+    name = model or "resnet20"
+    return Config(
+        recipe="cifar",
+        model=name,
+        size=32,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2470, 0.2435, 0.2616),
+        epochs=182,
+        batch_size=128,
+        learning_rate=0.1 if name in CIFAR_NETWORKS else None,
+        nesterov=False,
+        weight_decay=1e-4,
+        decay_norms_and_biases=True,
+        schedule="steps",
+        milestones=(0.5, 0.75),
+        warmup=400 / 64_000 if name in ("resnet110", "plain110") else 0.0,
+        flip="random",
+        pad=0.125,
+        checkpoint_every=1_000_000,
+    )
+
+
 _RECIPES: dict[str, Callable[[str | None], Config]] = {
     "best": best,
+    "cifar": cifar,
     "fast": fast,
     "finetune": finetune,
     "textbook": textbook,

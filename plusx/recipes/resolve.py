@@ -22,7 +22,7 @@ MOST_RISK = 0.5
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 
 ADAMW_SHARE = 0.01  # AdamW's steps do not shrink with the gradient: 0.001 where SGD with momentum takes 0.1
-NETWORK = ("model", "width", "stem", "shortcut", "downsampling", "zero_init_residual")
+NETWORK = ("model", "width", "stem", "shortcut", "downsampling", "norm", "zero_init_residual")
 
 Layer = tuple[str, dict[str, Any]]  # where the values come from, as named in an error; the values
 
@@ -50,6 +50,8 @@ def resolve(
         config = Config.model_validate(_base(wished, made_for or {}) | budgeted)
     except ValidationError as error:
         raise _named_error(error, layers) from None
+    if config.pad and config.crop_scale:
+        raise usage.two_crops()
     if config.split:
         parse_fractions(config.split)  # a split that makes no sense is told before a photo is read
     return config

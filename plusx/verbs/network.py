@@ -28,7 +28,7 @@ def network_arguments(config: Config) -> dict[str, Any]:
     """What a model file says of its network: the arguments of `create_model` besides the classes."""
     arguments: dict[str, Any] = {"name": config.model}
     usual = {"width": 1.0, "stem": "default", "shortcut": "default"}
-    usual |= {"downsampling": "default", "zero_init_residual": False}
+    usual |= {"downsampling": "default", "norm": "default", "zero_init_residual": False}
     return arguments | {name: value for name in usual if (value := getattr(config, name)) != usual[name]}
 
 

@@ -32,7 +32,8 @@ from plusx.verbs.hub import PREFIX, fetch, published
 REPORT = "weights"  # weights.json in the run folder
 SEEN = "weights-seen.safetensors"
 SHOWN = 4  # names in the line on the terminal; weights.json has all
-NORMAL: dict[str, Any] = {"width": 1.0, "stem": "default", "shortcut": "default", "downsampling": "default"}
+_NAMED = dict.fromkeys(("stem", "shortcut", "downsampling", "norm"), "default")  # as the model's name says
+NORMAL: dict[str, Any] = {"width": 1.0, **_NAMED}
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -118,6 +119,9 @@ def load(network: Normalised, weights: Weights, classes: Sequence[str], model: s
     theirs = {name: tuple(value.shape) for name, value in weights.tensors.items()}
     found = transfer.match(network.network, theirs, last, keep_head=same)
     _refuse_misfits(found, network.network.state_dict(), weights, model)
+    if found.body < ENOUGH and not transfer.deepens(network.network, found.new, last):
+        networks = (model, weights.settings.get("model"))
+        raise sentences.too_few(weights.path, f"{100 * found.body:.0f} %", found.new[0], networks)
     values = {ours: weights.tensors[other] for ours, other in found.pairs.items()}
     if same and weights.classes is not None:
         rows = [weights.classes.index(name) for name in classes]
@@ -204,13 +208,11 @@ def _settings_of(header: Header) -> dict[str, Any]:
 
 
 def _refuse_misfits(found: Match, ours: Mapping[str, Tensor], weights: Weights, model: str) -> None:
-    """Raise ModelError for a tensor of another shape, for too few, and for one that holds no numbers to use."""
+    """Raise ModelError for a tensor of another shape, and for one that holds no numbers to use."""
     networks = (model, weights.settings.get("model"))
     for name, other in found.misfits.items():
         shape = _shape(weights.tensors[other])
         raise sentences.misfit(weights.path, other, shape, _shape(ours[name]), networks)
-    if found.body < ENOUGH:
-        raise sentences.too_few(weights.path, f"{100 * found.body:.0f} %", found.new[0], networks)
     for name, other in found.pairs.items():
         value = weights.tensors[other]
         if value.is_floating_point() != ours[name].is_floating_point():

@@ -61,12 +61,12 @@ def test_every_verb_has_help_that_explains_every_flag(verb: str, capsys: pytest.
         (
             ["train", ".", "--recipe", "slow"],
             2,
-            "There is no recipe 'slow'; the recipes are best, fast, finetune, textbook.",
+            "There is no recipe 'slow'; the recipes are best, cifar, fast, finetune, textbook.",
         ),
         (["evaluate", "/nowhere"], 4, "There is no /nowhere; expected a model.safetensors of plusx"),
         (["predict", "/nowhere", "--jsn"], 2, "There is no option or file --jsn. Did you mean --json? `plusx predict"),
         (["predict", "/nowhere", "x.jpg"], 4, "There is no /nowhere; expected a model.safetensors of plusx"),
-        (["models", "resnet81"], 2, "There is no model 'resnet81'; `plusx models` lists them. Did you mean resnet18?"),
+        (["models", "resnet81"], 2, "There is no model 'resnet81'; `plusx models` lists them. Did you mean resnet8?"),
         (["models", "alexnet", "--size", "32"], 2, "alexnet needs photos of at least 63 px and --size is 32"),
     ],
 )

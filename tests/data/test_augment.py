@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,10 +15,11 @@ from torch import Tensor
 from plusx.config import Config
 from plusx.data import augment, colour, geometry, mixing
 from plusx.data.augment import Augment
+from plusx.models.normalise import Normalised
 
 SIZE = 12
 EVERYTHING = Augment(
-    flip="random", crop_scale=(0.35, 1.0), colour=0.4, erasing=0.5, policy="trivial", mixup=0.2, cutmix=1.0
+    flip="random", crop_scale=(0.35, 1.0), pad=0.1, colour=0.4, erasing=0.5, policy="trivial", mixup=0.2, cutmix=1.0
 )
 
 
@@ -71,7 +73,7 @@ def test_augmenting_is_a_pure_function_of_seed_epoch_and_samples(cutmix: float) 
 def test_what_happens_to_a_photo_does_not_depend_on_its_batch() -> None:
     together = augment.draw(EVERYTHING, 5, 2, np.arange(64), 0)
     alone = augment.draw(EVERYTHING, 5, 2, np.array([7]), 9)
-    for name in ("colour", "policy", "erased"):
+    for name in ("shift", "colour", "policy", "erased"):
         np.testing.assert_array_equal(getattr(together, name)[7], getattr(alone, name)[0])
     for field in dataclasses.fields(geometry.Window):
         assert getattr(together.window, field.name)[7] == getattr(alone.window, field.name)[0]
@@ -140,6 +142,68 @@ def test_the_training_size_may_differ_from_the_stored_one() -> None:
     images = pictures(2, 16)
     for how in (Augment(), Augment(flip="random"), Augment(crop_scale=(0.5, 1.0))):
         assert augmented(images, how, size=9)[0].shape == (2, 3, 9, 9)
+
+
+def padded_slowly(image: Tensor, pad: int, numbers: npt.NDArray[np.float64], mean: tuple[float, ...]) -> Tensor:
+    """One photo at a time, one pixel after the other."""
+    size = image.shape[1]
+    top, left = (int(number * (2 * pad + 1)) - pad for number in numbers)
+    out = torch.empty_like(image)
+    for channel, row, column in itertools.product(range(3), range(size), range(size)):
+        inside = 0 <= row + top < size and 0 <= column + left < size
+        out[channel, row, column] = image[channel, row + top, column + left] if inside else round(255 * mean[channel])
+    return out
+
+
+@pytest.mark.parametrize(("pad", "pixels"), [(1 / 12, 1), (1 / 3, 4)])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_padding_and_cropping_moves_photos_and_fills_with_the_mean_colour(
+    pad: float, pixels: int, channels_last: bool
+) -> None:
+    images = pictures(40)
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    how = Augment(flip="random", pad=pad, mean=(0.5, 0.25, 0.75))
+    out, _ = augmented(images, how, epoch=3)
+    assert (out.dtype, out.shape) == (torch.uint8, images.shape)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    numbers = augment.draw(how, 0, 3, np.arange(40), 0).shift
+    assert numbers is not None
+    flags = geometry.mirrored("random", 0, 3, np.arange(40))
+    for i in range(40):
+        image = images[i].flip(2) if flags[i] else images[i]
+        assert torch.equal(out[i], padded_slowly(image, pixels, numbers[i], how.mean))
+    assert torch.equal(images, pictures(40))
+
+
+def test_a_padded_photo_lies_at_every_place_about_as_often_as_at_any_other() -> None:
+    numbers = augment.draw(Augment(pad=0.125), 0, 0, np.arange(8100), 0).shift
+    assert numbers is not None
+    bright = torch.full((8100, 1, 1, 1), 255, dtype=torch.uint8).expand(-1, 3, 8, 8)
+    out = geometry.padded_crop(bright, 1, numbers, (0.0, 0.0, 0.0))[:, 0] > 0
+    up, down = ~out[:, 7].any(1), ~out[:, 0].any(1)
+    left, right = ~out[:, :, 7].any(1), ~out[:, :, 0].any(1)
+    rows, columns = (torch.stack([a, b, ~(a | b)]).float() for a, b in ((up, down), (left, right)))
+    counts = rows @ columns.T
+    assert counts.sum() == 8100
+    assert (counts - 900).abs().max() < 4 * 900**0.5
+
+
+def test_padding_follows_the_training_size_and_floats_stay_floats() -> None:
+    out, _ = augmented(pictures(6, 16), Augment(pad=0.25), size=8)
+    assert (out.dtype, out.shape) == (torch.float32, (6, 3, 8, 8))
+    nothing, _ = augmented(pictures(6), Augment(pad=0.01))
+    assert torch.equal(nothing, pictures(6))
+
+
+def test_what_is_padded_is_zero_to_the_network() -> None:
+    mean, std = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
+    how = Augment(pad=0.5, mean=mean)
+    out, _ = augmented(torch.full((30, 3, 8, 8), 255, dtype=torch.uint8), how, size=8)
+    seen = Normalised(torch.nn.Identity(), mean, std)(out)
+    filled = seen[(out != 255).all(1, keepdim=True).expand_as(seen)]
+    assert len(filled) > 1000
+    assert filled.abs().max() < 0.5 / 255 / 0.24  # half a level of 255
 
 
 def test_erasing_covers_rectangles_of_some_photos_and_nothing_else() -> None:

@@ -160,6 +160,18 @@ def test_fractions_for_data_with_splits_are_refused() -> None:
         assign(listing_of([0, 1, 0], given), [sha(i) for i in range(3)], (0.8, 0.1, 0.1), 0)
 
 
+def test_a_validation_share_alone_may_be_named_where_only_val_is_missing() -> None:
+    given: list[str | None] = ["train"] * 40 + ["test"] * 10
+    hashes = [sha(i) for i in range(50)]
+    splits = assign(listing_of([0, 1] * 25, given), hashes, (0.8, 0.2, 0.0), 0)
+    assert splits[40:] == ("test",) * 10
+    assert Counter(splits[:40]) == {"train": 32, "val": 8}
+    validated: list[str | None] = ["train"] * 40 + ["val"] * 10
+    for fractions, where in (((0.8, 0.1, 0.1), given), ((0.8, 0.2, 0.0), validated)):
+        with pytest.raises(UsageError, match="DATA has its own train/val/test, so --split cannot apply"):
+            assign(listing_of([0, 1] * 25, where), hashes, fractions, 0)
+
+
 def test_from_ten_thousand_photos_on_less_is_held_out() -> None:
     assert default_fractions(9_999) == (0.8, 0.1, 0.1)
     assert default_fractions(10_000) == (0.9, 0.05, 0.05)

@@ -19,6 +19,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "the fast recipe's": {"name": "resnet16", "width": 0.25, "stem": "whitened", "downsampling": "pool"},
     "padded shortcuts": {"name": "resnet20"},
     "no shortcuts": {"name": "plain20"},
+    "no norms": {"name": "resnet20", "norm": "none"},
+    "no norms, pooled": {"name": "resnet10", "width": 0.25, "downsampling": "pool", "norm": "none"},
     "vgg with norms": {"name": "vgg11-bn", "width": 0.0625},
     "alexnet": {"name": "alexnet", "width": 0.125},
 }
@@ -30,7 +32,7 @@ needs_fusing = pytest.mark.skipif(not fuses(CPU), reason="PyTorch fuses no convo
 
 @pytest.fixture(params=list(NETWORKS))
 def network(request: pytest.FixtureRequest) -> nn.Module:
-    """A network whose norms have seen something, some of them scaling by less than zero."""
+    """A network whose norms have seen something, and whose biases are not the zeros of the beginning."""
     made = create_model(classes=3, **NETWORKS[request.param])
     for norm in norms(made):
         nn.init.uniform_(norm.weight, 0.5, 1.5)
@@ -39,6 +41,9 @@ def network(request: pytest.FixtureRequest) -> nn.Module:
         assert norm.running_var is not None
         norm.running_mean.normal_(std=0.2)
         norm.running_var.uniform_(0.5, 2.0)
+    for module in made.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.normal_(module.bias, std=0.2)
     return made.to(memory_format=torch.channels_last).eval()
 
 

@@ -19,6 +19,7 @@ from plusx import keyed
 from plusx.errors import UsageError
 from plusx.models import create_model, list_models, minimum_size
 from plusx.models.normalise import Normalised
+from plusx.models.resnet import ResNet
 
 GOLDENS = Path(__file__).parent / "goldens.json"
 ACCEPT = "PLUSX_ACCEPT=1 .venv/bin/python -m pytest tests/models/test_every_model.py -k golden -n 0"
@@ -35,7 +36,7 @@ def small(name: str) -> torch.nn.Module:
 
 
 def smallest(name: str) -> int:
-    return 32 if name == "whitened" else minimum_size(name)
+    return 32 if name == "whitened" else max(32, minimum_size(name))
 
 
 def fill(model: torch.nn.Module, gain: float) -> None:
@@ -66,6 +67,16 @@ def test_odd_sizes_are_taken(name: str) -> None:
     with torch.inference_mode():
         logits = small(name).eval()(torch.randn(1, 3, size + 1, size + 18))
     assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "whitened" and minimum_size(n) < 32])
+def test_the_cifar_networks_take_eight_pixels_and_have_maps_of_two_in_the_end(name: str) -> None:
+    assert minimum_size(name) == 8
+    model = small(name).train()
+    assert isinstance(model, ResNet)
+    images = torch.randn(4, 3, 8, 8)
+    assert model.features(images).shape == (4, 16, 2, 2)
+    F.cross_entropy(model(images), torch.tensor([0, 1, 2, 0])).backward()
 
 
 # Through many layers without shortcuts the weights of gain 1 lose the photo, and the biases alone are seen at the end:
@@ -164,12 +175,13 @@ def test_the_loss_of_deep_plain_networks_stays_finite_at_usual_steps(name: str) 
 def test_an_unknown_name_is_one_sentence_with_the_nearest_known_one() -> None:
     with pytest.raises(UsageError) as caught:
         create_model("resnet81", 2)
-    assert caught.value.message == "There is no model 'resnet81'; `plusx models` lists them. Did you mean resnet18?"
+    assert caught.value.message == "There is no model 'resnet81'; `plusx models` lists them. Did you mean resnet8?"
 
 
 @pytest.mark.parametrize("name", [n for n in list_models() if n.startswith(("alexnet", "vgg"))])
 @pytest.mark.parametrize(
-    "option", [{"stem": "3x3"}, {"shortcut": "none"}, {"downsampling": "pool"}, {"zero_init_residual": True}]
+    "option",
+    [{"stem": "3x3"}, {"shortcut": "none"}, {"downsampling": "pool"}, {"norm": "none"}, {"zero_init_residual": True}],
 )
 def test_an_option_the_network_does_not_have_is_refused(name: str, option: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as caught:
@@ -179,17 +191,18 @@ def test_an_option_the_network_does_not_have_is_refused(name: str, option: dict[
 
 
 @pytest.mark.parametrize(
-    "option", [{"shortcut": "none"}, {"stem": "3x3"}, {"width": 0.5}, {"zero_init_residual": True}]
+    "option", [{"shortcut": "none"}, {"stem": "3x3"}, {"width": 0.5}, {"norm": "none"}, {"zero_init_residual": True}]
 )
 def test_timm_networks_take_no_options(option: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as caught:
         create_model("timm/resnet10t", 3, **option)
-    expected = "timm/resnet10t has no width, stem, shortcut, downsampling or zero_init_residual to set; leave it out."
-    assert caught.value.message == expected
+    parts = "width, stem, shortcut, downsampling, norm or zero_init_residual"
+    assert caught.value.message == f"timm/resnet10t has no {parts} to set; leave it out."
 
 
 NO_STEM = "There is no stem 'typo'; choose 7x7, 3x3, whitened or default."
 NO_SHORTCUT = "There is no shortcut 'identiy'; choose projection, identity, none or default. Did you mean identity?"
+NO_NORM = "zero_init_residual zeroes the last norm of every block and norm=none has none; leave one of the two out."
 DEAD = "zero_init_residual needs shortcuts: without them a block with a zeroed branch is dead; leave it out."
 
 
@@ -203,6 +216,8 @@ DEAD = "zero_init_residual needs shortcuts: without them a block with a zeroed b
         ("alexnet", {"classes": -1}, "A network needs at least one class and --classes is -1."),
         ("resnet18", {"shortcut": "none", "zero_init_residual": True}, DEAD),
         ("plain20", {"zero_init_residual": True}, DEAD),
+        ("resnet20", {"norm": "layer"}, "There is no norm 'layer'; choose batch, none or default."),
+        ("resnet20", {"norm": "none", "zero_init_residual": True}, NO_NORM),
     ],
 )
 def test_an_option_that_cannot_be_is_one_sentence(name: str, options: dict[str, Any], sentence: str) -> None:

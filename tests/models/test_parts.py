@@ -85,9 +85,40 @@ def test_pooling_changes_neither_parameters_nor_blocks_that_keep_their_size() ->
 
 
 def test_plain_and_residual_twins_have_equal_parameters() -> None:
-    for plain, residual in (("plain20", "resnet20"), ("plain56", "resnet56")):
+    for plain, residual in (("plain8", "resnet8"), ("plain20", "resnet20"), ("plain56", "resnet56")):
         shapes = [{n: p.shape for n, p in create_model(m, 10).named_parameters()} for m in (plain, residual)]
         assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet8", {}),
+        ("plain8", {}),
+        ("resnet18", {"stem": "whitened"}),
+        ("resnet50", {"downsampling": "pool"}),
+        ("resnet18-3x3", {}),
+    ],
+)
+def test_without_norms_every_convolution_but_the_whitening_one_has_a_bias(name: str, options: dict[str, Any]) -> None:
+    normed, bare = (create_model(name, 3, width=0.25, norm=norm, **options) for norm in ("batch", "none"))
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in bare.modules())
+    convolutions = {n: m for n, m in bare.named_modules() if isinstance(m, torch.nn.Conv2d) and n != "patches"}
+    assert all(module.bias is not None for module in convolutions.values())
+    if not name.endswith("-3x3"):  # those have PyTorch's own first weights
+        assert all(module.bias.abs().sum() == 0 for module in convolutions.values() if module.bias is not None)
+    added = {f"{name}.bias" for name in convolutions}
+    weights = {n: p.shape for n, p in normed.named_parameters() if p.ndim != 1 or n == "fc.bias"}
+    assert {n: p.shape for n, p in bare.named_parameters() if n not in added} == weights
+
+
+def test_a_block_without_norms_is_two_convolutions_a_relu_between_and_the_input() -> None:
+    torch.manual_seed(0)
+    block = BasicBlock(4, 4, norm="none")
+    x = torch.randn(2, 4, 6, 6)
+    middle = torch.relu(torch.nn.functional.conv2d(x, block.conv1.weight, block.conv1.bias, padding=1))
+    branch = torch.nn.functional.conv2d(middle, block.conv2.weight, block.conv2.bias, padding=1)
+    assert torch.equal(block(x), torch.relu(branch + x))
 
 
 def test_zero_init_residual_zeroes_the_last_norm_of_every_block() -> None:

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from plusx.errors import UsageError
+from plusx.models import default_rate
 from plusx.recipes import list_recipes, recipe, resolve
 from plusx.recipes.resolve import seconds
+from plusx.training.schedule import learning_rate
 
 
 def resolved(flags: dict[str, Any] | None = None, **others: Any) -> Any:
@@ -24,6 +26,36 @@ def test_the_textbook_recipe_is_the_textbook_program() -> None:
     assert (config.flip, config.crop_scale, config.label_smoothing, config.average) == ("none", None, 0.0, "none")
     assert (config.mean, config.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert (config.validation, config.keep, config.save_weights_every) == (False, "last", 100)
+
+
+def test_the_cifar_recipe_is_the_published_training() -> None:
+    config = resolved({"recipe": "cifar"})
+    assert (config.model, config.size, config.batch_size, config.precision) == ("resnet20", 32, 128, "fp32")
+    assert (config.optimizer, config.momentum, config.nesterov, config.learning_rate) == ("sgd", 0.9, False, 0.1)
+    assert (config.weight_decay, config.decay_norms_and_biases) == (1e-4, True)
+    assert (config.flip, config.pad * config.size, config.crop_scale) == ("random", 4, None)
+    assert (config.label_smoothing, config.views, config.average) == (0.0, ("identity",), "none")
+    assert (config.keep, config.patience, config.norm_bias_rate) == ("last", None, 1.0)
+    assert config.epochs is not None
+    steps_per_epoch = -(-45_000 // config.batch_size)
+    assert (steps_per_epoch, config.epochs * steps_per_epoch) == (352, 64_064)
+
+    def rate(done: float, config: Any = config) -> Any:
+        factor = learning_rate(config.schedule, done, config.warmup, config.milestones)
+        return pytest.approx(factor * config.learning_rate)
+
+    found = [rate(step / 64_000) for step in (0, 399, 400, 31_999, 32_000, 47_999, 48_000, 63_999)]
+    assert found == [0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+    for name in ("resnet110", "plain110"):
+        deepest = resolved({"recipe": "cifar", "model": name})
+        assert [rate(step / 64_000, deepest) for step in (0, 399, 400, 31_999, 32_000)] == [0.01, 0.01, 0.1, 0.1, 0.01]
+
+
+def test_the_cifar_recipe_trains_plain_networks_as_fast_and_leaves_others_their_rate() -> None:
+    plain, other = (resolved({"recipe": "cifar", "model": name}) for name in ("plain56", "vgg16"))
+    assert (plain.learning_rate, default_rate("plain56")) == (0.1, 0.02)
+    assert other.learning_rate is None
+    assert resolved({"recipe": "cifar", "time": "10m"}).epochs is None
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -72,7 +104,8 @@ def test_durations_are_read(text: str | float, expected: float) -> None:
         (
             {"recipe": "textbok"},
             {},
-            "There is no recipe 'textbok'; the recipes are best, fast, finetune, textbook. Did you mean textbook?",
+            "There is no recipe 'textbok'; the recipes are best, cifar, fast, finetune, textbook. "
+            "Did you mean textbook?",
         ),
         (
             {},
@@ -124,6 +157,11 @@ def test_durations_are_read(text: str | float, expected: float) -> None:
             {},
             {"sets": ["crop_scale=[0.9, 0.5]"]},
             "--set sets crop_scale to [0.9, 0.5]: the first number should not be above the second.",
+        ),
+        (
+            {},
+            {"sets": ["pad=0.125"]},
+            "pad and crop_scale both crop at random, and only one of them can; set pad=0 or crop_scale=null.",
         ),
         (
             {},
