@@ -28,6 +28,7 @@ SECTIONS = {  # in the order of the story
     "sources": "Sources",
 }
 
+FIRST = 4  # figures of a chapter that are shown large: experiments give those that tell most first
 _SAID = {True: "yes", False: "no", None: "cannot be told"}
 
 
@@ -53,6 +54,7 @@ def tour_page(chapters: Mapping[str, Chapter], machine: str = "") -> str:
         sections=list(SECTIONS.items()),
         chapters=chapters,
         machine=machine,
+        first=FIRST,
         done=[name for name, chapter in chapters.items() if chapter.result],
         glance=[_at_a_glance(name, c.result) for name, c in chapters.items() if c.result and c.result.findings],
         numbered=[(name, chapter) for name, chapter in chapters.items() if chapter.tables],
