@@ -1,0 +1,57 @@
+"""Loss surfaces drawn: contours, in three dimensions, and one line with running and with batch statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from plusx.lab.landscape_findings import DEEP, SAID, Kind, Measured, Surface
+from plusx.lab.results import Figure
+from plusx.report.axes import Axis
+from plusx.report.contours import Grid
+from plusx.report.figures import WIDE, Series, Svg, line_chart
+from plusx.report.surfaces import contour_plot, surface
+
+X, Y = "first direction", "second direction"
+
+
+def figures(measured: Measured) -> tuple[Figure, ...]:
+    """Contours and a view in 3-D of every network, on one scale, then the lines."""
+    surfaces = measured.surfaces
+    if not surfaces:
+        return ()
+    scale = Axis.around("loss", (h for s in surfaces.values() for h in (s.heights.min(), s.heights.max())), log=True)
+    drawn = [figure for kind, shown in surfaces.items() for figure in _of_one(kind, shown, scale)]
+    return (*drawn, Figure("lines", LINES, _lines(surfaces)))
+
+
+LINES = (
+    f"The loss along the first direction, networks of {DEEP} layers; dashed with the statistics of each batch in the "
+    "place of running ones. Look at how high the plain network climbs, and what is left of that with batch statistics."
+)
+
+
+def _of_one(kind: Kind, shown: Surface, scale: Axis) -> tuple[Figure, Figure]:
+    name, said = f"{kind[0]}{kind[1]}", f"{SAID[kind[0]]} network of {kind[1]} layers"
+    ends = shown.steps[0], shown.steps[-1]
+    axes = (Axis(X, *ends), Axis(Y, *ends), scale)
+    grid = Grid(shown.steps, shown.steps, shown.heights)
+    told = "All four have one scale, logarithmic."
+    contours = contour_plot(f"Contours of the loss around a {said}", *axes, grid, [(0.0, 0.0, f"{shown.middle:.2f}")])
+    relief = surface(f"The loss around a {said}", *axes, grid)
+    return (
+        Figure(f"contour-{name}", f"The loss around the {said}. {told} Look at how close the lines are.", contours),
+        Figure(f"surface-{name}", f"The same in three dimensions: {said}. {told} Look for cliffs and hollows.", relief),
+    )
+
+
+def _lines(surfaces: Mapping[Kind, Surface]) -> Svg:
+    series = []
+    for colour, (kind, said) in enumerate(SAID.items(), start=1):
+        shown = surfaces[kind, DEEP]
+        middle = shown.heights[len(shown.steps) // 2].tolist()
+        series.append(Series(said, list(zip(shown.steps, middle, strict=True)), colour))
+        batch = list(zip(shown.steps, shown.batch, strict=True))
+        series.append(Series(f"{said}, batch statistics", batch, colour, dashed=True))
+    x = Axis(X, series[0].points[0][0], series[0].points[-1][0])
+    y = Axis.around("loss", (height for line in series for _, height in line.points), log=True)
+    return line_chart("The loss along the first direction", x, y, series, size=WIDE)

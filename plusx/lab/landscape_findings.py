@@ -1,0 +1,243 @@
+"""What was measured of loss surfaces, as tables and sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import geometric_mean, mean
+from typing import Any
+
+import numpy as np
+
+from plusx.lab.loss_surface import Heights, local_minima, share_below
+from plusx.lab.results import Finding, Table, direction, spread
+from plusx.metrics import percent
+
+Kind = tuple[str, int]  # "plain" or "resnet", and the number of layers
+
+SAID = {"plain": "plain", "resnet": "residual"}
+SHALLOW, DEEP = 20, 56
+NEARLY_CONVEX = 0.1  # downward curvature so far below the upward one hardly shows along a random direction
+NO_BETTER = 0.85  # of the loss of guessing: a network above that has hardly learned
+CLIFF = 10  # times as high as without it
+EXPECTED = {
+    "depth": "Without shortcuts the surface grows sharp and chaotic with depth, with them it hardly changes "
+    "(Li et al. 2018, section 6, figure 5).",
+    "twins": "Shortcuts keep the surface of a deep network from turning chaotic (Li et al. 2018, section 6, figure 1).",
+    "plane": "Of 56 layers the plain network has cliffs, hollows and a narrow basin, the residual one is nearly convex "
+    "over a wide region (Li et al. 2018, section 6, figures 1 and 5).",
+    "convex": "Around the minimum the downward curvature is small beside the upward one, so that it looks convex "
+    "(Li et al. 2018, section 6, figure 7).",
+    "batch": "Li et al. keep running statistics as they are. If their picture is of the networks and not of outgrown "
+    "statistics, depth should sharpen plain networks more than residual ones with batch statistics as well.",
+}
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """At the weights that training ended at, with running statistics and with those of each batch.
+
+    `sharpness` is the largest eigenvalue of the Hessian, every filter in units of its own norm, known to `error`;
+    `downward` is the most negative one as a share of it, at least.
+    """
+
+    loss: float
+    sharpness: float
+    downward: float
+    error: float
+    batch_loss: float
+    batch_sharpness: float
+    batch_downward: float
+    batch_error: float
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Losses over a plane, `heights[j][i]` at (steps[i], steps[j]); `batch`: along its middle with batch statistics."""
+
+    steps: tuple[float, ...]
+    heights: Heights
+    batch: tuple[float, ...]
+
+    @property
+    def middle(self) -> float:
+        """The loss at the trained weights."""
+        half = len(self.steps) // 2
+        return float(self.heights[half, half])
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {"steps": list(self.steps), "losses": self.heights.tolist(), "batch_losses": list(self.batch)}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything that was measured: curvature under every seed, surfaces under the first; `classes` to guess among."""
+
+    curvatures: Mapping[Kind, Sequence[Curvature]]
+    surfaces: Mapping[Kind, Surface]
+    classes: int
+
+    @property
+    def guessing(self) -> float:
+        """The loss of an answer that gives every class the same probability."""
+        return math.log(self.classes)
+
+
+def tables(measured: Measured) -> tuple[Table, ...]:
+    """Curvature over the seeds, and the planes; none where nothing could be measured."""
+    if not measured.surfaces:
+        return ()
+    return _curvature_table(measured), _plane_table(measured)
+
+
+def _curvature_table(measured: Measured) -> Table:
+    cells = []
+    for (kind, depth), found in measured.curvatures.items():
+        loss = spread([one.loss for one in found], "", 1.0)
+        downward = percent(max(one.downward for one in found), 1)
+        shown = (_range([one.sharpness for one in found]), _range([one.batch_sharpness for one in found]))
+        cells.append((f"{SAID[kind]}, {depth} layers", loss, *shown, downward))
+    header = ("network", "loss", "sharpness", "with batch statistics", "downward, at most")
+    return Table("At the trained weights, over seeds (sharpness: geometric mean, least to most)", header, tuple(cells))
+
+
+def _plane_table(measured: Measured) -> Table:
+    cells = []
+    for (kind, depth), surface in measured.surfaces.items():
+        heights = surface.heights
+        basin = percent(share_below(heights, measured.guessing), 1)
+        losses = (f"{surface.middle:.2f}", _size(float(np.median(heights))), _size(float(heights.max())))
+        cells.append((f"{SAID[kind]}, {depth} layers", *losses, basin, str(local_minima(heights))))
+    header = ("network", "loss in the middle", "median", "highest", "better than guessing", "local minima")
+    return Table("The plane of the first seed", header, tuple(cells))
+
+
+def findings(measured: Measured, after: str) -> tuple[Finding, ...]:
+    """What the numbers say; `after` opens the sentences."""
+    if not measured.surfaces:
+        lost = f"{after}, a network of every seed has diverged, so there are no weights to look around."
+        return (Finding(lost, EXPECTED["depth"], None),)
+    return (
+        _depth(measured, after),
+        _twins(measured),
+        _plane(measured),
+        _batch(measured),
+        _convex(measured),
+    )
+
+
+def _depth(measured: Measured, after: str) -> Finding:
+    said = [_growth(measured, kind) for kind in SAID]
+    growths = [_growths(measured, kind, "sharpness") for kind in SAID]
+    return Finding(
+        f"{after}, the sharpness at the trained weights goes {said[0]}, and {said[1]} ({_seeds(growths[0])}).",
+        EXPECTED["depth"],
+        direction([plain - residual for plain, residual in zip(*growths, strict=True)]),
+        _stuck(measured),
+    )
+
+
+def _growth(measured: Measured, kind: str) -> str:
+    ends = [[one.sharpness for one in measured.curvatures[kind, depth]] for depth in (SHALLOW, DEEP)]
+    times = geometric_mean(ends[1]) / geometric_mean(ends[0])
+    return (
+        f"from {_range(ends[0])} at {SHALLOW} layers to {_range(ends[1])} at {DEEP} in {SAID[kind]} networks, "
+        f"{_size(times)} times as much"
+    )
+
+
+def _growths(measured: Measured, kind: str, what: str) -> list[float]:
+    """The logarithm of the factor from the shallow to the deep network, seed by seed."""
+    pairs = zip(measured.curvatures[kind, SHALLOW], measured.curvatures[kind, DEEP], strict=True)
+    return [math.log(getattr(deep, what) / getattr(shallow, what)) for shallow, deep in pairs]
+
+
+def _stuck(measured: Measured) -> str:
+    """Where a network has hardly learned, its surface is not that around a minimum."""
+    losses = {kind: mean(one.loss for one in found) for kind, found in measured.curvatures.items()}
+    return " ".join(
+        f"The {SAID[kind]} networks of {depth} layers have a loss of {loss:.2f} there, and guessing has "
+        f"{measured.guessing:.2f}: the surface is that around where training got stuck, not around a minimum."
+        for (kind, depth), loss in losses.items()
+        if loss > NO_BETTER * measured.guessing
+    )
+
+
+def _twins(measured: Measured) -> Finding:
+    plain, residual = ([one.sharpness for one in measured.curvatures[kind, DEEP]] for kind in SAID)
+    times = geometric_mean(plain) / geometric_mean(residual)
+    return Finding(
+        f"Of {DEEP} layers, the plain network is {_size(times)} times as sharp as its residual twin: {_range(plain)} "
+        f"against {_range(residual)} ({_seeds(plain)}).",
+        EXPECTED["twins"],
+        direction([math.log(p / r) for p, r in zip(plain, residual, strict=True)]),
+    )
+
+
+def _plane(measured: Measured) -> Finding:
+    by_kind = {kind: [measured.surfaces[kind, depth].heights for depth in (SHALLOW, DEEP)] for kind in SAID}
+    basins = {kind: [share_below(h, measured.guessing) for h in heights] for kind, heights in by_kind.items()}
+    changes = [f"from {percent(shallow, 1)} to {percent(deep, 1)}" for shallow, deep in basins.values()]
+    hollows = [local_minima(heights[1]) for heights in by_kind.values()]
+    tops = [float(heights[1].max()) for heights in by_kind.values()]
+    said = (
+        f"In the plane, from {SHALLOW} to {DEEP} layers the part that is better than guessing goes {changes[0]} in the "
+        f"plain network and {changes[1]} in the residual one; of {DEEP} layers the plain one has local minima at "
+        f"{hollows[0]} points and losses up to {_size(tops[0])}, the residual one at {hollows[1]} and up to "
+        f"{_size(tops[1])} (one plane, one seed)."
+    )
+    narrower = [shallow - deep for shallow, deep in basins.values()]
+    signs = [narrower[0] - narrower[1], float(hollows[0] - hollows[1]), math.log(tops[0] / tops[1])]
+    return Finding(said, EXPECTED["plane"], direction(signs))
+
+
+def _batch(measured: Measured) -> Finding:
+    sharp = {kind: _range([one.batch_sharpness for one in found]) for kind, found in measured.curvatures.items()}
+    changes = [f"from {sharp[kind, SHALLOW]} to {sharp[kind, DEEP]} in {SAID[kind]} ones" for kind in SAID]
+    growths = [_growths(measured, kind, "batch_sharpness") for kind in SAID]
+    tops = [_tops(measured.surfaces[kind, DEEP]) for kind in SAID]
+    cliffs = [f"from {_size(running)} to {_size(batch)}" for running, batch in tops]
+    outgrown = tops[0][1] < tops[0][0] / CLIFF
+    return Finding(
+        f"With the statistics of each batch in the place of running ones the sharpness goes {changes[0]}, {changes[1]} "
+        f"({_seeds(growths[0])}); they change the highest loss along the first direction {cliffs[0]} in the plain "
+        f"network of {DEEP} layers, {cliffs[1]} in the residual one (one seed).",
+        EXPECTED["batch"],
+        direction([plain - residual for plain, residual in zip(*growths, strict=True)]),
+        "Its cliffs, then, are mostly activations that have outgrown the running statistics." if outgrown else "",
+    )
+
+
+def _tops(surface: Surface) -> tuple[float, float]:
+    """The highest loss along the first direction, with running statistics and with those of each batch."""
+    return float(surface.heights[len(surface.steps) // 2].max()), max(surface.batch)
+
+
+def _convex(measured: Measured) -> Finding:
+    most = {kind: max(one.downward for one in found) for kind, found in measured.curvatures.items()}
+    said = ", ".join(f"{percent(share, 1)} ({SAID[kind]}, {depth})" for (kind, depth), share in most.items())
+    return Finding(
+        "At the trained weights the strongest downward curvature found, as a share of the strongest upward one, is at "
+        f"most {said} ({_seeds(next(iter(measured.curvatures.values())))}).",
+        EXPECTED["convex"],
+        direction([NEARLY_CONVEX - share for share in most.values()]),
+    )
+
+
+def _range(values: Sequence[float]) -> str:
+    """The geometric mean, and over several seeds the least and the largest."""
+    middle = _size(geometric_mean(values))
+    return middle if len(values) == 1 else f"{middle} ({_size(min(values))} to {_size(max(values))})"
+
+
+def _size(value: float) -> str:
+    """A number of any size, to about two digits."""
+    if value >= 1e5:
+        return f"{value:.0e}".replace("e+0", "e").replace("e+", "e")
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _seeds(values: Sequence[Any]) -> str:
+    return "one seed" if len(values) == 1 else f"{len(values)} seeds"
