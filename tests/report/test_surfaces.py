@@ -11,6 +11,7 @@ import pytest
 
 from plusx.report.axes import Axis
 from plusx.report.contours import Grid
+from plusx.report.moving import AZIMUTHS, turning_surface
 from plusx.report.page import TEMPLATES
 from plusx.report.surfaces import SHADES, SURFACE, View, contour_plot, heat_map, surface
 
@@ -103,3 +104,12 @@ def test_numbers_can_be_read_on_every_shade_in_light_dark_and_print(theme: int) 
         text = full["card" if shade >= SHADES - 4 else "ink"]
         dark, light = sorted((luminance(text), luminance(full[f"q{shade}"])))
         assert (light + 0.05) / (dark + 0.05) >= 4.5, shade
+
+
+@pytest.mark.parametrize(("points", "drawn"), [(25, 24), (51, 25), (31, 15), (30, 29)])
+def test_a_surface_that_turns_is_drawn_from_a_grid_that_is_not_too_fine(points: int, drawn: int) -> None:
+    at = [float(v) for v in np.linspace(-1, 1, points)]
+    svg = turning_surface("bowl", X, Y, Z, Grid(at, at, np.ones((points, points))))
+    assert svg.count("<path") == len(AZIMUTHS) * drawn**2
+    assert classes(svg).count("view v4 rest") == 1
+    assert len(svg) < 350_000
