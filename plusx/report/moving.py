@@ -1,7 +1,7 @@
 """Figures that answer the pointer and the keyboard, without scripts: a surface that turns, a dial read step by step.
 
 They are drawn whole: zones above the drawing decide by the page's style what of it is seen. Where nothing is pointed
-at, on paper and in a viewer without style, they rest.
+at, and on paper, they rest.
 """
 
 from __future__ import annotations

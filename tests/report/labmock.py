@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 
@@ -44,6 +45,7 @@ def result(name: str = "degradation", *figures: str) -> Result:
     )
 
 
+@cache
 def drawn() -> dict[str, Svg]:
     """One figure of every kind."""
     steps, names = range(0, 1_201, 30), ("plain, 8 layers", "plain, 20 layers", "plain, 56 layers")
