@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from plusx import recipes
     from plusx.classifier import load_classifier as load
     from plusx.errors import Error
+    from plusx.lab.api import lab
     from plusx.models import create_model, list_models
     from plusx.verbs.api import check_labels, train
     from plusx.verbs.check import check
@@ -35,6 +36,7 @@ _PUBLIC = {
     "create_model": ("plusx.models", "create_model"),
     "evaluate": ("plusx.verbs.evaluate", "evaluate"),
     "explain": ("plusx.verbs.explain", "explain"),
+    "lab": ("plusx.lab.api", "lab"),
     "list_models": ("plusx.models", "list_models"),
     "load": ("plusx.classifier", "load_classifier"),
     "predict": ("plusx.verbs.predict", "predict"),
@@ -51,6 +53,7 @@ __all__ = [
     "create_model",
     "evaluate",
     "explain",
+    "lab",
     "list_models",
     "load",
     "predict",

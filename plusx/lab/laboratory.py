@@ -117,6 +117,11 @@ class Lab:
         run = self.run(network)
         return int(run.read(DIVERGED)["step"]) if (run.path / f"{DIVERGED}.json").exists() else None
 
+    def sound(self, networks: Sequence[Network]) -> tuple[int, ...]:
+        """The seeds under which none of the networks diverged; all where there is no such seed."""
+        lost = {network.seed for network in networks if self.diverged(network) is not None}
+        return tuple(seed for seed in self.seeds if seed not in lost) or self.seeds
+
     def finished(self, network: Network) -> bool:
         """Whether there is nothing left to train."""
         return self.run(network).finished or self.diverged(network) is not None

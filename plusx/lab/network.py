@@ -64,7 +64,8 @@ class Network:
 
 def folder_name(network: Network, config: Config, steps: int | None, fingerprint: str) -> str:
     """Name of its run folder: equal names mean equal settings, photos and number of steps."""
-    told = {key: value for key, value in config.model_dump(mode="json").items() if key not in _OF_THE_MACHINE}
+    dumped = config.model_dump(mode="json", exclude_defaults=True)  # a setting that is new changes no name
+    told = {key: value for key, value in dumped.items() if key not in _OF_THE_MACHINE}
     facts = json.dumps([told, steps, network.watched, fingerprint], sort_keys=True)
     return f"{network.name}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}"
 

@@ -89,3 +89,8 @@ def spread(values: Sequence[float], unit: str = " %", scale: float = 100.0, digi
     mean, deviation = mean_and_spread(values)
     said = f"{scale * mean:.{digits}f}"
     return said + ("" if deviation is None else f" ± {scale * deviation:.{digits}f}") + unit
+
+
+def seeds_said(count: int) -> str:
+    """How many seeds there are, in words."""
+    return "one seed" if count == 1 else f"{count} seeds"

@@ -26,7 +26,7 @@ from plusx.lab.chain import (
 from plusx.lab.laboratory import Lab
 from plusx.lab.network import Network
 from plusx.lab.photos import Photos
-from plusx.lab.results import Result
+from plusx.lab.results import Result, seeds_said
 from plusx.models.blocks import Block
 from plusx.models.normalise import Normalised
 
@@ -49,8 +49,9 @@ def run(lab: Lab) -> Result:
     lab.trained(networks(lab))
     photos = lab.photos("test", None if lab.full else PHOTOS)
     raw: dict[str, list[told.Operated]] = {}
-    for network in whole(lab):
-        raw.setdefault(network.model, []).append(_measured(lab, network, photos))
+    for network in networks(lab):
+        if network.seed in lab.sound(networks(lab)):
+            raw.setdefault(network.model, []).append(_measured(lab, network, photos))
     scene = told.Scene(len(photos.labels), len(lab.classes), lab.steps, lab.full)
     return Result(
         name="surgery",
@@ -62,12 +63,6 @@ def run(lab: Lab) -> Result:
         findings=told.findings(raw, scene),
         raw=raw,
     )
-
-
-def whole(lab: Lab) -> list[Network]:
-    """The networks of those seeds under which none diverged; all of them where there is no such seed."""
-    lost = {network.seed for network in networks(lab) if lab.diverged(network) is not None}
-    return [network for network in networks(lab) if network.seed not in lost] or networks(lab)
 
 
 def _measured(lab: Lab, network: Network, photos: Photos) -> told.Operated:
@@ -149,11 +144,12 @@ def _renewed(network: Normalised, edit: Edit, photos: Photos, others: Photos) ->
 
 
 def _conditions(lab: Lab, tested: int) -> str:
-    lost = len(lab.seeds) - len({network.seed for network in whole(lab)})
+    lost = len(lab.seeds) - len(lab.sound(networks(lab)))
     without = f" {lost} more left out, since a network diverged," if lost else ""
+    seeds = seeds_said(len(lab.seeds) - lost)
     return (
         f"Twins of {' and '.join(map(str, sorted(DEPTHS)))} layers, option A, {lab.config.width:g} times the published "
-        f"width, trained for {lab.steps:,} steps at {lab.config.size} px, {len(lab.seeds) - lost} seeds,{without} "
+        f"width, trained for {lab.steps:,} steps at {lab.config.size} px, {seeds},{without} "
         f"errors on {tested:,} test photos. Nothing is trained after an operation, and norms keep their statistics. Of "
         "a deleted residual block the shortcut stays, of a plain one nothing; where shapes change, plain ones get the "
         "shortcut of option A, which has no parameters."

@@ -8,7 +8,7 @@ from itertools import pairwise
 from statistics import mean, median
 from typing import Any
 
-from plusx.lab.results import Figure, Finding, Table, direction, spread
+from plusx.lab.results import Figure, Finding, Table, direction, seeds_said, spread
 from plusx.report.axes import Axis
 from plusx.report.figures import WIDE, Series, Svg, line_chart, over_seeds
 from plusx.report.moving import dial
@@ -16,6 +16,7 @@ from plusx.report.moving import dial
 Operated = dict[str, Any]  # the errors of one network, as `surgery.operate` gives them
 Raw = Mapping[str, Sequence[Operated]]  # by model, one for each seed
 
+SAID = (1.0, 0.95, 0.9, 0.8, 0.0)  # alphas in the sentence; the table has all
 LEAST_LEAD = 0.05  # a network that knows no more than this above a guess has too little to lose
 VEIT = "(Veit et al. 2016, arXiv 1605.06431, section 4"
 EXPECTED = {
@@ -169,10 +170,11 @@ def _cut(pair: Pair) -> Finding:
 
 def _dial(pair: Pair) -> Finding:
     alphas = pair.residual[0]["alphas"]
-    dials, renewed = ([f"{e} at {a:g}" for a, e in zip(alphas, _over_seeds(d), strict=True)] for d in _ways(pair))
+    shown = [place for place in reversed(range(len(alphas))) if alphas[place] in SAID]
+    told = [", ".join(f"{_over_seeds(dials)[p]} at {alphas[p]:g}" for p in shown) for dials in _ways(pair)]
     sentence = (
-        f"With all shortcuts of resnet{pair.depth} scaled by alpha, its error is {', '.join(dials[::-1])}; with "
-        f"statistics of its norms taken anew {', '.join(renewed[::-1])} ({_seeds(pair)})."
+        f"With all shortcuts of resnet{pair.depth} scaled by alpha, its error is {told[0]}; with statistics of its "
+        f"norms taken anew {told[1]} ({_seeds(pair)})."
     )
     return Finding(sentence, EXPECTED["dial"], direction([o["dial"][0] - o["dial"][-1] for o in pair.residual]))
 
@@ -299,4 +301,4 @@ def _against_alpha(found: Sequence[Pair]) -> Svg:
 
 
 def _seeds(pair: Pair) -> str:
-    return "one seed" if len(pair.residual) == 1 else f"{len(pair.residual)} seeds"
+    return seeds_said(len(pair.residual))

@@ -151,7 +151,7 @@ def _load(
     session.listen(Started(report.line()))
     validated = {short_hash(photos.hashes[row]) for row in photos.rows("val")}
     known = len(validated.intersection(weights.seen))
-    if known:
+    if known and not session.bare:  # whose validation chooses nothing
         session.listen(
             Notice(
                 f"The weights were trained or chosen on {known:,} of the {len(validated):,} validation photos, "

@@ -21,6 +21,7 @@ import plusx
 from plusx import model_file
 from plusx.cli.run import run as cli
 from plusx.errors import Error, ModelError, UsageError
+from plusx.models import transfer
 from plusx.training.checkpoint import found
 from plusx.training.events import Notice, StepDone
 from plusx.verbs import hub, start
@@ -364,3 +365,39 @@ def test_a_hub_without_the_file_or_without_an_answer_is_one_sentence(monkeypatch
         "or download model.safetensors by other means and give the file."
     )
     assert failing(monkeypatch, TimeoutError()).code == "hub-unreachable"
+
+
+def first_loss(run: Path) -> float:
+    return float(json.loads((run / "history.jsonl").read_text().splitlines()[0])["loss"])
+
+
+def test_identity_blocks_make_a_trained_network_deeper_and_its_first_step_is_the_shallower_ones(
+    data: Path, tmp_path: Path
+) -> None:
+    shallow = own(data, tmp_path / "shallow")
+    how = ("width=0.25", "frozen=0", "log_every=1")
+    kept, _ = run(data, tmp_path / "kept", shallow.run, *how)
+    grown, events = run(data, tmp_path / "grown", shallow.run, *how, "zero_init_residual=true", model="resnet56")
+    assert "(31.7 % of the parameters)" in texts(events, Started)[0]
+    assert first_loss(grown.run) == first_loss(kept.run)
+
+
+@pytest.mark.parametrize("model", ["resnet56", "plain56"])
+def test_blocks_that_are_no_identity_are_not_laid_around_a_few_weights(model: str, data: Path, tmp_path: Path) -> None:
+    path = cifar(tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match=f"holds 32 % of the parameters of {model} outside its head, and less than"):
+        run(data, tmp_path / "run", path, model=model)
+
+
+def test_weights_that_lack_a_block_in_the_middle_of_a_stage_are_a_start_if_it_is_an_identity(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = plusx.create_model("resnet20", 10, zero_init_residual=True)
+    every = set(network.state_dict())
+    block = {name for name in every if name.startswith("layer2.1.")}
+    assert transfer.deepens(network, block, ())
+    assert transfer.deepens(network, block | {"fc.weight"}, ("fc.weight", "fc.bias"))
+    assert not transfer.deepens(network, block - {"layer2.1.conv1.weight"}, ()), "half a block is theirs"
+    assert not transfer.deepens(network, {n for n in every if n.startswith("layer2.0.")}, ()), "it changes shapes"
+    assert not transfer.deepens(network, {"conv1.weight"}, ())
+    assert not transfer.deepens(plusx.create_model("resnet20", 10), block, ()), "its branch is not zero"
+    assert not transfer.deepens(plusx.create_model("plain20", 10), block, ()), "it has no shortcut"

@@ -1,0 +1,36 @@
+"""`plusx.lab` as Python code calls it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from plusx.lab import catalogue
+from plusx.lab.conduct import OUT, Done, LabWish
+from plusx.lab.conduct import lab as lab_as_wished
+from plusx.lab.events import Listen
+
+Data = str | os.PathLike[str]
+
+
+def lab(
+    name: str,
+    data: Data | Sequence[Data] = (),
+    *,
+    out: Data = OUT,
+    full: bool = False,
+    on_event: Listen | None = None,
+    **wished: Any,
+) -> Done:
+    """Run experiment `name` on DATA: `plusx.lab("degradation", "cifar10.tar.xz").result.findings`.
+
+    `wished` are the other fields of `plusx.lab.conduct.LabWish`: seeds, steps, processes, device, sets. Returns the
+    result, whose page, figures and numbers lie in `out`/`name`; called again it goes on where it was stopped. Raises
+    `plusx.Error`.
+    """
+    roots = [data] if isinstance(data, str | os.PathLike) else list(data)
+    if name not in catalogue.EXPERIMENTS:
+        catalogue.require(name)
+    return lab_as_wished(name, [os.fspath(root) for root in roots], LabWish(full, out=Path(out), **wished), on_event)
