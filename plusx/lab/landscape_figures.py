@@ -9,7 +9,8 @@ from plusx.lab.results import Figure
 from plusx.report.axes import Axis
 from plusx.report.contours import Grid
 from plusx.report.figures import WIDE, Series, Svg, line_chart
-from plusx.report.surfaces import contour_plot, surface
+from plusx.report.moving import turning_surface
+from plusx.report.surfaces import contour_plot
 
 X, Y = "first direction", "second direction"
 
@@ -37,7 +38,7 @@ def _of_one(kind: Kind, shown: Surface, scale: Axis) -> tuple[Figure, Figure]:
     grid = Grid(shown.steps, shown.steps, shown.heights)
     told = "All four have one scale, logarithmic."
     contours = contour_plot(f"Contours of the loss around a {said}", *axes, grid, [(0.0, 0.0, f"{shown.middle:.2f}")])
-    relief = surface(f"The loss around a {said}", *axes, grid)
+    relief = turning_surface(f"The loss around a {said}", *axes, grid)
     return (
         Figure(f"contour-{name}", f"The loss around the {said}. {told} Look at how close the lines are.", contours),
         Figure(f"surface-{name}", f"The same in three dimensions: {said}. {told} Look for cliffs and hollows.", relief),

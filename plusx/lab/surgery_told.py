@@ -11,6 +11,7 @@ from typing import Any
 from plusx.lab.results import Figure, Finding, Table, direction, seeds_said, spread
 from plusx.report.axes import Axis
 from plusx.report.figures import WIDE, Series, Svg, line_chart, over_seeds
+from plusx.report.moving import dial
 
 Operated = dict[str, Any]  # the errors of one network, as `surgery.operate` gives them
 Raw = Mapping[str, Sequence[Operated]]  # by model, one for each seed
@@ -295,7 +296,8 @@ def _against_alpha(found: Sequence[Pair]) -> Svg:
         for way, dials in zip(("", ", statistics anew"), _ways(pair), strict=True):
             runs = [list(zip(pair.residual[0]["alphas"], dial, strict=True)) for dial in dials]
             series.append(over_seeds(f"resnet{pair.depth}{way}", runs, colour, dashed=bool(way)))
-    return line_chart("Error against alpha in F(x) + alpha x", Axis("alpha", 0, 1), _ERROR, series)
+    x = Axis("alpha", 0, 1)
+    return dial("Error against alpha in F(x) + alpha x", x, _ERROR, series, lambda alpha: f"F(x) + {alpha:g} x")
 
 
 def _seeds(pair: Pair) -> str:

@@ -8,8 +8,8 @@ from plusx.report.axes import Axis
 from plusx.report.drawing import Svg, drawing, series_group, words
 from plusx.report.figures import Bars, Spread, grouped_bars
 
-BLOCK = (560, 330)
-_PLAIN, _RESIDUAL, _SHORTCUT = 120, 360, 472  # where the wires run
+BLOCK = (420, 330)
+_PLAIN, _RESIDUAL, _SHORTCUT = 84, 262, 338  # where the wires run
 _IN, _SPLIT, _ADD, _OUT = 28, 44, 204, 268
 
 PUBLISHED = {  # top-1 error in % of one network on ImageNet's validation set, ten crops: He et al. 2015, table 2
@@ -24,13 +24,13 @@ def block_diagram() -> Svg:
     Over its left half the signal flows forward, over its right half the gradient flows back.
     """
     zones = [
-        f'<rect class="zone z{k}" x="{280 * k}" y="0" width="280" height="330" aria-label="{told}"/>'
+        f'<rect class="zone z{k}" x="{170 * k}" y="0" width="{170 + 80 * k}" height="330" aria-label="{told}"/>'
         for k, told in enumerate(("the signal flows forward", "the gradient flows back"))
     ]
     flows = [f'<g class="view v{k}">{"".join(_flows(style))}</g>' for k, style in enumerate(("flow", "flow back"))]
     told = [
-        words(140, 322, "point here: the signal, forward", "middle"),
-        words(420, 322, "point here: the gradient, back", "middle"),
+        words(_PLAIN, 322, "here: the signal", "middle"),
+        words(_RESIDUAL, 322, "here: the gradient", "middle"),
     ]
     drawn = [
         *_branch(_PLAIN, "plain", "H(x) = F(x)"),
@@ -49,12 +49,12 @@ def _branch(x: int, title: str, result: str) -> Iterator[str]:
         if bottom > top and not (x == _PLAIN and top == _ADD + 11):
             yield _arrow(x, top, bottom)
     for top in (60, 128):
-        yield f'<rect class="box" x="{x - 70}" y="{top}" width="140" height="30"/>'
+        yield f'<rect class="box" x="{x - 54}" y="{top}" width="108" height="30"/>'
         yield words(x, top + 19, "convolution, norm", "middle", "strong")
     yield words(x + 8, 113, "ReLU", "start")
     yield words(x + 8, 246, "ReLU", "start")
-    yield f'<path class="brace" d="M{x - 80},60h-6v98h6"/>'
-    yield words(x - 92, 113, "F", "end", "strong")
+    yield f'<path class="brace" d="M{x - 60},60h-6v98h6"/>'
+    yield words(x - 70, 113, "F", "end", "strong")
     yield words(x, _OUT + 20, result, "middle", "strong")
 
 
@@ -88,20 +88,20 @@ def copy_diagram() -> Svg:
     for k, (name, boxes, kind) in enumerate(rows):
         body.append(series_group(name, _chain(28 + 64 * k, name, boxes, kind == "shortcuts")))
     name = "Any network can be made deeper without changing its answers, if the added layers hand on what they get"
-    return drawing(name, (560, 200), [*body, "</g>"])
+    return drawing(name, (420, 200), [*body, "</g>"])
 
 
 def _chain(top: int, name: str, boxes: list[str], shortcuts: bool) -> Iterator[str]:
     yield words(10, top - 10, name, "start", "strong")
-    end = 40 + 78 * len(boxes)
+    end = 34 + 58 * len(boxes)
     yield words(14, top + 19, "x", "middle", "strong")
     yield f'<path class="wire" d="M22,{top + 15}H{end}"/><path class="head" d="M{end + 6},{top + 15}l-8,-4v8z"/>'
     for k, text in enumerate(boxes):
-        left = 40 + 78 * k
-        yield f'<rect class="box{" new" if text else ""}" x="{left}" y="{top}" width="56" height="30"/>'
-        yield words(left + 28, top + 19, text or f"layer {k + 1}", "middle", "strong")
+        left = 34 + 58 * k
+        yield f'<rect class="box{" new" if text else ""}" x="{left}" y="{top}" width="44" height="30"/>'
+        yield words(left + 22, top + 19, text or str(k + 1), "middle", "strong")
         if shortcuts:
-            yield f'<path class="wire s1" d="M{left - 10},{top + 15}v-20h76v20"/>'
+            yield f'<path class="wire s1" d="M{left - 4},{top + 15}v-21h52v21"/>'
     yield words(end + 12, top + 19, "y", "start", "strong")
 
 

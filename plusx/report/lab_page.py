@@ -11,7 +11,7 @@ from plusx.report.drawing import Svg
 from plusx.report.page import render
 from plusx.report.standalone import lively
 
-_NUMBER = re.compile(r"[-−+±<>]?\s*\d[\d,.]*(\s?%|[a-zA-Z/²µ]*)?(\s*(±|to|\().*)?")
+_NUMBER = re.compile(r"[-−+±<>]?\s*\d[\d,.]*(·10\S+)?(\s?[%a-zA-Z/²µ×]{1,9})?(\s*(±|to|\().*)?")
 _EMPTY = ("", "-", "–", "none")
 
 

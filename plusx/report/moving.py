@@ -1,7 +1,7 @@
 """Figures that answer the pointer and the keyboard, without scripts: a surface that turns, a dial read step by step.
 
 They are drawn whole: zones above the drawing decide by the page's style what of it is seen. Where nothing is pointed
-at, on paper and in a viewer without style, they rest.
+at, and on paper, they rest.
 """
 
 from __future__ import annotations
@@ -16,16 +16,26 @@ from plusx.report.figures import Series, series_line
 from plusx.report.surfaces import SURFACE, View, surface_body, surface_box
 
 AZIMUTHS = (-50.0, -30.0, -10.0, 10.0, 30.0, 50.0, 70.0)  # from left to right; style.css knows as many views
+MOST = 25  # cells in a row of a surface that turns
 REST = 4  # the view that is seen while nothing is pointed at
 
 
 def turning_surface(name: str, x: Axis, y: Axis, z: Axis, grid: Grid) -> Svg:
-    """As `plusx.report.surfaces.surface`, seen from another side as the pointer moves across it."""
+    """As `plusx.report.surfaces.surface`, seen from another side as the pointer moves across it.
+
+    A fine grid is drawn at every n-th point only: each view is a drawing of its own.
+    """
+    grid = grid.every(_step_of(len(grid.x) - 1))
     views = [View(azimuth) for azimuth in AZIMUTHS]
     width = SURFACE[0] / len(views)
     zones = [_zone(f"zone z{k}", k * width, width, SURFACE[1], f"seen from side {k + 1}") for k in range(len(views))]
     body = [_view(k, [*surface_box(view, x, y, z), surface_body(x, y, z, grid, view)]) for k, view in enumerate(views)]
     return drawing(name, SURFACE, [*zones, *body])
+
+
+def _step_of(cells: int) -> int:
+    """The least step that leaves at most MOST cells in a row, and the last of them."""
+    return next((step for step in range(1, cells) if cells % step == 0 and cells // step <= MOST), 1)
 
 
 def _zone(style: str, left: float, width: float, height: int, told: str) -> str:

@@ -28,15 +28,17 @@ SECTIONS = {  # in the order of the story
     "sources": "Sources",
 }
 
+FIRST = 4  # figures of a chapter that are shown large: experiments give those that tell most first
+_SAID = {True: "yes", False: "no", None: "cannot be told"}
+
 
 @dataclass(frozen=True)
 class Chapter:
-    """An experiment as the tour shows it: its result, or None where `command` has to be typed first, and `why`."""
+    """An experiment as the tour shows it: its result, or None where `command` has to be typed first."""
 
     command: str
     result: Result | None = None
     figures: tuple[Shown, ...] = ()
-    why: str = ""
 
     @property
     def tables(self) -> list[Aligned]:
@@ -52,6 +54,7 @@ def tour_page(chapters: Mapping[str, Chapter], machine: str = "") -> str:
         sections=list(SECTIONS.items()),
         chapters=chapters,
         machine=machine,
+        first=FIRST,
         done=[name for name, chapter in chapters.items() if chapter.result],
         glance=[_at_a_glance(name, c.result) for name, c in chapters.items() if c.result and c.result.findings],
         numbered=[(name, chapter) for name, chapter in chapters.items() if chapter.tables],
@@ -65,13 +68,11 @@ def _at_a_glance(name: str, result: Result) -> dict[str, Any]:
     """The first finding, and how many of all agree with the literature."""
     verdicts = [finding.agrees for finding in result.findings]
     worst = False if False in verdicts else None if None in verdicts else True
-    said = {True: "as there", False: "not as there", None: "cannot be told"}
-    counts = [(said[kind], verdicts.count(kind)) for kind in (True, False, None) if kind in verdicts]
-    told = "yes" if worst else ", ".join(f"{n} {word}" for word, n in counts)
+    counts = [f"{verdicts.count(kind)} {said}" for kind, said in _SAID.items() if kind in verdicts]
     return {
         "name": name,
         "title": SECTIONS.get(name, result.title),
         "sentence": result.findings[0].sentence,
         "agrees": worst,
-        "counted": told,
+        "counted": "yes" if worst else ", ".join(counts),
     }

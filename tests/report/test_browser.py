@@ -17,14 +17,20 @@ from PIL import Image
 
 from plusx.images.preprocess import Preprocess
 from plusx.images.source import Source
+from plusx.lab.catalogue import EXPERIMENTS
 from plusx.metrics import interval95
 from plusx.model_file import Header
 from plusx.report.advice import RULES, Advice
 from plusx.report.comparison import Comparison, Contender, Group, Verdict, comparison_page
+from plusx.report.lab_page import Shown, lab_page
 from plusx.report.run_page import run_page
+from plusx.report.standalone import lively
 from plusx.report.story import Course, Speed, Story
+from plusx.report.tour_page import SECTIONS as STORY
+from plusx.report.tour_page import Chapter, tour_page
 from plusx.verbs.answers import Answered
 from plusx.verbs.measured import Album, measured
+from tests.report.labmock import result
 from tests.verbs.conftest import draw
 
 BROWSERS = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
@@ -52,6 +58,7 @@ onload = () => {{
     const asked = frame.contentWindow.performance.getEntriesByType("resource").filter(e => !e.name.startsWith("data:"));
     const broken = [...page.images].filter(e => !e.complete || !e.naturalWidth).length;
     const measured = [frame.clientWidth, sheet.scrollWidth, out, ids, asked.length, broken];
+    {more}
     said.textContent = "MEASURED " + JSON.stringify(measured);
     document.body.append(said);
   }}
@@ -60,17 +67,20 @@ onload = () => {{
 
 
 @pytest.fixture
-def browse(tmp_path: Path) -> Callable[[str], list[list]]:
-    """What a browser measures of a page at every width: [width, scroll width, too wide, sections, requests, broken]."""
+def browse(tmp_path: Path) -> Callable[..., list[list]]:
+    """What a browser measures of a page at every width: [width, scroll width, too wide, sections, requests, broken].
+
+    `more` is JavaScript that adds to `measured`.
+    """
     if CHROMIUM is None:
         pytest.skip("no chromium here: install the package chromium to look at pages in a browser")
 
-    def measure(page: str) -> list[list]:
+    def measure(page: str, more: str = "") -> list[list]:
         frames = "".join(
             f'<iframe style="border:0;width:{width}px;height:900px" srcdoc="{html.escape(page)}"></iframe>'
             for width in WIDTHS
         )
-        (tmp_path / "measure.html").write_text(MEASURE.format(frames=frames))
+        (tmp_path / "measure.html").write_text(MEASURE.format(frames=frames, more=more))
         command = [CHROMIUM, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr"]
         command += [
             "--virtual-time-budget=3000",
@@ -101,6 +111,45 @@ def test_a_comparison_fits_every_screen(browse: Callable[[str], list[list]]) -> 
         assert too_wide == []
         assert sections == ["verdicts", "runs", "settings", "curves"]
         assert requests == 0
+
+
+def test_the_page_of_an_experiment_fits_every_screen(browse: Callable[[str], list[list]]) -> None:
+    for width, scrolled, too_wide, sections, requests, _ in browse(lab_page(result(), {"Machine": "m" * 90})):
+        assert scrolled <= width
+        assert too_wide == []
+        assert sections == ["found", "figures", "tables", "facts"]
+        assert requests == 0
+
+
+def test_the_tour_fits_every_screen_and_asks_for_nothing(browse: Callable[[str], list[list]]) -> None:
+    for width, scrolled, too_wide, sections, requests, _ in browse(tour_page(chapters(), "m" * 90)):
+        assert scrolled <= width
+        assert too_wide == []
+        assert sections == ["glance", *list(STORY)[:-1], "numbers", "sources"]
+        assert requests == 0
+
+
+def test_the_keyboard_turns_a_surface_reads_a_dial_and_singles_out_a_line(browse: Callable[..., list[list]]) -> None:
+    looks = (
+        (".z1", ".v1", "visibility", "hidden", "visible"),
+        (".z1", ".rest", "visibility", "visible", "hidden"),
+        (".step:nth-of-type(4) .zone", ".step:nth-of-type(4) .told", "visibility", "hidden", "visible"),
+        (".series:nth-of-type(2)", ".series:nth-of-type(3)", "opacity", "1", "0.16"),
+    )
+    page = lab_page(result("x", "curves", "turning", "dial"))
+    for measured_at in browse(page, FOCUS.replace("LOOKS", json.dumps(looks))):
+        assert measured_at[6:] == [list(look[3:]) for look in looks]
+
+
+# what a style computes to before and after the keyboard reaches an element
+FOCUS = """const still = page.createElement("style"); still.textContent = "* { transition: none !important; }";
+page.head.append(still);
+for (const [reached, seen, what] of LOOKS) {
+  const of = () => frame.contentWindow.getComputedStyle(page.querySelector(seen))[what], before = of();
+  page.querySelector(reached).focus({focusVisible: true});
+  measured.push([before, of()]);
+  page.activeElement.blur();
+}"""
 
 
 def test_the_measuring_sees_what_is_too_wide_and_what_is_asked_for(browse: Callable[[str], list[list]]) -> None:
@@ -189,3 +238,12 @@ def wide_comparison() -> Comparison:
     )
     verdict = Verdict(runs[0].name, runs[1].name, 0.01, 0.5, "McNemar's test on 1,000 common photos", False)
     return Comparison("A basis.", runs, (Group("g", tuple(r.name for r in runs), 0.9, 0.01),), (verdict,))
+
+
+def chapters() -> dict[str, Chapter]:
+    """All but two experiments, with every kind of figure."""
+    found = result()
+    figures = tuple(Shown(lively(figure.svg), figure.caption) for figure in found.figures)
+    command = f"plusx lab NAME {'a/rather/long/path/' * 6}cifar10.tar --out lab"
+    missing = ("identity", "family")
+    return {name: Chapter(command, None if name in missing else found, figures) for name in EXPERIMENTS}

@@ -107,6 +107,17 @@ def test_an_axis_ends_at_round_numbers() -> None:
     assert (log.low, log.high) == pytest.approx((0.03, 0.7))
 
 
+def test_an_axis_of_many_powers_of_ten_labels_some_of_them_and_goes_as_low_as_it_is_told_to() -> None:
+    values = [3e-22, 1.0]
+    axis = Axis.around("a", values, log=True, least=1e-30)
+    ticks = axis.ticks()
+    assert 3 <= len(ticks) <= MOST_TICKS
+    assert axis.said(ticks[0]) == "10⁻²¹"
+    assert axis.said(3e-22) == "3·10⁻²²"
+    assert (axis.place(axis.low), axis.place(1e-40), axis.place(1e-11)) == pytest.approx((0.0, 0.0, 0.5), abs=0.02)
+    assert Axis.around("a", values, log=True).low == pytest.approx(1e-4)
+
+
 def test_bins_are_those_of_the_calibration_error_and_of_scikit_learn() -> None:
     bins = [b for b in metrics.reliability(ANSWERS, LABELS) if b["n"]]
     gap = sum(b["n"] * abs(b["accuracy"] - b["probability"]) for b in bins) / len(LABELS)
