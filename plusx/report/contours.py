@@ -129,5 +129,6 @@ def _partial(grid: Grid, level: float) -> Iterator[list[Place]]:
         outline: list[Place] = []
         for k, (row, column) in enumerate(corners):
             outline += [(grid.x[column], grid.y[row])] * high[k]
-            outline += [_crossing(grid, level, sides[k])] * (high[k] != high[(k + 1) % 4])
+            if high[k] != high[(k + 1) % 4]:
+                outline.append(_crossing(grid, level, sides[k]))
         yield outline
