@@ -54,8 +54,8 @@ def test_numbers_as_published_agree_with_the_paper_in_every_sentence() -> None:
     assert [f.agrees for f in found] == [True] * 5
     assert found[0].sentence == (
         "After 7 steps, the sharpness at the trained weights goes from 105 (100 to 110) at 20 layers to 3,146 (3,000 "
-        "to 3,300) at 56 in plain networks, 30.0 times as much, and from 105 (100 to 110) at 20 layers to 83.9 (80.0 to "
-        "88.0) at 56 in residual networks, 0.8 times as much (2 seeds)."
+        "to 3,300) at 56 in plain networks, 30.0 times as much, and from 105 (100 to 110) at 20 layers to 83.9 (80.0 "
+        "to 88.0) at 56 in residual networks, 0.8 times as much (2 seeds)."
     )
     assert found[0].why == ""
     assert found[1].sentence == (
