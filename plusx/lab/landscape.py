@@ -127,8 +127,8 @@ def _conditions(lab: Lab, seeds: Sequence[int], n: int, detail: Detail) -> str:
     return (
         f"6n+2 networks of {config.width:g} times the published width at {config.size} px, option A, trained for "
         f"{lab.steps:,} steps of {config.batch_size} photos under {_seeds(seeds)}. The loss is that of {n} training "
-        "photos without augmentation, with running statistics as in Li et al.; the plane of two random filter-"
-        f"normalised directions, from -1 to 1, has {detail.points} x {detail.points} points and belongs to the first seed. "
+        "photos without augmentation, with running statistics as in Li et al.; the plane of two random filter-normalised"
+        f" directions, from -1 to 1, has {detail.points} x {detail.points} points and belongs to the first seed. "
         f"Curvature is by {PRODUCTS} products with the Hessian, every filter in units of its own norm."
     )
 
