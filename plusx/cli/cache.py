@@ -6,7 +6,7 @@ from plusx.cli.flags import Json, Switch
 
 
 def cache(*, clear: Switch = False, json: Json = False) -> int:
-    """Show the cache of decoded photos, or clear it.
+    """Show the cache of decoded photos and unpacked archives, or clear it.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -31,7 +32,7 @@ VERBS = {
     "lab": 'See why the "+ x" matters: experiments on plain and residual networks.',
     "models": "List the networks, or print the layers of one.",
     "bench": "Measure how fast this machine trains, and where the time goes.",
-    "cache": "Show or clear the cache of decoded photos.",
+    "cache": "Show or clear the cache of decoded photos and unpacked archives.",
     "demo": "Draw pictures, train on them, test and predict: everything, offline.",
     "download": "Fetch a public data set.",
 }
@@ -65,6 +66,7 @@ def run(tokens: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     if sys.platform == "win32":
         return _tell("runs on Linux and macOS; on Windows, use it inside WSL.", 2)
+    _hush(tokens)
     try:
         result = build()(list(tokens) or ["--help"], exit_on_error=False, print_error=False)
         return result if isinstance(result, int) else 0
@@ -81,6 +83,12 @@ def run(tokens: Sequence[str]) -> int:
         return _unwritten(error) if error.errno in FULL else _unexpected(error)
     except Exception as error:
         return _unexpected(error)
+
+
+def _hush(tokens: Sequence[str]) -> None:
+    """What rooms below say of themselves (where somebody waits) goes to stderr, unless nothing should."""
+    level = logging.ERROR if {"-q", "--quiet"} & set(tokens) else logging.WARNING
+    logging.getLogger("plusx").setLevel(level)
 
 
 def _leave(code: int) -> NoReturn:

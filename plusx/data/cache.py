@@ -2,21 +2,17 @@
 
 An entry is a folder named by what decides its bytes: the preprocess and the content of every photo in
 order. It holds `pixels.u8`, raw [N, S, S, 3], and `index.json`. Entries are built under a lock and renamed
-into place, so two runs that need the same one build it once; the least recently used go first when the
-cache outgrows its bound. Whoever has an entry open holds a shared lock on its pixels, and keeps it.
+into place, so two runs that need the same one build it once. Whoever has an entry open holds a shared lock on its
+pixels, and keeps it; `plusx.data.entries` says when others go.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import itertools
 import json
-import math
 import os
 import shutil
 import threading
-import uuid
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,9 +22,23 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from plusx.data.entries import (
+    PIXELS,
+    SPARE,
+    building,
+    cache_folder,
+    cache_limit,
+    cache_size,
+    hold,
+    let_go,
+    make_room,
+    mark_used,
+    remove_dead,
+    temporary_of,
+)
 from plusx.data.near_duplicates import SIDE, thumbnails
 from plusx.data.source import Photo
-from plusx.durable import TEMPORARY, locked, sha256_lines, write_json
+from plusx.durable import sha256_lines, write_json
 from plusx.errors import DiskError
 from plusx.errors import cache as sentences
 from plusx.images.decode import BadPhoto
@@ -36,12 +46,10 @@ from plusx.images.pool import DecodePool
 from plusx.images.preprocess import Preprocess
 from plusx.version import __version__
 
-DEFAULT_GB = 20.0
 FORMAT = 1
-SPARE = 500_000_000  # bytes of the disk that the cache leaves alone
 PASSING = frozenset({"worker-died", "timeout"})  # faults that may be gone next time: looked at again when opened
 LOOKED_AT = 256  # photos at once, where all are looked through
-PIXELS, INDEX, LOCKS = "pixels.u8", "index.json", "locks"
+INDEX = "index.json"
 
 Pixels = npt.NDArray[np.uint8]
 Thumbnails = npt.NDArray[np.uint8]
@@ -59,7 +67,7 @@ class PixelStore:
     notice: str | None = None
 
     def __init__(self, file: BinaryIO, count: int, size: int) -> None:
-        self._release = weakref.finalize(self, _unlock, os.dup(file.fileno()))
+        self._release = weakref.finalize(self, let_go, os.dup(file.fileno()))
         shape = (count, size, size, 3)
         self.pixels: Pixels = np.memmap(file, np.uint8, "r", shape=shape) if count else np.zeros(shape, np.uint8)
         self.size = size
@@ -157,8 +165,7 @@ def pixel_store(
     job = _Job(photos, preprocess, workers, on_progress)
     folder = cache_folder() / _key(hashes, preprocess)
     try:
-        (cache_folder() / LOCKS).mkdir(parents=True, exist_ok=True)
-        with locked(_lock(folder.name), wait=True):
+        with building(folder.name):
             opened = _open(folder, len(photos), preprocess.crop)
             if opened is not None:
                 return _looked_at_again(folder, opened, job)
@@ -170,74 +177,22 @@ def pixel_store(
     return _streaming(job, notice)
 
 
-@dataclass(frozen=True)
-class CacheEntry:
-    """One decoded set: its folder, size in bytes and when it was last used (seconds since the epoch)."""
-
-    folder: Path
-    size: int
-    used: float
-
-
-def cache_folder() -> Path:
-    """Where decoded photos are kept."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "plusx" / "decoded"
-
-
-def cache_limit() -> int:
-    """The bound in bytes: 20 GB, or PLUSX_CACHE_GB. Raises UsageError where that is no size."""
-    text = os.environ.get("PLUSX_CACHE_GB") or str(DEFAULT_GB)
-    try:
-        gigabytes = float(text)
-    except ValueError:
-        raise sentences.bad_limit(text) from None
-    if not (math.isfinite(gigabytes) and gigabytes >= 0):
-        raise sentences.bad_limit(text)
-    return int(gigabytes * 1e9)
-
-
-def cache_entries() -> list[CacheEntry]:
-    """Every finished entry, least recently used first."""
-    return _folders(lambda name: not name.startswith(TEMPORARY) and name != LOCKS)
-
-
-def cache_size() -> int:
-    """Bytes of all entries, those that are being built included."""
-    return sum(entry.size for entry in cache_entries() + _unfinished())
-
-
-def clear() -> int:
-    """Remove every entry that nobody uses and every leftover; returns the bytes freed."""
-    return _sweep() + sum(_evict(entry) for entry in cache_entries())
-
-
 def _key(hashes: Sequence[str], preprocess: Preprocess) -> str:
     return sha256_lines(itertools.chain((str(FORMAT), preprocess.key()), hashes))[:32]
-
-
-def _lock(key: str) -> Path:
-    return cache_folder() / LOCKS / key
 
 
 def _open(folder: Path, count: int, size: int) -> tuple[PixelStore, Bad] | None:
     """The entry, kept from eviction from here on; None where there is none or it is damaged."""
     try:
         with (folder / PIXELS).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
+            hold(file)
             bad = _read_index(folder, count)  # after the lock: until then the entry could be evicted
             if os.fstat(file.fileno()).st_size != count * size * size * 3:
                 return None
-            with contextlib.suppress(OSError):  # a cache that may only be read
-                os.utime(folder)
+            mark_used(folder)
             return PixelStore(file, count, size), bad
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _unlock(descriptor: int) -> None:
-    fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough: the mapping keeps a copy of the descriptor
-    os.close(descriptor)
 
 
 def _read_index(folder: Path, count: int) -> Bad:
@@ -255,7 +210,7 @@ def _write_index(folder: Path, job: _Job, bad: Bad) -> None:
 
 def _build(folder: Path, job: _Job) -> tuple[PixelStore, Bad]:
     """Decode everything into a temporary folder, synced before it is renamed into place."""
-    temporary = folder.with_name(f"{TEMPORARY}{folder.name}-{uuid.uuid4().hex}")
+    temporary = temporary_of(folder)
     try:
         temporary.mkdir()
         with (temporary / PIXELS).open("wb") as file:
@@ -325,57 +280,13 @@ def _thumbnails(pixels: Pixels) -> Thumbnails:
 def _no_room(folder: Path, needed: int) -> str | None:
     """Make room for an entry of `needed` bytes at `folder`; a sentence where that is not possible.
 
-    What stands at `folder` is damaged, and a leftover of its building is dead: the caller holds its lock.
+    The caller holds its lock.
     """
-    root, limit = cache_folder(), cache_limit()
-    for dead in (folder, *root.glob(f"{TEMPORARY}{folder.name}-*")):
-        shutil.rmtree(dead, ignore_errors=True)
-    _sweep()
-    used, free = cache_size(), shutil.disk_usage(root).free
+    limit = cache_limit()
+    remove_dead(folder)
+    used, free = cache_size(), shutil.disk_usage(cache_folder()).free
     if needed > limit:
         return sentences.larger_than_cache(needed, limit)
     if needed + SPARE > free + used:
-        return sentences.disk_too_full(root, needed, free)
-    excess = max(used + needed - limit, needed + SPARE - free)
-    for entry in cache_entries():
-        if excess > 0:
-            excess -= _evict(entry)
-    return sentences.cache_in_use(needed, limit) if excess > 0 else None
-
-
-def _evict(entry: CacheEntry) -> int:
-    """Remove an entry unless somebody has it open; returns the bytes freed."""
-    try:
-        with (entry.folder / PIXELS).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(entry.folder)
-    except FileNotFoundError:  # damaged, or half gone
-        shutil.rmtree(entry.folder, ignore_errors=True)
-    except OSError:
-        return 0
-    return entry.size
-
-
-def _sweep() -> int:
-    """Remove what interrupted builds left; returns the bytes freed. A build in progress holds the lock of its key."""
-    freed = 0
-    for leftover in _unfinished():
-        key = leftover.folder.name.removeprefix(TEMPORARY).split("-")[0]
-        with contextlib.suppress(DiskError), locked(_lock(key)):
-            shutil.rmtree(leftover.folder, ignore_errors=True)
-            freed += leftover.size
-    return freed
-
-
-def _unfinished() -> list[CacheEntry]:
-    return _folders(lambda name: name.startswith(TEMPORARY))
-
-
-def _folders(wanted: Callable[[str], bool]) -> list[CacheEntry]:
-    entries: list[CacheEntry] = []
-    for folder in cache_folder().glob("*/"):
-        with contextlib.suppress(OSError):  # gone since it was listed
-            if wanted(folder.name):
-                size = sum(p.stat().st_size for p in folder.iterdir())
-                entries.append(CacheEntry(folder, size, folder.stat().st_mtime))
-    return sorted(entries, key=lambda entry: entry.used)
+        return sentences.disk_too_full(cache_folder(), needed, free)
+    return None if make_room(needed) else sentences.cache_in_use(needed, limit)

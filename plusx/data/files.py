@@ -1,6 +1,6 @@
 """Files by name, on disk and inside tars: what every layout is made of."""
 
-# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH118, PTH120, PTH207
+# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH118, PTH120, PTH122, PTH207
 # Paths are text by os.fsdecode here, as Source holds them.
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from plusx.data.tar import members
+from plusx.data.unpacked import plain
 from plusx.errors import DataError
 from plusx.errors import data as sentences
 from plusx.images.source import Source
 
-COMPRESSED = (".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.zst", ".zip")
+PACKED = (".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
+REFUSED = (".tar.zst", ".tzst", ".zip")
+PHOTO_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".heic", ".heif"}
+    | {".avif", ".jp2", ".jxl"}  # not read by plusx: better named as unreadable than passed over
+)
 SPLITS = {
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
     **{"val": "val", "valid": "val", "validation": "val"},
@@ -58,8 +64,8 @@ def is_glob(path: str) -> bool:
 
 
 def is_tar(path: str) -> bool:
-    """Whether a path is called a plain tar archive."""
-    return path.lower().endswith(".tar")
+    """Whether a path is called a tar archive, plain or compressed."""
+    return path.lower().endswith((".tar", *PACKED))
 
 
 def is_junk(part: str) -> bool:
@@ -97,7 +103,11 @@ def expanded(path: str) -> list[str]:
 
 
 def add_folder(found: Files, root: str, shown: Parts, parts: Parts) -> None:
-    """Add everything below `root`; names start with `shown`, parts with `parts`. Archives count as what is in them."""
+    """Add everything below `root`; names start with `shown`, parts with `parts`. Archives count as what is in them.
+
+    Compressed ones do where they have no photos beside them: else they are taken for what those were unpacked from.
+    """
+    start, packed = len(found.files), list[tuple[str, Parts, Parts]]()
     stack: list[tuple[str, Parts, Parts, Parts]] = [(root, shown, parts, (os.path.realpath(root),))]
     while stack:
         folder, shown, parts, chain = stack.pop()
@@ -105,6 +115,8 @@ def add_folder(found: Files, root: str, shown: Parts, parts: Parts) -> None:
             name, inside = (*shown, entry.name), (*parts, entry.name)
             if is_junk(entry.name) or _is_special(entry):
                 found.left_out.append("/".join(name))
+            elif entry.name.lower().endswith(PACKED) and not _is_folder(entry):
+                packed.append((entry.path, name, inside))
             elif not _is_folder(entry):
                 _add_file(found, entry.path, name, inside)
             elif (real := _real_path(entry, chain[-1])) in chain:  # a link back to a folder we are in
@@ -112,13 +124,20 @@ def add_folder(found: Files, root: str, shown: Parts, parts: Parts) -> None:
             else:
                 found.folders.append(inside)
                 stack.append((entry.path, name, inside, (*chain, real)))
+    beside = any(file.source.length < 0 and _is_called_photo(file) for file in found.files[start:])
+    for path, name, inside in packed:
+        if beside:
+            found.left_out.append("/".join(name))
+        else:
+            add_tar(found, path, name, inside[:-1])
 
 
 def add_tar(found: Files, path: str, shown: Parts, outer: Parts) -> None:
     """Add the members of a tar that lies in the folders `outer` of DATA."""
     name = "/".join(shown)
     try:
-        inside = members(Path(path))
+        tar = plain(Path(path))
+        inside = members(tar, path)
     except DataError:
         if not found.lenient:
             raise
@@ -132,7 +151,7 @@ def add_tar(found: Files, path: str, shown: Parts, outer: Parts) -> None:
         file = File(
             f"{name}!/{'/'.join(parts)}",
             ((*splits, *parts) if len(parts) > 1 else (*outer, *parts)),
-            Source(path, member.offset, member.length),
+            Source(str(tar), member.offset, member.length),
         )
         found.files.append(file)
 
@@ -143,7 +162,7 @@ def _add_one_of_several(found: Files, path: str, relative: Parts) -> None:
         start = len(found.files)
         add_folder(found, path, relative, relative[-1:] if keeps_name else ())
         found.files[start:] = _labelled_by_name(found.files[start:])
-    elif path.lower().endswith(COMPRESSED):
+    elif path.lower().endswith(REFUSED):
         raise sentences.compressed(path)
     else:
         _add_file(found, path, relative, relative)
@@ -160,10 +179,14 @@ def _labelled_by_name(files: list[File]) -> list[File]:
 def _add_file(found: Files, path: str, name: Parts, parts: Parts) -> None:
     if is_tar(path):
         add_tar(found, path, name, parts[:-1])
-    elif path.lower().endswith(COMPRESSED):
+    elif path.lower().endswith(REFUSED):
         found.left_out.append("/".join(name))
     else:
         found.files.append(File("/".join(name), parts, Source(path)))
+
+
+def _is_called_photo(file: File) -> bool:
+    return os.path.splitext(file.parts[-1])[1].lower() in PHOTO_SUFFIXES
 
 
 def _entries(found: Files, folder: str, shown: Parts) -> Iterator[os.DirEntry[str]]:

@@ -13,16 +13,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from plusx.data.files import COMPRESSED, KAGGLE, SPLITS, File, Files, Parts, is_junk
+from plusx.data.files import KAGGLE, PHOTO_SUFFIXES, REFUSED, SPLITS, File, Files, Parts, is_junk
 from plusx.errors import data as sentences
 from plusx.errors.images import Undecodable
 from plusx.images.sniff import IMAGES, sniff
 from plusx.images.source import Source, read
 
-PHOTO_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".heic", ".heif"}
-    | {".avif", ".jp2", ".jxl"}  # not read by plusx: better named as unreadable than passed over
-)
 RESERVED = ("unsure", "none of these", "keep", "drop")  # what answers and decisions say beside class names
 _COLUMNS = ("path", "label", "split")  # of a CSV; the last may be missing
 
@@ -134,7 +130,7 @@ def _up_to_junk(file: File) -> str:
 
 def _refuse_no_photos(root: str, found: Files) -> None:
     for name in found.left_out:
-        if name.lower().endswith(COMPRESSED):
+        if name.lower().endswith(REFUSED):
             raise sentences.compressed(name)
     raise sentences.no_photos(root)
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from plusx.data.cache import LOCKS, cache_folder, cache_limit
+from plusx.data.entries import building, cache_folder, cache_limit
 from plusx.data.near_duplicates import SIDE, thumbnails
 from plusx.data.source import Photo
-from plusx.durable import TEMPORARY, locked
+from plusx.durable import TEMPORARY
 from plusx.errors import DiskError
 from plusx.images.decode import BadPhoto
 from plusx.images.pool import DecodePool, Surveyed
@@ -176,8 +176,7 @@ def _opened() -> Rows:
 def _remember(fresh: Rows) -> None:
     """Add rows to the table: written anew beside the old one, synced and renamed."""
     path = _table()
-    (cache_folder() / LOCKS).mkdir(parents=True, exist_ok=True)
-    with locked(cache_folder() / LOCKS / path.parent.name, wait=True):
+    with building(path.parent.name):
         old = _opened()
         merged = np.concatenate([fresh, old[: max(0, MOST - len(fresh))]])
         _, first = np.unique(merged["sha256"][:, 0], return_index=True)  # sorts, too

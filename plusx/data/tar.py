@@ -14,7 +14,6 @@ from pathlib import Path
 from plusx.errors import data as sentences
 
 _BLOCK = tarfile.BLOCKSIZE
-_OFTEN_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +25,25 @@ class Member:
     length: int
 
 
-def members(path: Path) -> list[Member]:
-    """Every regular file in the tar at `path`, in its order, hard links included.
+def members(path: Path, shown: object = None) -> list[Member]:
+    """Every regular file in the plain tar at `path`, in its order, hard links included.
 
-    Names are UTF-8 with surrogates for other bytes. Raises DataError where it is no whole, plain tar.
+    Names are UTF-8 with surrogates for other bytes. Raises DataError where it is no whole, plain tar; the sentence
+    names what is `shown` to the user, where that is another file.
     """
+    named = shown or path
     try:
-        with path.open("rb") as file:
-            if file.read(6).startswith(_OFTEN_COMPRESSED):
-                raise sentences.compressed(str(path))
-            file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
-                found = list(_regular(archive))
-                end = archive.offset
-            _refuse_unfinished(path, end)
+        with (
+            path.open("rb") as file,
+            tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive,
+        ):
+            found = list(_regular(archive))
+            end = archive.offset
+        _refuse_unfinished(path, end, named)
     except (tarfile.TarError, EOFError) as error:
-        raise sentences.bad_tar(path, str(error)) from None
+        raise sentences.bad_tar(named, str(error)) from None
     except OSError as error:
-        raise sentences.unreadable(path, error) from None
+        raise sentences.unreadable(named, error) from None
     return found
 
 
@@ -58,12 +58,12 @@ def _regular(archive: tarfile.TarFile) -> Iterator[Member]:
         archive.members = []  # type: ignore[attr-defined] # else the archive remembers every header it has read
 
 
-def _refuse_unfinished(path: Path, end: int) -> None:
+def _refuse_unfinished(path: Path, end: int, named: object) -> None:
     # tarfile stops without a word at a cut or damaged header, so the end-of-archive block is looked for here.
     with path.open("rb") as file:
         file.seek(end)
         block = file.read(_BLOCK)
     if len(block) < _BLOCK:
-        raise sentences.bad_tar(path, f"its {os.path.getsize(path):,} bytes end before the archive does")
+        raise sentences.bad_tar(named, f"its {os.path.getsize(path):,} bytes end before the archive does")
     if any(block):
-        raise sentences.bad_tar(path, f"the header at byte {end:,} makes no sense")
+        raise sentences.bad_tar(named, f"the header at byte {end:,} makes no sense")

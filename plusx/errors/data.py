@@ -139,9 +139,9 @@ def no_training_photos(data: str) -> DataError:
 
 
 def compressed(path: str) -> DataError:
-    """A compressed archive has no byte offsets to read from."""
+    """An archive compressed in a way that Python's standard library does not read as a stream."""
     return DataError(
-        f"{path} is compressed, and photos can only be read in place from a plain .tar: "
+        f"{path} is compressed otherwise than .tar.gz, .tar.bz2 and .tar.xz, which can be read: "
         f"unpack it first with {'unzip' if path.lower().endswith('.zip') else 'tar -xf'} {shlex.quote(path)} "
         "and name the folder.",
         code="compressed",

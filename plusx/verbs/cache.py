@@ -1,20 +1,21 @@
-"""`cache`: how much decoded photos take, and clearing them."""
+"""`cache`: how much decoded photos and unpacked archives take, and clearing them."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from plusx.data.cache import cache_entries, cache_folder, cache_limit
-from plusx.data.cache import clear as clear_entries
+from plusx.data.entries import cache_entries, cache_folder, cache_limit
+from plusx.data.entries import clear as clear_entries
 
 
 @dataclass(frozen=True)
 class CacheReport:
-    """The state of the cache, sizes in bytes; `freed` is what clearing removed."""
+    """The state of the cache, sizes in bytes; `freed` is what clearing removed. `archives` are among the entries."""
 
     folder: str
     entries: int
+    archives: int
     size: int
     limit: int
     freed: int
@@ -26,12 +27,16 @@ class CacheReport:
     def lines(self) -> list[str]:
         """The report for people."""
         freed = [f"Freed {self.freed / 1e6:,.1f} MB."] if self.freed else []
-        state = f"{self.folder}: {self.entries} decoded sets, {self.size / 1e6:,.1f} MB of {self.limit / 1e9:g} GB."
-        return [*freed, state]
+        kinds = f"{self.entries - self.archives} decoded sets"
+        if self.archives:
+            kinds += f" and {self.archives} unpacked archive{'s' if self.archives > 1 else ''}"
+        return [*freed, f"{self.folder}: {kinds}, {self.size / 1e6:,.1f} MB of {self.limit / 1e9:g} GB."]
 
 
 def cache(*, clear: bool = False) -> CacheReport:
-    """Report on the cache of decoded photos, after clearing it where asked."""
+    """Report on the cache, after clearing it where asked."""
     freed = clear_entries() if clear else 0
     entries = cache_entries()
-    return CacheReport(str(cache_folder()), len(entries), sum(e.size for e in entries), cache_limit(), freed)
+    archives = sum(entry.is_archive for entry in entries)
+    size = sum(entry.size for entry in entries)
+    return CacheReport(str(cache_folder()), len(entries), archives, size, cache_limit(), freed)

@@ -18,6 +18,7 @@ from plusx.config import Config
 from plusx.data import decisions, split
 from plusx.data.cache import PixelStore, StreamingStore, pixel_store
 from plusx.data.decisions import Decision, Effect
+from plusx.data.files import is_tar
 from plusx.data.near_duplicates import near_groups
 from plusx.data.source import Listing, Photo, content_hashes, scan
 from plusx.durable import write_file
@@ -266,4 +267,5 @@ def absolute(data: Sequence[str]) -> tuple[str, ...]:
 def name_of(data: Sequence[str]) -> str:
     """What DATA is called: its folder, or that around its first archive or table; "" where it has no name."""
     first = Path(absolute(data)[0])
-    return (first.parent if "*" in first.name or first.suffix in (".tar", ".csv") else first).name
+    is_file = "*" in first.name or first.suffix == ".csv" or is_tar(first.name)
+    return (first.parent if is_file else first).name

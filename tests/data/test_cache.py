@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 
 from plusx.data import cache
-from plusx.data.cache import PixelStore, StreamingStore, cache_entries, cache_folder, cache_size, clear, pixel_store
+from plusx.data.cache import PixelStore, StreamingStore, pixel_store
+from plusx.data.entries import cache_entries, cache_folder, cache_limit, cache_size, clear
 from plusx.data.source import Photo
+from plusx.durable import locked
 from plusx.errors import DataError, UsageError
 from plusx.images.decode import BadPhoto
 from plusx.images.pool import DecodePool, Source
@@ -362,7 +364,7 @@ def test_a_limit_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -
     for text in ("plenty", "nan", "-1", "inf"):
         monkeypatch.setenv("PLUSX_CACHE_GB", text)
         with pytest.raises(UsageError) as caught:
-            cache.cache_limit()
+            cache_limit()
         assert caught.value.message == (
             f"PLUSX_CACHE_GB is {text!r}, and a number of gigabytes such as 20 or 0.5 was expected; "
             "correct it or unset it."
@@ -382,7 +384,7 @@ def test_what_an_interrupted_build_left_is_swept_but_not_a_build_in_progress(pic
     for key in ("dead", "living"):
         (cache_folder() / f"tmp-{key}-0123").mkdir()
         (cache_folder() / f"tmp-{key}-0123" / "pixels.u8").write_bytes(b"12345")
-    with cache.locked(cache_folder() / "locks" / "living"):
+    with locked(cache_folder() / "locks" / "living"):
         assert cache_size() > 5 * PHOTO_BYTES + 10
         clear()
         assert [p.name for p in cache_folder().glob("tmp-*")] == ["tmp-living-0123"]

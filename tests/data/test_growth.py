@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from plusx.data.cache import clear, pixel_store
+from plusx.data.cache import pixel_store
+from plusx.data.entries import clear
 from plusx.data.source import Listing, content_hashes, scan
 from plusx.data.split import assign
 from plusx.doctor.folder import check

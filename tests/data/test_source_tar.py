@@ -152,14 +152,6 @@ def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
     assert "the header at byte 1,024 makes no sense" in message(tmp_path / "a.tar")
 
 
-@pytest.mark.parametrize("name", ["a.tar.xz", "a.tgz", "a.tar"])
-def test_a_compressed_archive_leads_to_tar(tmp_path: Path, name: str) -> None:
-    with tarfile.open(tmp_path / name, "w:gz"):
-        pass
-    expected = f"unpack it first with tar -xf {tmp_path / name} and name the folder"
-    assert expected in message(tmp_path / name)
-
-
 def test_no_tar_at_all_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_text("hello")
     assert "is no whole tar archive" in message(tmp_path / "a.tar")

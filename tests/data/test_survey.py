@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from plusx.data import survey as module
-from plusx.data.cache import cache_entries, cache_folder, clear
+from plusx.data.entries import cache_entries, cache_folder, clear
 from plusx.data.near_duplicates import thumbnails
 from plusx.data.source import Photo, content_hashes, scan
 from plusx.data.survey import FORMATS, LOOK, Survey, survey

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from plusx.config import Config
-from plusx.data.cache import cache_entries
+from plusx.data.entries import cache_entries
 from plusx.data.split import folds, read_split_csv
 from plusx.errors import DataError
 from plusx.training.events import Notice, StepDone

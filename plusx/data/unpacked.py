@@ -1,0 +1,165 @@
+"""Compressed archives: unpacked once into the cache, as one plain tar that is then read in place like any other.
+
+Photos inside a compressed stream have no place of their own, so the whole stream is decompressed, once for every
+content: an entry of the cache is named by the SHA-256 of the compressed file. It may be removed at any time and is made
+again when it is needed. While a process uses one, it is not evicted.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import json
+import logging
+import lzma
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from plusx.data.entries import (
+    ARCHIVE,
+    building,
+    cache_folder,
+    cache_limit,
+    hold,
+    make_room,
+    mark_used,
+    remove_dead,
+    temporary_of,
+)
+from plusx.durable import sha256_file, write_json
+from plusx.errors import data as sentences
+from plusx.errors import unpack as errors
+
+_MAGIC: dict[bytes, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+}
+_OTHER = (b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"PK\x05\x06")  # Zstandard, zip
+_DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+_CHUNK = 1 << 22  # bytes
+_PATIENCE = 1.0  # seconds after which somebody who waits is told for what
+_INDEX = "index.json"
+
+_log = logging.getLogger("plusx")
+_held: dict[
+    Path, int
+] = {}  # descriptors of the archives that this process reads from, kept from eviction until it ends
+
+
+def plain(path: Path) -> Path:
+    """The plain tar in the archive at `path`: itself, or, where it is compressed, what it holds, in the cache.
+
+    gzip, bzip2 and xz are told by their first bytes, whatever the name says. Raises DataError for other compressions,
+    for a stream that is cut off, damaged or larger than the cache may be, and for what cannot be read; DiskError where
+    it cannot be written.
+    """
+    kind = _first_bytes(path)
+    if kind.startswith(_OTHER):
+        raise sentences.compressed(str(path))
+    if not kind.startswith(tuple(_MAGIC)):
+        return path
+    with _readable(path):
+        key = sha256_file(path)[:32]
+    folder = cache_folder() / key
+    with _writable(path), building(key):
+        if not _open(folder):
+            _build(folder, path)
+    return folder / ARCHIVE
+
+
+def _first_bytes(path: Path) -> bytes:
+    with _readable(path), path.open("rb") as file:
+        return file.read(6)
+
+
+def _open(folder: Path) -> bool:
+    """Hold the entry for as long as this process lives; False where there is none or it is not as it was written."""
+    try:
+        descriptor = os.open(folder / ARCHIVE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    if not _is_whole(folder, descriptor):
+        os.close(descriptor)
+        return False
+    with contextlib.suppress(KeyError):
+        os.close(_held.pop(folder))
+    _held[folder] = descriptor
+    mark_used(folder)
+    return True
+
+
+def _is_whole(folder: Path, descriptor: int) -> bool:
+    try:
+        hold(descriptor)  # first: until then the entry could be evicted
+        size = json.loads((folder / _INDEX).read_bytes())["size"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(os.fstat(descriptor).st_size == size)
+
+
+def _build(folder: Path, path: Path) -> None:
+    """Unpack into a temporary folder, synced before it is renamed into place."""
+    remove_dead(folder)
+    temporary = temporary_of(folder)
+    temporary.mkdir()
+    try:
+        with (temporary / ARCHIVE).open("wb") as file:
+            size = _unpack(path, file)
+            file.flush()
+            os.fsync(file.fileno())
+        write_json(temporary / _INDEX, {"size": size})
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    if not _open(folder):
+        raise OSError(f"{folder} was changed while it was written")
+
+
+def _unpack(path: Path, file: BinaryIO) -> int:
+    """Decompress `path` into `file`, as long as there is room; returns the bytes written."""
+    size, limit, started, told = 0, cache_limit(), time.monotonic(), False
+    for chunk in _chunks(path):
+        if size + len(chunk) > limit:
+            raise errors.too_large(path, limit)
+        if not make_room(len(chunk)):
+            raise errors.no_room(path, cache_folder(), limit)
+        file.write(chunk)
+        size += len(chunk)
+        if not told and time.monotonic() - started > _PATIENCE:
+            told = True
+            _log.warning(errors.unpacking(path, cache_folder()))
+    return size
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    decompressed = next(opened for magic, opened in _MAGIC.items() if _first_bytes(path).startswith(magic))
+    with _readable(path), decompressed(path) as stream:
+        while chunk := stream.read(_CHUNK):
+            yield chunk
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raise DataError for what the compressed file or the operating system refuses within."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise errors.damaged(path, str(error)) from None
+    except OSError as error:
+        raise errors.damaged(path, str(error)) if error.errno is None else sentences.unreadable(path, error) from None
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Raise DiskError for what the operating system refuses to keep in the cache."""
+    try:
+        yield
+    except OSError as error:
+        raise errors.cannot_write(path, cache_folder(), error.strerror or str(error)) from None
