@@ -7,7 +7,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from plusx.lab.results import Finding, direction, seeds_said, spread
-from plusx.lab.signals_tables import about, geometric, mean_responses, outcome, ratio, said
+from plusx.lab.signals_tables import about, ended, geometric, mean_responses, ratio, said
 
 if TYPE_CHECKING:
     from plusx.lab.signals import Measured, Watched
@@ -48,8 +48,8 @@ def _healthy(measured: Measured, after: str) -> Finding:
     deep, shallow = (measured.of("plain", "batch", depth) for depth in (DEEP, SHALLOW))
     settled = [row.settled for row in deep]
     told = (
-        f"{after}, plain networks of {DEEP} layers with batch norm have a training error of {outcome(deep)}, of "
-        f"{SHALLOW} layers {outcome(shallow)}. In training the gradient at the first of {DEEP} layers is "
+        f"{after}, plain networks of {DEEP} layers with batch norm {ended(deep)}, those of "
+        f"{SHALLOW} layers {ended(shallow)}. In training the gradient at the first of {DEEP} layers is "
         f"{about(settled)} times that at the last ({seeds_said(len(deep))})."
     )
     known = [value for value in settled if value is not None]
@@ -77,8 +77,8 @@ def _vanish(measured: Measured, after: str) -> Finding:
     reached, carried = [row.course[0].reach for row in rows], [row.course[0].carry for row in rows]
     told = (
         f"Without norms the last of {DEEP} plain layers starts with responses {about(carried)} times as wide as the "
-        f"first's, and {about(reached)} of the gradient arrives at the first. {after} the training error is "
-        f"{outcome(rows)}; guessing has {100 * measured.chance:.2f} %."
+        f"first's, and {about(reached)} of the gradient arrives at the first. {after} they "
+        f"{ended(rows)}; guessing has {100 * measured.chance:.2f} %."
     )
     lost = [HEALTHY - max(r or 0.0, c or 0.0) for r, c in zip(reached, carried, strict=True)]
     return Finding(told, EXPECTED["vanish"], direction(lost))
@@ -89,7 +89,7 @@ def _explode(measured: Measured) -> Finding:
     growth = [growth_per_block(row) for row in rows]
     told = (
         f"With shortcuts and without norms each of {len(rows[0].layers) // 2} blocks multiplies the variance of "
-        f"responses by {about(growth)} at the first step; training: {outcome(rows)} ({seeds_said(len(rows))})."
+        f"responses by {about(growth)} at the first step; they {ended(rows)} ({seeds_said(len(rows))})."
     )
     low, high = DOUBLING
     return Finding(told, EXPECTED["explode"], direction([min(g - low, high - g) for g in growth]))
@@ -134,7 +134,8 @@ def _weights(measured: Measured) -> Finding:
     }
     told = (
         f"Untrained and without norms, {about(found['PyTorch'])} of the gradient arrives at the first of {SHALLOW} "
-        f"plain layers with PyTorch's default weights, and {about(found['He'])} with He's ({seeds_said(len(found['He']))})."
+        f"plain layers with PyTorch's default weights, and {about(found['He'])} with He's "
+        f"({seeds_said(len(found['He']))})."
     )
     ahead = [he - default for he, default in zip(found["He"], found["PyTorch"], strict=True)]
     return Finding(told, EXPECTED["weights"], direction(ahead))

@@ -60,6 +60,11 @@ def outcome(rows: Sequence[Watched]) -> str:
     return told if not learned else f"{told} in {len(steps)} of {len(rows)}, else {spread(learned)}"
 
 
+def ended(rows: Sequence[Watched]) -> str:
+    """The same as the end of a sentence about these networks."""
+    return ("" if rows[0].diverged is not None else "have a training error of ") + outcome(rows)
+
+
 def _cells(measured: Measured) -> Table:
     cells = []
     keys = dict.fromkeys((row.depth, row.kind, row.norm) for row in measured.watched)
