@@ -144,7 +144,7 @@ _SHORTER = {"resnet20": "resnet8", "resnet56": "resnet20", "plain20": "plain8", 
 
 def test_trained_networks_are_made_deeper_and_trained_on(lab: Callable[..., Lab]) -> None:
     heard: list[Any] = []
-    opened = lab(size=replace(SIZE, seeds=1, steps=40), heard=heard)
+    opened = lab(size=replace(SIZE, seeds=1, steps=24), heard=heard)
     found = identity.run(opened)
     assert opened.missing(identity.networks(opened)) == []
     assert not [event for event in heard if isinstance(event, Notice)], "nothing to warn of: no photo chooses anything"

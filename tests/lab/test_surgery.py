@@ -179,14 +179,14 @@ def twins(monkeypatch: pytest.MonkeyPatch, open_lab: Callable[..., Lab]) -> Call
 def test_trained_networks_are_operated_on_once_and_residual_ones_bear_it(
     twins: Callable[[Size], Lab], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lab = twins(replace(SIZE, seeds=1, steps=60))
+    lab = twins(replace(SIZE, seeds=1, steps=80))
     found = surgery.run(lab)
     assert lab.missing(surgery.networks(lab)) == []
     assert [row[0] for row in found.tables[0].rows] == ["resnet20", "plain20"]
     assert [float(row[0]) for row in found.tables[1].rows] == list(surgery.ALPHAS)
     assert [f.name for f in found.figures] == ["deleted-20", "deleted-many-20", "swapped", "swapped-many", "dial"]
     assert found.findings[0].agrees is True, found.findings[0].sentence
-    assert found.findings[0].sentence.startswith("After 60 steps, at this size, the error on 16 test photos")
+    assert found.findings[0].sentence.startswith("After 80 steps, at this size, the error on 16 test photos")
     residual, plain = found.raw["resnet20"][0], found.raw["plain20"][0]
     assert sum(residual["deleted"]) < sum(plain["deleted"])
     assert residual["untouched"] == 1 - lab.history(Network("resnet20"))[-1]["validation"]["accuracy"]
