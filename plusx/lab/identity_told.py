@@ -23,6 +23,7 @@ BLOCKS = {
 KEPT, GROWN = "residual, as it was", "residual, zero branches added"
 PLAIN, FRESH, BUILT = "plain, as it was", "plain, fresh blocks added", "plain, blocks built by hand"
 MARGIN = 0.01  # of the loss of the shallower network
+SHORT = {KEPT: "residual", GROWN: "+ zero branches", PLAIN: "plain", FRESH: "+ fresh blocks", BUILT: "+ built by hand"}
 POINTS = 20  # of a curve
 HE = "He et al. 2015 (arXiv 1512.03385, section 1)"
 EXPECTED = {
@@ -204,7 +205,7 @@ def _bars(ways: Mapping[str, Courses]) -> Svg:
         for colour, (when, said) in enumerate((("start", "when training goes on"), ("end", "when it ends")), start=1)
     ]
     y = Axis("training error", 0.0, 1.0, share=True)
-    return grouped_bars("Training error before and after training goes on", y, list(ways), bars, "", WIDE)
+    return grouped_bars("Training error before and after training goes on", y, [SHORT[name] for name in ways], bars, "", WIDE)
 
 
 def _at(courses: Courses, when: str, name: str) -> list[float]:
