@@ -205,7 +205,8 @@ def _bars(ways: Mapping[str, Courses]) -> Svg:
         for colour, (when, said) in enumerate((("start", "when training goes on"), ("end", "when it ends")), start=1)
     ]
     y = Axis("training error", 0.0, 1.0, share=True)
-    return grouped_bars("Training error before and after training goes on", y, [SHORT[name] for name in ways], bars, "", WIDE)
+    names = [SHORT[name] for name in ways]
+    return grouped_bars("Training error before and after training goes on", y, names, bars, "", WIDE)
 
 
 def _at(courses: Courses, when: str, name: str) -> list[float]:
