@@ -17,6 +17,7 @@ Operated = dict[str, Any]  # the errors of one network, as `surgery.operate` giv
 Raw = Mapping[str, Sequence[Operated]]  # by model, one for each seed
 
 SAID = (1.0, 0.95, 0.9, 0.8, 0.0)  # alphas in the sentence; the table has all
+NOTABLE = 0.01  # an error that differs by less may do so by the photos it is measured on
 LEAST_LEAD = 0.05  # a network that knows no more than this above a guess has too little to lose
 VEIT = "(Veit et al. 2016, arXiv 1605.06431, section 4"
 EXPECTED = {
@@ -132,6 +133,7 @@ def _passed_over(pair: Pair) -> str:
 
 
 def _changing_shape(pair: Pair) -> Finding:
+    """Agrees where the difference is more than NOTABLE under every seed."""
     changing = pair.residual[0]["changes_shape"]
     named = " or ".join(str(place + 1) for place in changing)
     there, elsewhere = [], []
@@ -142,7 +144,10 @@ def _changing_shape(pair: Pair) -> Finding:
         f"Without block {named}, which change the shape of maps, the error of resnet{pair.depth} is {spread(there)} in "
         f"the mean, without one of the others {spread(elsewhere)} ({_seeds(pair)})."
     )
-    return Finding(sentence, EXPECTED["shape"], direction([t - e for t, e in zip(there, elsewhere, strict=True)]))
+    differences = [t - e for t, e in zip(there, elsewhere, strict=True)]
+    agrees = direction([d if abs(d) > NOTABLE else 0.0 for d in differences])
+    why = f"A difference of less than {100 * NOTABLE:g} point could be chance." if agrees is None else ""
+    return Finding(sentence, EXPECTED["shape"], agrees, why)
 
 
 def _little_by_little(pair: Pair, scene: Scene) -> Finding:

@@ -96,6 +96,12 @@ def test_seeds_that_disagree_tell_nothing() -> None:
     assert [f.agrees for f in found] == [None, True, True, None, None, True, True]
 
 
+def test_blocks_that_change_shapes_must_be_missed_by_more_than_chance() -> None:
+    close = {"resnet56": [operated(0.2, 0.25, 0.9, changing=0.009)], "plain56": [operated(0.4, 0.8, None)]}
+    found = surgery_told.findings(close, SCENE)[1]
+    assert (found.agrees, found.why) == (None, "A difference of less than 1 point could be chance.")
+
+
 def weak() -> dict[str, Any]:
     return raw(0.235, 0.9) | {"plain56": [operated(0.88, 0.9, None), operated(0.9, 0.9, None)]}
 
