@@ -57,8 +57,8 @@ def test_answers_as_published_agree_with_the_papers() -> None:
     assert "with 41 and 174 million operations a photo" in found[2].sentence
     assert found[5].sentence == (
         "After 45 seconds each, from the best down: ResNet-50 95.0 %, ResNet-34 82.0 %, ResNet-18 80.0 %, plain-34 "
-        "67.0 %, VGG-16 65.0 %, AlexNet 60.0 %; AlexNet saw the photos 35.7 times in that time and VGG-16 2.9 times (one "
-        "seed)."
+        "67.0 %, VGG-16 65.0 %, AlexNet 60.0 %; AlexNet saw the photos 35.7 times in that time and VGG-16 2.9 times "
+        "(one seed)."
     )
 
 
