@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from plusx.lab import family
-from plusx.lab.conduct import Size
+from plusx.lab import estimate, family
+from plusx.lab.conduct import LabWish, Size
 from plusx.lab.family_told import Family, Member, Trained, figures, findings, tables
 from plusx.lab.job import Job, train_network
 from plusx.lab.laboratory import Lab
@@ -150,3 +150,22 @@ def test_a_residual_network_is_ahead_of_its_plain_twin(
     train_here(lab, twins)
     residual, plain = (family._trained(lab, network) for network in twins)
     assert residual.accuracy > plain.accuracy
+
+
+def test_an_estimate_counts_epochs_and_keeps_to_times(
+    open_lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = open_lab("family", size=SIZE)
+    monkeypatch.setattr(estimate, "open_lab", lambda *_: lab)
+    monkeypatch.setattr(family, "NAMES", ("alexnet", "resnet18"))
+    found = estimate.estimate("family", [], LabWish(processes=2), lambda _: None)
+    assert [(cost.model, cost.alone) for cost in found.costs] == [
+        ("alexnet", False),
+        ("resnet18", False),
+        ("alexnet", True),
+        ("resnet18", True),
+    ]
+    assert [cost.steps for cost in found.costs[:2]] == [12 * 4] * 2, "12 epochs of 64 photos by 16"
+    assert all(44 < cost.steps * cost.seconds <= 45 for cost in found.costs[2:])
+    together = sum(cost.steps * cost.seconds for cost in found.costs[:2])
+    assert found.seconds == pytest.approx(together / 2 + 90, abs=2)
