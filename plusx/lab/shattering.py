@@ -19,7 +19,7 @@ from plusx.lab.fully_connected import Stack
 from plusx.lab.input_gradients import POINTS, freeze_statistics, line_gradients
 from plusx.lab.laboratory import Lab
 from plusx.lab.network import Network
-from plusx.lab.results import Result, Table, spread
+from plusx.lab.results import Result, Table, seeds_said, spread
 from plusx.lab.shattering_figures import figures
 from plusx.lab.shattering_findings import findings
 from plusx.models.normalise import Normalised
@@ -229,11 +229,10 @@ def _cell(rows: Sequence[Shattered], what: str) -> str:
 
 def _conditions(lab: Lab) -> str:
     config = lab.config
-    seeds = "one seed" if len(lab.seeds) == 1 else f"{len(lab.seeds)} seeds"
     return (
         f"6n+2 networks of {config.width:g} times the published width, option A, at {config.size} px, with their first "
         f"weights; {LINES} lines of {POINTS} points between test photos for each network; gradients of the logit of "
         f"the first class; norms hold the statistics of {STATISTICS} training photos, so that every point has a "
-        f"gradient of its own; {seeds}. Fully connected networks have {small.WIDTH} units, {THEORY_RUNS} networks with "
-        f"{small.INPUTS} inputs for each depth of the theory and {LINE_RUNS} for each of the line."
+        f"gradient of its own; {seeds_said(len(lab.seeds))}. Fully connected networks have {small.WIDTH} units: "
+        f"{THEORY_RUNS} with {small.INPUTS} inputs for each depth of the theory, {LINE_RUNS} for each of the line."
     )

@@ -23,6 +23,7 @@ THEORY = (
     ("residual, means left in", small.RESIDUAL, small.SCALE),
     ("ReLU behind the addition", small.POST, small.BATCH),
 )
+CURVES = (8, 20, 56, 110)  # layers
 LEAST = FLOOR / 4  # where the logarithmic axis of correlations ends; below the floor it is noise
 
 
@@ -60,8 +61,8 @@ def _visible(runs: Sequence[Sequence[tuple[float, float]]]) -> list[list[tuple[f
 
 
 def _curves(measured: Measured, kind: str) -> Figure:
-    series = []
-    for colour, depth in enumerate((8, 20, 56, 110), start=1):
+    series, known = [], {row.depth for row in measured.photos}
+    for colour, depth in enumerate((depth for depth in CURVES if depth in known), start=1):
         rows = measured.of(kind, "batch", depth)
         runs = [[(lag / (POINTS - 1), v) for lag, v in enumerate(row.autocorrelation)] for row in rows]
         series.append(over_seeds(f"{depth} layers", runs, colour))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from plusx.lab import fully_connected as small
 from plusx.lab.autocorrelation import Decay, crossing, exponential, power
-from plusx.lab.results import Finding, direction, spread
+from plusx.lab.results import Finding, direction, seeds_said, spread
 
 if TYPE_CHECKING:
     from plusx.lab.shattering import Measured, Shattered
@@ -97,7 +97,7 @@ def _on_photos(measured: Measured) -> Finding:
     said = (
         f"A 64th of the way from photo to photo, gradients of untrained networks of {DEEP} layers with batch norm have "
         f"a correlation of {_said(plain, 'near')} without shortcuts and {_said(residual, 'near')} with them "
-        f"({_seeds(plain)})."
+        f"({seeds_said(len(plain))})."
     )
     return Finding(said, EXPECTED["photos"], _above(residual, plain, "near"))
 
@@ -111,7 +111,7 @@ def _halved(measured: Measured) -> Finding:
     aside = f"; fitted, each residual layer multiplies it by {mean(rates):.4f}" if rates else ""
     said = (
         f"That correlation falls below one half at {_depths(plain, deepest)} layers without shortcuts and at "
-        f"{_depths(residual, deepest)} with them ({len(plain)} seeds){aside}."
+        f"{_depths(residual, deepest)} with them ({seeds_said(len(plain))}){aside}."
     )
     later = [(r or 2 * deepest) - (p or 2 * deepest) for p, r in zip(plain, residual, strict=True)]
     return Finding(said, EXPECTED["half"], direction(later))
@@ -130,7 +130,7 @@ def _root(measured: Measured) -> Finding:
     rate, r2 = mean(fit.rate for fit in fits), mean(fit.r2 for fit in fits)
     said = (
         f"An eighth of the way, the correlation in residual networks with batch norm falls as layers to the power of "
-        f"{rate:.2f} (R² {r2:.3f}, {len(fits)} seeds)."
+        f"{rate:.2f} (R² {r2:.3f}, {seeds_said(len(fits))})."
     )
     agrees = abs(rate + 0.5) < ROUGH
     why = (
@@ -163,7 +163,3 @@ def _above(higher: Sequence[Shattered], lower: Sequence[Shattered], what: str) -
 
 def _said(rows: Sequence[Shattered], what: str) -> str:
     return spread([getattr(row, what) for row in rows], unit="", scale=1.0, digits=3)
-
-
-def _seeds(rows: Sequence[Shattered]) -> str:
-    return "one seed" if len(rows) == 1 else f"{len(rows)} seeds"
