@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -14,13 +14,14 @@ import torch
 from plusx.lab.conduct import LabWish, networks, open_lab
 from plusx.lab.events import Listen
 from plusx.lab.fleet import fleet_of
+from plusx.lab.job import settled
 from plusx.lab.laboratory import NETWORKS, Lab
 from plusx.lab.network import Network
 from plusx.recipes.plan import training_sizes
 from plusx.report.page import duration
 from plusx.training.step import train_step
-from plusx.verbs.network import with_default_rate
 from plusx.verbs.rehearsal import noise_batches, start
+from plusx.verbs.session import order_of
 
 WARM_UP, MEASURED = 1, 5  # steps
 HEADER = ("network", "seeds", "steps", "ms a step", "time of each")
@@ -28,12 +29,13 @@ HEADER = ("network", "seeds", "steps", "ms a step", "time of each")
 
 @dataclass(frozen=True)
 class Cost:
-    """Networks that differ by their seed alone; `seconds` of one step."""
+    """Networks that differ by their seed alone; `seconds` of one step. `alone`: nothing else is trained meanwhile."""
 
     model: str
     seeds: int
     steps: int
     seconds: float
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Estimate:
     @property
     def seconds(self) -> float:
         """Of the whole, where the processes are always busy."""
-        return sum(cost.seeds * cost.steps * cost.seconds for cost in self.costs) / self.processes
+        shared = [cost.seeds * cost.steps * cost.seconds / (1 if cost.alone else self.processes) for cost in self.costs]
+        return sum(shared)
 
     def rows(self) -> list[tuple[str, ...]]:
         """Cells under HEADER."""
@@ -76,16 +79,27 @@ def estimate(name: str, data: Sequence[str], wish: LabWish, listen: Listen) -> E
     todo = lab.missing(networks(name, lab))
     fleet = fleet_of(wish.processes, max(1, len(todo)), lab.device.type == "cpu", lab.folder.parent / NETWORKS)
     torch.set_num_threads(fleet.threads)
-    alike: dict[tuple[str, Any], list[Network]] = {}
+    alike: dict[Network, int] = {}
     for network in todo:
-        alike.setdefault((network.model, network.settings), []).append(network)
-    costs = [Cost(n[0].model, len(n), n[0].steps or lab.steps, _seconds_per_step(lab, n[0])) for n in alike.values()]
+        unseeded = replace(network, seed=lab.seeds[0])
+        alike[unseeded] = alike.get(unseeded, 0) + 1
+    costs = [_cost(lab, network, seeds) for network, seeds in alike.items()]
     return Estimate(tuple(costs), fleet.processes, fleet.threads)
+
+
+def _cost(lab: Lab, network: Network, seeds: int) -> Cost:
+    seconds = _seconds_per_step(lab, network)
+    if network.time is not None:
+        return Cost(network.model, seeds, max(1, int(network.time / seconds)), seconds, network.alone)
+    steps = network.steps or lab.steps
+    if network.epochs is not None:
+        steps = network.epochs * order_of(lab.config).steps_per_epoch(lab.counts["train"])
+    return Cost(network.model, seeds, steps, seconds, network.alone)
 
 
 def _seconds_per_step(lab: Lab, network: Network) -> float:
     lab.tell(f"timing {network.model}")
-    config = with_default_rate(network.config(lab.config))
+    config = settled(network.config(lab.config))
     with closing(noise_batches(config, training_sizes(config)[-1][1], lab.device)) as batches:
         state, settings = start(config, batches, lab.device)
         seconds = []

@@ -17,6 +17,7 @@ from plusx.lab.photos import Amount, LabPhotos
 from plusx.lab.probe import watch
 from plusx.recipes.plan import Plan, training_sizes
 from plusx.run_folder import RunFolder
+from plusx.training import environment
 from plusx.verbs import labelled, start
 from plusx.verbs.network import with_default_rate
 from plusx.verbs.recorded import config_of
@@ -73,7 +74,7 @@ class Job:
 
 def train_network(setup: Setup, job: Job, photos: LabPhotos, listen: Callable[[TrainEvent], None]) -> None:
     """Train to the end, from its last checkpoint where there is one. Raises what `train` raises."""
-    config = with_default_rate(job.network.config(setup.config))
+    config = settled(job.network.config(setup.config))
     session = Session(setup.data, config, torch.device("cpu"), time.monotonic(), listen, setup.command, bare=True)
     session = replace(session, watch=watch if job.network.watched else None)
     run = RunFolder(job.folder)
@@ -82,6 +83,13 @@ def train_network(setup: Setup, job: Job, photos: LabPhotos, listen: Callable[[T
     else:
         shutil.rmtree(run.path, ignore_errors=True)  # stopped before it was a run
         _begin(replace(session, device=prepared_device(config)), job, photos)
+
+
+def settled(config: Config) -> Config:
+    """The settings with what is left to model and machine filled in: the rate, and the precision."""
+    config = with_default_rate(config)
+    device = environment.choose_device(config.device)
+    return config.model_copy(update={"precision": environment.choose_precision(device, config.precision)})
 
 
 def _begin(session: Session, job: Job, photos: LabPhotos) -> None:

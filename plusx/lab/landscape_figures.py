@@ -13,6 +13,7 @@ from plusx.report.moving import turning_surface
 from plusx.report.surfaces import contour_plot
 
 X, Y = "first direction", "second direction"
+CUT = 100.0  # the loss at which pictures end: with the cliffs of a deep plain network whole, nothing else is seen
 
 
 def figures(measured: Measured) -> tuple[Figure, ...]:
@@ -20,7 +21,8 @@ def figures(measured: Measured) -> tuple[Figure, ...]:
     surfaces = measured.surfaces
     if not surfaces:
         return ()
-    scale = Axis.around("loss", (h for s in surfaces.values() for h in (s.heights.min(), s.heights.max())), log=True)
+    ends = (float(end) for s in surfaces.values() for end in (s.heights.min(), s.heights.max()))
+    scale = Axis.around("loss", (min(end, CUT) for end in ends), log=True)
     drawn = [figure for kind, shown in surfaces.items() for figure in _of_one(kind, shown, scale)]
     deep = measured.depths[1]
     caption = (
@@ -35,7 +37,7 @@ def _of_one(kind: Kind, shown: Surface, scale: Axis) -> tuple[Figure, Figure]:
     ends = shown.steps[0], shown.steps[-1]
     axes = (Axis(X, *ends), Axis(Y, *ends), scale)
     grid = Grid(shown.steps, shown.steps, shown.heights)
-    told = "All four have one scale, logarithmic."
+    told = f"All four have one scale, logarithmic, which ends at {scale.high:g}."
     contours = contour_plot(f"Contours of the loss around a {said}", *axes, grid, [(0.0, 0.0, f"{shown.middle:.2f}")])
     relief = turning_surface(f"The loss around a {said}", *axes, grid)
     return (

@@ -86,6 +86,14 @@ def test_seeds_that_disagree_tell_nothing() -> None:
     assert [f.agrees for f in found] == [None, None, True, None, True]
 
 
+def test_batch_statistics_may_tell_another_story() -> None:
+    other = measured()
+    curvatures = {**other.curvatures, ("plain", 56): [curvature(3000.0, batch=1.0), curvature(3300.0, batch=1.1)]}
+    found = findings(Measured(curvatures, other.surfaces, 10), "")
+    assert (found[0].agrees, found[3].agrees) == (True, False)
+    assert "from 10.5 (10.0 to 11.0) to 1.0 (1.0 to 1.1) in plain ones" in found[3].sentence
+
+
 def test_it_is_said_where_training_got_stuck() -> None:
     stuck = measured()
     curvatures = {**stuck.curvatures, ("plain", 56): [curvature(3000.0, loss=2.2), curvature(3000.0, loss=2.1)]}
