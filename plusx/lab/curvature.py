@@ -36,7 +36,7 @@ class Ends:
     @property
     def ratio(self) -> float:
         """How strong the strongest downward curvature is against the strongest upward one; 0 where there is none."""
-        return max(0.0, -self.least) / self.largest
+        return max(0.0, -self.least) / self.largest if self.largest > 0 else 0.0
 
 
 def filter_scales(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,15 +19,15 @@ from plusx import keyed
 from plusx.lab import landscape_figures, landscape_findings
 from plusx.lab.curvature import PRODUCTS, ends, filter_scales, hessian_product
 from plusx.lab.laboratory import Lab
-from plusx.lab.landscape_findings import Curvature, Kind, Measured, Surface
+from plusx.lab.landscape_findings import SAID, Curvature, Kind, Measured, Surface
 from plusx.lab.loss_surface import filters, mean_loss, offsets, random_direction, surface_row
 from plusx.lab.network import Network
 from plusx.lab.photos import Photos
 from plusx.lab.results import Result
 from plusx.models.normalise import Normalised
 
-KINDS = {"plain": "plain", "resnet": "residual"}
 DEPTHS = (20, 56)
+FLAT = 1e-9  # less curvature than that counts as that: factors are told, and there is none from zero
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def networks(lab: Lab) -> list[Network]:
 
 def kinds() -> list[Kind]:
     """Plain and residual of both depths."""
-    return [(kind, depth) for depth in DEPTHS for kind in KINDS]
+    return [(kind, depth) for depth in DEPTHS for kind in SAID]
 
 
 def run(lab: Lab, detail: Detail | None = None) -> Result:
@@ -102,7 +102,8 @@ def _at_the_weights(network: Normalised, photos: Photos) -> dict[str, float]:
     size = sum(weight.numel() for weight in weights.values())
     found = ends(product, size, photos.labels.device)
     loss = mean_loss(network, weights, photos.pixels, photos.labels)
-    return {"loss": loss, "sharpness": found.largest, "downward": found.ratio, "error": found.errors[1]}
+    sharpness = max(found.largest, FLAT)
+    return {"loss": loss, "sharpness": sharpness, "downward": found.ratio, "error": found.errors[1]}
 
 
 def _surface(lab: Lab, network: Network, photos: Photos, detail: Detail) -> Surface:
@@ -127,8 +128,8 @@ def _conditions(lab: Lab, seeds: Sequence[int], n: int, detail: Detail) -> str:
     return (
         f"6n+2 networks of {config.width:g} times the published width at {config.size} px, option A, trained for "
         f"{lab.steps:,} steps of {config.batch_size} photos under {_seeds(seeds)}. The loss is that of {n} training "
-        "photos without augmentation, with running statistics as in Li et al.; the plane of two random filter-"
-        f"normalised directions, from -1 to 1, has {detail.points} x {detail.points} points and belongs to the first seed. "
+        "photos without augmentation, running statistics as in Li et al. The plane of two random, filter-normalised "
+        f"directions, from -1 to 1, has {detail.points} x {detail.points} points and belongs to the first seed. "
         f"Curvature is by {PRODUCTS} products with the Hessian, every filter in units of its own norm."
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from plusx.lab.landscape_findings import DEEP, SAID, Kind, Measured, Surface
+from plusx.lab.landscape_findings import SAID, Kind, Measured, Surface
 from plusx.lab.results import Figure
 from plusx.report.axes import Axis
 from plusx.report.contours import Grid
@@ -22,13 +22,12 @@ def figures(measured: Measured) -> tuple[Figure, ...]:
         return ()
     scale = Axis.around("loss", (h for s in surfaces.values() for h in (s.heights.min(), s.heights.max())), log=True)
     drawn = [figure for kind, shown in surfaces.items() for figure in _of_one(kind, shown, scale)]
-    return (*drawn, Figure("lines", LINES, _lines(surfaces)))
-
-
-LINES = (
-    f"The loss along the first direction, networks of {DEEP} layers; dashed with the statistics of each batch in the "
-    "place of running ones. Look at how high the plain network climbs, and what is left of that with batch statistics."
-)
+    deep = measured.depths[1]
+    caption = (
+        f"The loss along the first direction, networks of {deep} layers; dashed with the statistics of each batch in "
+        "the place of running ones. Look at how high the plain network climbs, and what batch statistics leave of that."
+    )
+    return (*drawn, Figure("lines", caption, _lines(surfaces, deep)))
 
 
 def _of_one(kind: Kind, shown: Surface, scale: Axis) -> tuple[Figure, Figure]:
@@ -45,10 +44,10 @@ def _of_one(kind: Kind, shown: Surface, scale: Axis) -> tuple[Figure, Figure]:
     )
 
 
-def _lines(surfaces: Mapping[Kind, Surface]) -> Svg:
+def _lines(surfaces: Mapping[Kind, Surface], deep: int) -> Svg:
     series = []
     for colour, (kind, said) in enumerate(SAID.items(), start=1):
-        shown = surfaces[kind, DEEP]
+        shown = surfaces[kind, deep]
         middle = shown.heights[len(shown.steps) // 2].tolist()
         series.append(Series(said, list(zip(shown.steps, middle, strict=True)), colour))
         batch = list(zip(shown.steps, shown.batch, strict=True))

@@ -17,7 +17,6 @@ from plusx.metrics import percent
 Kind = tuple[str, int]  # "plain" or "resnet", and the number of layers
 
 SAID = {"plain": "plain", "resnet": "residual"}
-SHALLOW, DEEP = 20, 56
 NEARLY_CONVEX = 0.1  # downward curvature so far below the upward one hardly shows along a random direction
 NO_BETTER = 0.85  # of the loss of guessing: a network above that has hardly learned
 CLIFF = 10  # times as high as without it
@@ -80,6 +79,12 @@ class Measured:
     classes: int
 
     @property
+    def depths(self) -> tuple[int, int]:
+        """The two numbers of layers, the smaller first."""
+        shallow, deep = sorted({depth for _, depth in self.curvatures})
+        return shallow, deep
+
+    @property
     def guessing(self) -> float:
         """The loss of an answer that gives every class the same probability."""
         return math.log(self.classes)
@@ -140,17 +145,18 @@ def _depth(measured: Measured, after: str) -> Finding:
 
 
 def _growth(measured: Measured, kind: str) -> str:
-    ends = [[one.sharpness for one in measured.curvatures[kind, depth]] for depth in (SHALLOW, DEEP)]
+    shallow, deep = measured.depths
+    ends = [[one.sharpness for one in measured.curvatures[kind, depth]] for depth in (shallow, deep)]
     times = geometric_mean(ends[1]) / geometric_mean(ends[0])
     return (
-        f"from {_range(ends[0])} at {SHALLOW} layers to {_range(ends[1])} at {DEEP} in {SAID[kind]} networks, "
+        f"from {_range(ends[0])} at {shallow} layers to {_range(ends[1])} at {deep} in {SAID[kind]} networks, "
         f"{_size(times)} times as much"
     )
 
 
 def _growths(measured: Measured, kind: str, what: str) -> list[float]:
     """The logarithm of the factor from the shallow to the deep network, seed by seed."""
-    pairs = zip(measured.curvatures[kind, SHALLOW], measured.curvatures[kind, DEEP], strict=True)
+    pairs = zip(*(measured.curvatures[kind, depth] for depth in measured.depths), strict=True)
     return [math.log(getattr(deep, what) / getattr(shallow, what)) for shallow, deep in pairs]
 
 
@@ -166,10 +172,11 @@ def _stuck(measured: Measured) -> str:
 
 
 def _twins(measured: Measured) -> Finding:
-    plain, residual = ([one.sharpness for one in measured.curvatures[kind, DEEP]] for kind in SAID)
+    deep = measured.depths[1]
+    plain, residual = ([one.sharpness for one in measured.curvatures[kind, deep]] for kind in SAID)
     times = geometric_mean(plain) / geometric_mean(residual)
     return Finding(
-        f"Of {DEEP} layers, the plain network is {_size(times)} times as sharp as its residual twin: {_range(plain)} "
+        f"Of {deep} layers, the plain network is {_size(times)} times as sharp as its residual twin: {_range(plain)} "
         f"against {_range(residual)} ({_seeds(plain)}).",
         EXPECTED["twins"],
         direction([math.log(p / r) for p, r in zip(plain, residual, strict=True)]),
@@ -177,33 +184,35 @@ def _twins(measured: Measured) -> Finding:
 
 
 def _plane(measured: Measured) -> Finding:
-    by_kind = {kind: [measured.surfaces[kind, depth].heights for depth in (SHALLOW, DEEP)] for kind in SAID}
+    shallow, deep = measured.depths
+    by_kind = {kind: [measured.surfaces[kind, depth].heights for depth in measured.depths] for kind in SAID}
     basins = {kind: [share_below(h, measured.guessing) for h in heights] for kind, heights in by_kind.items()}
-    changes = [f"from {percent(shallow, 1)} to {percent(deep, 1)}" for shallow, deep in basins.values()]
+    changes = [f"from {percent(before, 1)} to {percent(after, 1)}" for before, after in basins.values()]
     hollows = [local_minima(heights[1]) for heights in by_kind.values()]
     tops = [float(heights[1].max()) for heights in by_kind.values()]
     said = (
-        f"In the plane, from {SHALLOW} to {DEEP} layers the part that is better than guessing goes {changes[0]} in the "
-        f"plain network and {changes[1]} in the residual one; of {DEEP} layers the plain one has local minima at "
+        f"In the plane, from {shallow} to {deep} layers the part that is better than guessing goes {changes[0]} in the "
+        f"plain network and {changes[1]} in the residual one; of {deep} layers the plain one has local minima at "
         f"{hollows[0]} points and losses up to {_size(tops[0])}, the residual one at {hollows[1]} and up to "
         f"{_size(tops[1])} (one plane, one seed)."
     )
-    narrower = [shallow - deep for shallow, deep in basins.values()]
+    narrower = [before - after for before, after in basins.values()]
     signs = [narrower[0] - narrower[1], float(hollows[0] - hollows[1]), math.log(tops[0] / tops[1])]
     return Finding(said, EXPECTED["plane"], direction(signs))
 
 
 def _batch(measured: Measured) -> Finding:
+    shallow, deep = measured.depths
     sharp = {kind: _range([one.batch_sharpness for one in found]) for kind, found in measured.curvatures.items()}
-    changes = [f"from {sharp[kind, SHALLOW]} to {sharp[kind, DEEP]} in {SAID[kind]} ones" for kind in SAID]
+    changes = [f"from {sharp[kind, shallow]} to {sharp[kind, deep]} in {SAID[kind]} ones" for kind in SAID]
     growths = [_growths(measured, kind, "batch_sharpness") for kind in SAID]
-    tops = [_tops(measured.surfaces[kind, DEEP]) for kind in SAID]
+    tops = [_tops(measured.surfaces[kind, deep]) for kind in SAID]
     cliffs = [f"from {_size(running)} to {_size(batch)}" for running, batch in tops]
     outgrown = tops[0][1] < tops[0][0] / CLIFF
     return Finding(
         f"With the statistics of each batch in the place of running ones the sharpness goes {changes[0]}, {changes[1]} "
         f"({_seeds(growths[0])}); they change the highest loss along the first direction {cliffs[0]} in the plain "
-        f"network of {DEEP} layers, {cliffs[1]} in the residual one (one seed).",
+        f"network of {deep} layers, {cliffs[1]} in the residual one (one seed).",
         EXPECTED["batch"],
         direction([plain - residual for plain, residual in zip(*growths, strict=True)]),
         "Its cliffs, then, are mostly activations that have outgrown the running statistics." if outgrown else "",

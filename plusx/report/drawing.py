@@ -38,10 +38,12 @@ class Plane:
 
     @property
     def right(self) -> int:
+        """The right end of the plotting area."""
         return self.width - RIGHT
 
     @property
     def bottom(self) -> int:
+        """The lower end of the plotting area."""
         return self.height - BOTTOM
 
     def across(self, value: float) -> float:

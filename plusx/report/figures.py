@@ -101,6 +101,7 @@ def line_chart(
 
 
 def series_line(plane: Plane, line: Series, many: bool, shown: str) -> str:
+    """A line, its band, its points unless there are `many`, and its name in the legend, as one group."""
     parts = [_band(plane, line), plane.path(line.points, line.style)]
     if line.dots or not many:
         parts += [_point(plane, line, px, py) for px, py in line.points]

@@ -19,50 +19,76 @@ class Finding(Protocol):
     """What was found, what the literature says, and whether they agree; None where it cannot be told."""
 
     @property
-    def sentence(self) -> str: ...
+    def sentence(self) -> str:
+        """What was found here."""
+
     @property
-    def expected(self) -> str: ...
+    def expected(self) -> str:
+        """What the literature says, and where."""
+
     @property
-    def agrees(self) -> bool | None: ...
+    def agrees(self) -> bool | None:
+        """Whether the directions are the same."""
+
     @property
-    def why(self) -> str: ...
+    def why(self) -> str:
+        """Why not, where it is known."""
 
 
 class Table(Protocol):
     """Cells as printed, under a header."""
 
     @property
-    def title(self) -> str: ...
+    def title(self) -> str:
+        """What it is called."""
+
     @property
-    def header(self) -> Sequence[str]: ...
+    def header(self) -> Sequence[str]:
+        """Names of the columns."""
+
     @property
-    def rows(self) -> Sequence[Sequence[str]]: ...
+    def rows(self) -> Sequence[Sequence[str]]:
+        """Cells as printed."""
 
 
 class Figure(Protocol):
     """A drawing and what to look for in it."""
 
     @property
-    def caption(self) -> str: ...
+    def caption(self) -> str:
+        """What to look for."""
+
     @property
-    def svg(self) -> Svg: ...
+    def svg(self) -> Svg:
+        """The drawing."""
 
 
 class Result(Protocol):
     """An experiment that was run, as `plusx.lab.results.Result` is."""
 
     @property
-    def title(self) -> str: ...
+    def title(self) -> str:
+        """What it is called."""
+
     @property
-    def question(self) -> str: ...
+    def question(self) -> str:
+        """What was asked."""
+
     @property
-    def conditions(self) -> str: ...
+    def conditions(self) -> str:
+        """On what, how large, how long, how many seeds."""
+
     @property
-    def tables(self) -> Sequence[Table]: ...
+    def tables(self) -> Sequence[Table]:
+        """The numbers as printed."""
+
     @property
-    def figures(self) -> Sequence[Figure]: ...
+    def figures(self) -> Sequence[Figure]:
+        """The drawings."""
+
     @property
-    def findings(self) -> Sequence[Finding]: ...
+    def findings(self) -> Sequence[Finding]:
+        """What was found."""
 
 
 @dataclass(frozen=True)
