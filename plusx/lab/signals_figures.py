@@ -72,7 +72,7 @@ def _live(measured: Measured) -> Figure:
         return [(moment.step, max(moment.reach, LEAST)) for moment in row.course if moment.reach is not None]
 
     series = _cells(measured, points)
-    steps = max(moment.step for row in measured.watched for moment in row.course)
+    steps = max(2, *(moment.step for row in measured.watched for moment in row.course))  # an axis has two ends
     y = Axis.around("first layer / last layer", [v for line in series for _, v in line.points], log=True, least=LEAST)
     svg = line_chart("Gradient at the first layer over that at the last", Axis("step", 1, steps, log=True), y, series)
     caption = (
