@@ -6,6 +6,7 @@ from plusx.errors import lab as sentences
 
 EXPERIMENTS = {
     "degradation": "Deeper plain networks train worse, deeper residual ones do not.",
+    "signals": "Activations and gradients through depth, with and without batch norm and shortcuts.",
     "shattering": "How alike the gradients of neighbouring inputs are, against depth.",
     "landscape": "The loss surface around the minimum, as contours and in 3-D.",
     "surgery": "Blocks deleted and swapped in trained networks, and a dial in F(x) + alpha x.",

@@ -54,12 +54,15 @@ class Stack:
         return found.numpy()
 
     def plain(self, hidden: Tensor, layer: int) -> Tensor:
+        """A layer of a plain network: values [n, units] -> [n, units]."""
         return self._norm(self._linear(F.relu(hidden), layer))
 
     def residual(self, hidden: Tensor, layer: int) -> Tensor:
+        """A pre-activation residual layer, H(x) = F(x) + x: [n, units] -> [n, units]."""
         return hidden + self._linear(F.relu(self._norm(hidden)), layer)
 
     def post(self, hidden: Tensor, layer: int) -> Tensor:
+        """A residual block with its last ReLU behind the sum, as in He et al. 2015: [n, units] -> [n, units]."""
         middle = F.relu(self._norm(self._linear(hidden, layer)))
         return F.relu(hidden + self._norm(self._linear(middle, layer, "second")))
 

@@ -32,7 +32,7 @@ def test_without_a_name_the_experiments_are_listed(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
-        (["degredation"], "There is no experiment 'degredation'; there are degradation, shattering, "),
+        (["degredation"], "There is no experiment 'degredation'; there are degradation, signals, "),
         (["degredation"], "Did you mean degradation?"),
         (["surgery", "--quick", "--full"], "--quick and --full are two sizes of one experiment; name one of them."),
         (["surgery", "--seeds", "0"], "--seeds is 0, and the lab needs at least 1."),
