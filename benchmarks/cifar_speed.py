@@ -1,6 +1,6 @@
 """What limits the training of the small networks of CIFAR-10, on one thread and on two.
 
-    python benchmarks/cifar_speed.py > cifar-speed.md        # about ten minutes on a quiet machine; --out keeps the lines
+    python benchmarks/cifar_speed.py > cifar-speed.md   # about ten minutes on a quiet machine; --out keeps the lines
 
 Every case is a process of its own with its number of threads. In each round matrix products, copies, the network's
 convolutions alone and the whole step of 128 photos are timed one after another, as `plusx bench` does; medians are
@@ -162,7 +162,8 @@ def table(lines: list[dict[str, Any]]) -> list[str]:
     head = ("network", "px", "precision", "threads", "images/s", "ms a step", "matrix products, GFLOP/s", "whole step")
     shares = ("convolutions alone", "of the copy rate", "overhead", "us a layer", "operations", *KINDS, "other")
     names = (*head, *shares)
-    channels = ("precision", "threads", "matrix products, GFLOP/s", *(f"{n} channels" for n in CHANNELS), "in the network")
+    each = (f"{n} channels" for n in CHANNELS)
+    channels = ("precision", "threads", "matrix products, GFLOP/s", *each, "in the network")
     return [
         *(row_of(*names), row_of(*["---"] * len(names)), *map(_step_row, lines)),
         *("", row_of("network", "px", *channels), row_of(*["---"] * (len(channels) + 2)), *map(_channels_row, lines)),

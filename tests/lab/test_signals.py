@@ -82,7 +82,7 @@ def test_trainings_as_published_agree_with_the_literature() -> None:
     assert "guessing has 90.00 %" in found[2].sentence
     assert found[3].sentence == (
         "With shortcuts and without norms each of 27 blocks multiplies the variance of responses by 1.8 at the first "
-        "step; training: diverged at step 2 (2 seeds)."
+        "step; they diverged at step 2 (2 seeds)."
     )
     assert "a deviation of 0.600 ± 0.000 in the mean over layers, those of plain ones of 56 layers 1.200 ± 0.000" in (
         found[4].sentence
