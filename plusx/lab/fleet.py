@@ -1,7 +1,7 @@
 """Several networks trained side by side, each by a process of its own.
 
 Small networks leave most of a machine idle: two of them on one thread each are half again as fast as one after the
-other on two threads (docs/lab/speed.md), and a GPU has room for several.
+other on two threads (docs/decisions/0017-the-lab.md), and a GPU has room for several.
 """
 
 from __future__ import annotations
