@@ -64,7 +64,7 @@ def lab(
         return _list()
     if quick and full:
         raise sentences.both_modes()
-    catalogue.require(name)
+    catalogue.require(name, catalogue.TOUR, catalogue.EVERY)
     from plusx.lab.conduct import LabWish
 
     wish = LabWish(full, seeds, steps, jobs, device, out, tuple(set_ or ()))

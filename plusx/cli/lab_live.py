@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from types import TracebackType
-
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
-from plusx.cli.terminal import PLAIN_SECONDS
+from plusx.cli.terminal import Bars
 from plusx.lab.events import LabEvent, Learned, Stepped, Told
 from plusx.training.events import Notice
 from plusx.verbs.reports import Decoding
 
 
-class LabLive:
-    """Shows the events of a lab as they come; a context manager, since a live line must be ended."""
+class LabLive(Bars):
+    """Shows the events of a lab as they come."""
 
     def __init__(self, out: Console) -> None:
-        self.out = out
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
-        self._bars = Progress(*columns, console=out, disable=not out.is_terminal, transient=True)
+        super().__init__(out)
         self._task = self._bars.add_task("lab", total=None, state="")
         self._running: dict[str, Stepped] = {}
-        self._printed = time.monotonic()
-
-    def __enter__(self) -> LabLive:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
 
     def show(self, event: LabEvent) -> None:
         """Show one event."""
@@ -61,6 +45,5 @@ class LabLive:
 
     def _state(self, what: str, state: str) -> None:
         self._bars.update(self._task, description=what, state=state)
-        if not self.out.is_terminal and time.monotonic() - self._printed >= PLAIN_SECONDS:
-            self._printed = time.monotonic()
+        if self._plain_line_is_due():
             self.out.print(f"{what}: {state}")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
-from plusx.cli.terminal import PLAIN_SECONDS, result, suggest, table
+from plusx.cli.terminal import Bars, result, suggest, table
 from plusx.config import Config
 from plusx.metrics import percent
 from plusx.recipes.plan import Plan
@@ -23,29 +20,18 @@ from plusx.verbs.reports import Built, Decoding, Planned, Started, TrainEvent
 SMOOTHING = 0.95  # of the running means of loss, accuracy and seconds
 
 
-class Live:
-    """Shows the events of `train` as they come; a context manager, since a live line must be ended."""
+class Live(Bars):
+    """Shows the events of `train` as they come."""
 
     def __init__(self, out: Console, *, verbose: bool = False) -> None:
-        self.out, self.verbose = out, verbose
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
-        self._bars = Progress(*columns, console=out, disable=not out.is_terminal, transient=True)
+        super().__init__(out)
+        self.verbose = verbose
         self._tasks: dict[str, Any] = {}
         self._means: dict[str, float] = {}
-        self._printed = time.monotonic()
         self._every_step = False
         self._has_test = True  # until the photos are known
         self._log_every = 100
         self._plan: Plan | None = None
-
-    def __enter__(self) -> Live:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
 
     def show(self, event: TrainEvent) -> None:
         """Show one event."""
@@ -90,13 +76,6 @@ class Live:
         self._bar(title, event.done, event.total, state)
         if self._plain_line_is_due():
             self.out.print(f"{title}: {state}")
-
-    def _plain_line_is_due(self) -> bool:
-        """Every few seconds, where there is no live line."""
-        due = not self.out.is_terminal and time.monotonic() - self._printed >= PLAIN_SECONDS
-        if due:
-            self._printed = time.monotonic()
-        return due
 
     def _built(self, event: Built) -> None:
         self._means.clear()  # of several trainings in one process, each has its own

@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -62,6 +63,32 @@ def counting(out: Console, title: str) -> Iterator[Any]:
     with Progress(*columns, console=out, transient=True) as progress:
         task = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+class Bars:
+    """Live bars on a terminal; a context manager, since they must be ended. Elsewhere a plain line, now and then."""
+
+    def __init__(self, out: Console) -> None:
+        self.out = out
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
+        self._bars = Progress(*columns, console=out, disable=not out.is_terminal, transient=True)
+        self._printed = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def _plain_line_is_due(self) -> bool:
+        """Every few seconds, where there is no live line."""
+        due = not self.out.is_terminal and time.monotonic() - self._printed >= PLAIN_SECONDS
+        if due:
+            self._printed = time.monotonic()
+        return due
 
 
 def _plain_counter(out: Console, title: str) -> Any:

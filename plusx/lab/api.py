@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from plusx.lab import catalogue
 from plusx.lab.conduct import OUT, Done, LabWish
 from plusx.lab.conduct import lab as lab_as_wished
 from plusx.lab.events import Listen
@@ -31,6 +30,4 @@ def lab(
     `plusx.Error`.
     """
     roots = [data] if isinstance(data, str | os.PathLike) else list(data)
-    if name not in catalogue.EXPERIMENTS:
-        catalogue.require(name)
     return lab_as_wished(name, [os.fspath(root) for root in roots], LabWish(full, out=Path(out), **wished), on_event)

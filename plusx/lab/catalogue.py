@@ -19,8 +19,8 @@ EVERY = "all"
 EVERY_SUMMARY = "Every experiment one after another, then the tour."
 
 
-def require(name: str) -> None:
-    """Raise UsageError unless `name` is an experiment, `tour` or `all`."""
-    known = (*EXPERIMENTS, TOUR, EVERY)
+def require(name: str, *others: str) -> None:
+    """Raise UsageError unless `name` is an experiment or one of the `others` that may stand in its place."""
+    known = (*EXPERIMENTS, *others)
     if name not in known:
         raise sentences.unknown_experiment(name, known)

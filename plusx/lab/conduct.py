@@ -115,8 +115,7 @@ def networks(name: str, laboratory: Lab) -> list[Network]:
 
 def open_lab(name: str, data: Sequence[str], wish: LabWish, listen: Listen) -> Lab:
     """The laboratory of an experiment: settings resolved, photos decoded. Raises UsageError and DataError."""
-    if name not in catalogue.EXPERIMENTS:
-        catalogue.require(name)
+    catalogue.require(name)
     size = _size(name, wish)
     make_folder(wish.out)
     data = tuple(data) or (_drawn(wish.out, listen),)

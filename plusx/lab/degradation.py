@@ -14,11 +14,12 @@ from typing import Any
 from plusx.lab.answers import error_and_loss
 from plusx.lab.laboratory import Lab
 from plusx.lab.network import Network
-from plusx.lab.results import Figure, Finding, Result, Table, direction, spread
+from plusx.lab.results import Figure, Finding, Result, Table, direction, seeds_said, spread
 from plusx.report.axes import Axis
 from plusx.report.figures import WIDE, Svg, line_chart, over_seeds
 
 KINDS = {"plain": "plain", "resnet": "residual"}
+COLOURS = {"plain": 2, "resnet": 1}  # as in the other experiments
 QUICK_DEPTHS, FULL_DEPTHS = (8, 20, 56), (20, 32, 44, 56, 110)
 SHALLOW, DEEP = 20, 56  # the pair of figure 1, trained first
 # Test error in percent of residual networks on CIFAR-10: table 6 of the paper, and the reproduction of Y. Idelbayev,
@@ -80,7 +81,7 @@ def run(lab: Lab) -> Result:
         conditions=_conditions(lab),
         tables=_tables(rows, full=lab.full),
         figures=_figures(rows),
-        findings=findings(rows, _after(lab)),
+        findings=findings(rows, lab.after),
         raw={f"{kind}{depth}": [vars(course) for course in rows[kind, depth]] for kind, depth in rows},
     )
 
@@ -104,7 +105,7 @@ def _deeper(after: str, said: str, errors: Mapping[Any, Sequence[float]], pair: 
     how = "higher" if points > 0 else "lower"
     return (
         f"{after}, {said} networks of {pair[1][1]} layers have a training error of {spread(deep)}, those of "
-        f"{pair[0][1]} layers {spread(shallow)}: deeper is {abs(points):.2f} points {how} ({_seeds(deep)})."
+        f"{pair[0][1]} layers {spread(shallow)}: deeper is {abs(points):.2f} points {how} ({seeds_said(len(deep))})."
     )
 
 
@@ -117,7 +118,7 @@ def _twins(after: str, errors: Mapping[Any, Sequence[float]]) -> Finding:
     points = 100 * (mean(plain) - mean(residual))
     said = (
         f"{after}, the shortcuts alone change the training error of {DEEP} layers from {spread(plain)} to "
-        f"{spread(residual)}, by {points:.2f} points ({_seeds(plain)})."
+        f"{spread(residual)}, by {points:.2f} points ({seeds_said(len(plain))})."
     )
     return Finding(said, EXPECTED["twins"], _worse(errors, ("resnet", DEEP), ("plain", DEEP)))
 
@@ -219,11 +220,11 @@ def _curves(rows: Rows, kind: str, said: str, top: float) -> Svg:
 
 def _against_depth(rows: Rows) -> Svg:
     series = []
-    for colour, (kind, said) in enumerate(KINDS.items(), start=1):
+    for kind, said in KINDS.items():
         kept = sorted(d for k, d in rows if k == kind)
         seeds = range(len(rows[kind, kept[0]]))
         runs = [[(d, rows[kind, d][seed].training_error) for d in kept] for seed in seeds]
-        series.append(over_seeds(said, runs, colour, dots=True))
+        series.append(over_seeds(said, runs, COLOURS[kind], dots=True))
     x = Axis.around("layers", [0, *(d for _, d in rows)])
     errors = [c.training_error for courses in rows.values() for c in courses]
     y = Axis.around("training error", [0.0, *errors], share=True)
@@ -235,14 +236,6 @@ def _conditions(lab: Lab) -> str:
     return (
         f"{counts['train']:,} training and {counts['test']:,} test photos of {len(lab.classes)} classes at "
         f"{config.size} px; 6n+2 networks of {config.width:g} times the published width, option A; {lab.steps:,} steps "
-        f"of {config.batch_size} photos, SGD as in section 4.2; {_seeds(lab.seeds)}; the last weights count, and no "
-        "photo chose anything."
+        f"of {config.batch_size} photos, SGD as in section 4.2; {seeds_said(len(lab.seeds))}; the last weights count, "
+        "and no photo chose anything."
     )
-
-
-def _after(lab: Lab) -> str:
-    return f"After {lab.steps:,} steps" + ("" if lab.full else ", at this size")
-
-
-def _seeds(values: Sequence[Any]) -> str:
-    return "one seed" if len(values) == 1 else f"{len(values)} seeds"

@@ -17,7 +17,7 @@ from plusx.errors import lab as sentences
 from plusx.lab.events import Learned, Listen, Stepped, Told
 from plusx.lab.fleet import fleet_of, train_all
 from plusx.lab.job import DIVERGED, Job, Setup
-from plusx.lab.network import Network, folder_name
+from plusx.lab.network import Network, digest, folder_name
 from plusx.lab.photos import LabPhotos, Photos
 from plusx.model_file import load
 from plusx.models.normalise import Normalised
@@ -67,6 +67,11 @@ class Lab:
     def steps(self) -> int:
         """Steps of a training, unless a network has its own."""
         return self.scope.steps
+
+    @property
+    def after(self) -> str:
+        """How a sentence about its trainings begins."""
+        return f"After {self.steps:,} steps" + ("" if self.full else ", at this size")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -146,8 +151,12 @@ class Lab:
                 train_all(self.setup, jobs, fleet, progress.heard)
 
     def remembered(self, key: str, measure: Callable[[], Any]) -> Any:
-        """What `measure` gives, JSON values, measured once and kept: a stopped experiment goes on from here."""
-        path = self.folder / "measured" / f"{key}.json"
+        """What `measure` gives, JSON values, measured once and kept: a stopped experiment goes on from here.
+
+        With other settings, photos or steps it is measured anew.
+        """
+        of = digest(self.config, self.steps, self.fingerprint)
+        path = self.folder / "measured" / of / f"{key}.json"
         if not path.exists():
             value = measure()
             make_folder(path.parent)

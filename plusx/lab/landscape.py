@@ -23,7 +23,7 @@ from plusx.lab.landscape_findings import SAID, Curvature, Kind, Measured, Surfac
 from plusx.lab.loss_surface import filters, mean_loss, offsets, random_direction, surface_row
 from plusx.lab.network import Network
 from plusx.lab.photos import Photos
-from plusx.lab.results import Result
+from plusx.lab.results import Result, seeds_said
 from plusx.models.normalise import Normalised
 
 DEPTHS = (20, 56)
@@ -67,7 +67,7 @@ def run(lab: Lab, detail: Detail | None = None) -> Result:
         conditions=_conditions(lab, seeds, len(photos.labels), detail),
         tables=landscape_findings.tables(measured),
         figures=landscape_figures.figures(measured),
-        findings=landscape_findings.findings(measured, _after(lab)),
+        findings=landscape_findings.findings(measured, lab.after),
         raw=_raw(measured),
     )
 
@@ -127,10 +127,10 @@ def _conditions(lab: Lab, seeds: Sequence[int], n: int, detail: Detail) -> str:
     config = lab.config
     return (
         f"6n+2 networks of {config.width:g} times the published width at {config.size} px, option A, trained for "
-        f"{lab.steps:,} steps of {config.batch_size} photos under {_seeds(seeds)}. The loss is that of {n} training "
-        "photos without augmentation, running statistics as in Li et al. The plane of two random, filter-normalised "
-        f"directions, from -1 to 1, has {detail.points} x {detail.points} points and belongs to the first seed. "
-        f"Curvature is by {PRODUCTS} products with the Hessian, every filter in units of its own norm."
+        f"{lab.steps:,} steps of {config.batch_size} photos under {seeds_said(len(seeds))}. The loss is that of {n} "
+        "training photos without augmentation, running statistics as in Li et al. The plane of two random, "
+        f"filter-normalised directions, from -1 to 1, has {detail.points} x {detail.points} points and belongs to the "
+        f"first seed. Curvature is by {PRODUCTS} products with the Hessian, every filter in units of its own norm."
     )
 
 
@@ -142,11 +142,3 @@ def _raw(measured: Measured) -> Mapping[str, Any]:
         }
         for kind, depth in measured.curvatures
     }
-
-
-def _after(lab: Lab) -> str:
-    return f"After {lab.steps:,} steps" + ("" if lab.full else ", at this size")
-
-
-def _seeds(values: Sequence[Any]) -> str:
-    return "one seed" if len(values) == 1 else f"{len(values)} seeds"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from plusx.lab.loss_surface import Heights, local_minima, share_below
-from plusx.lab.results import Finding, Table, direction, spread
+from plusx.lab.results import Finding, Table, direction, seeds_said, spread
 from plusx.metrics import percent
 
 Kind = tuple[str, int]  # "plain" or "resnet", and the number of layers
@@ -137,7 +137,7 @@ def _depth(measured: Measured, after: str) -> Finding:
     said = [_growth(measured, kind) for kind in SAID]
     growths = [_growths(measured, kind, "sharpness") for kind in SAID]
     return Finding(
-        f"{after}, the sharpness at the trained weights goes {said[0]}, and {said[1]} ({_seeds(growths[0])}).",
+        f"{after}, the sharpness at the trained weights goes {said[0]}, and {said[1]} ({seeds_said(len(growths[0]))}).",
         EXPECTED["depth"],
         direction([plain - residual for plain, residual in zip(*growths, strict=True)]),
         _stuck(measured),
@@ -177,7 +177,7 @@ def _twins(measured: Measured) -> Finding:
     times = geometric_mean(plain) / geometric_mean(residual)
     return Finding(
         f"Of {deep} layers, the plain network is {_size(times)} times as sharp as its residual twin: {_range(plain)} "
-        f"against {_range(residual)} ({_seeds(plain)}).",
+        f"against {_range(residual)} ({seeds_said(len(plain))}).",
         EXPECTED["twins"],
         direction([math.log(p / r) for p, r in zip(plain, residual, strict=True)]),
     )
@@ -211,8 +211,8 @@ def _batch(measured: Measured) -> Finding:
     outgrown = tops[0][1] < tops[0][0] / CLIFF
     return Finding(
         f"With the statistics of each batch in the place of running ones the sharpness goes {changes[0]}, {changes[1]} "
-        f"({_seeds(growths[0])}); they change the highest loss along the first direction {cliffs[0]} in the plain "
-        f"network of {deep} layers, {cliffs[1]} in the residual one (one seed).",
+        f"({seeds_said(len(growths[0]))}); they change the highest loss along the first direction {cliffs[0]} in the "
+        f"plain network of {deep} layers, {cliffs[1]} in the residual one (one seed).",
         EXPECTED["batch"],
         direction([plain - residual for plain, residual in zip(*growths, strict=True)]),
         "Its cliffs, then, are mostly activations that have outgrown the running statistics." if outgrown else "",
@@ -229,7 +229,7 @@ def _convex(measured: Measured) -> Finding:
     said = ", ".join(f"{percent(share, 1)} ({SAID[kind]}, {depth})" for (kind, depth), share in most.items())
     return Finding(
         "At the trained weights the strongest downward curvature found, as a share of the strongest upward one, is at "
-        f"most {said} ({_seeds(next(iter(measured.curvatures.values())))}).",
+        f"most {said} ({seeds_said(len(next(iter(measured.curvatures.values()))))}).",
         EXPECTED["convex"],
         direction([NEARLY_CONVEX - share for share in most.values()]),
     )
@@ -246,7 +246,3 @@ def _size(value: float) -> str:
     if value >= 1e5:
         return f"{value:.0e}".replace("e+0", "e").replace("e+", "e")
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def _seeds(values: Sequence[Any]) -> str:
-    return "one seed" if len(values) == 1 else f"{len(values)} seeds"

@@ -64,10 +64,14 @@ class Network:
 
 def folder_name(network: Network, config: Config, steps: int | None, fingerprint: str) -> str:
     """Name of its run folder: equal names mean equal settings, photos and number of steps."""
-    dumped = config.model_dump(mode="json", exclude_defaults=True)  # a setting that is new changes no name
+    return f"{network.name}-{digest(config, steps, network.watched, fingerprint)}"
+
+
+def digest(config: Config, *facts: Any) -> str:
+    """Eight digits that differ with the settings, as far as they change what is learned, and with the `facts`."""
+    dumped = config.model_dump(mode="json", exclude_defaults=True)  # a setting that is new changes no digit
     told = {key: value for key, value in dumped.items() if key not in _OF_THE_MACHINE}
-    facts = json.dumps([told, steps, network.watched, fingerprint], sort_keys=True)
-    return f"{network.name}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}"
+    return hashlib.sha256(json.dumps([told, *facts], sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _plain(text: str) -> str:

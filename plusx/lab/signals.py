@@ -112,7 +112,6 @@ def run(lab: Lab) -> Result:
     """Train all of them under watch, and tell their signals."""
     lab.trained(networks(lab))
     measured = Measured(tuple(_watched(lab)), tuple(_untrained(lab)), 1.0 - 1.0 / len(lab.classes))
-    after = f"After {lab.steps:,} steps" + ("" if lab.full else ", at this size")
     return Result(
         name="signals",
         title="Signals and gradients through depth",
@@ -120,7 +119,7 @@ def run(lab: Lab) -> Result:
         conditions=_conditions(lab),
         tables=tables(measured),
         figures=figures(measured),
-        findings=findings(measured, after),
+        findings=findings(measured, lab.after),
         raw=measured.to_json(),
     )
 

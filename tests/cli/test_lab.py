@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import plusx
 from plusx.cli.run import run as cli
 from plusx.lab import catalogue, conduct
 from plusx.lab.conduct import LabWish, Size
@@ -49,6 +50,11 @@ def test_what_cannot_be_meant_is_refused_in_a_sentence(
     name, *flags = typed
     assert cli(["lab", name, str(stripes), "--out", str(tmp_path / "lab"), *flags]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_python_is_told_too_that_the_tour_is_no_experiment(tmp_path: Path) -> None:
+    with pytest.raises(plusx.Error, match="There is no experiment 'tour'; there are degradation, "):
+        plusx.lab("tour", out=tmp_path)
 
 
 def test_photos_without_any_to_test_on_are_refused(

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from torch import nn
 
-from plusx.cli import live
+from plusx.cli import terminal
 from plusx.cli.live import Live
 from plusx.data.source import Listing
 from plusx.models import create_model
@@ -35,7 +35,7 @@ def step(number: int, loss: float = 0.5, total: int = 400) -> StepDone:
 
 def test_without_a_terminal_there_are_plain_lines_every_few_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(range(0, 100_000, 4))  # every look at the clock is four seconds later
-    monkeypatch.setattr(live.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: float(next(now)))
     text = shown([Decoding("train", n, 9) for n in range(1, 10)] + [step(n) for n in range(1, 10)])
     assert "\x1b" not in text
     assert "decoding train: 3 of 9\n" in text
@@ -66,7 +66,7 @@ def test_the_textbook_program_shows_every_loss_and_prints_its_network() -> None:
 
 
 def test_time_left_counts_the_larger_photos_that_are_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "PLAIN_SECONDS", 0)
+    monkeypatch.setattr(terminal, "PLAIN_SECONDS", 0)
     plan = Plan(400, 100, ((0.5, 64), (0.5, 128)), seconds_per_step=((64, 0.1), (128, 0.4)))
     text = shown([Planned(plan, recipe("fast")), step(100), step(300)])
     assert "step 100/400, loss 0.5000, accuracy 75.0 %, 640 images/s, 1:30 left\n" in text  # 100 x 0.1 + 200 x 0.4

@@ -163,7 +163,7 @@ def test_it_is_run_from_photos_to_tables_figures_and_sentences(
 
 def goes_on_where_it_was_stopped(lab: Lab, detail: Detail, result: Result) -> None:
     """Rows that are there are read and not measured; those that are not are."""
-    rows = sorted((lab.folder / "measured").glob("plain20*-row-*.json"))
+    rows = sorted((lab.folder / "measured").glob("*/plain20*-row-*.json"))
     assert len(rows) == 5
     rows[1].write_text("[7.0, 7.0, 7.0, 7.0, 7.0]")
     rows[3].unlink()

@@ -21,6 +21,7 @@ from plusx.lab.events import Learned, Stepped
 from plusx.lab.job import Job, train_network
 from plusx.lab.laboratory import Lab
 from plusx.lab.network import Network
+from plusx.lab.photos import Amount
 from tests.lab.conftest import SIZE
 
 TWINS = [Network("plain8"), Network("resnet8")]
@@ -94,6 +95,13 @@ def test_what_was_measured_is_not_measured_again(open_lab: Callable[..., Lab]) -
     lab = open_lab()
     assert lab.remembered("a", lambda: {"x": [1, 2]}) == {"x": [1, 2]}
     assert lab.remembered("a", lambda: 1 / 0) == {"x": [1, 2]}
+
+
+def test_what_was_measured_of_a_shorter_training_is_not_taken_for_a_longer_one(open_lab: Callable[..., Lab]) -> None:
+    assert open_lab().remembered("a", lambda: 1) == 1
+    assert open_lab(size=replace(SIZE, steps=9)).remembered("a", lambda: 2) == 2
+    assert open_lab(size=replace(SIZE, amount=Amount(32, 16))).remembered("a", lambda: 3) == 3
+    assert open_lab().remembered("a", lambda: 4) == 1
 
 
 def test_a_lab_that_is_stopped_goes_on_to_the_same_weights(open_lab: Callable[..., Lab], tmp_path: Path) -> None:
