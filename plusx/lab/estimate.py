@@ -24,15 +24,16 @@ from plusx.verbs.rehearsal import noise_batches, start
 from plusx.verbs.session import order_of
 
 WARM_UP, MEASURED = 1, 5  # steps
-HEADER = ("network", "seeds", "steps", "ms a step", "time of each")
+STANDSTILL = 1e-30  # rate: networks without norms would diverge on noise
+HEADER = ("network", "how many", "steps", "ms a step", "time of each")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Networks that differ by their seed alone; `seconds` of one step. `alone`: nothing else is trained meanwhile."""
+    """So many networks that take equally long; `seconds` of one step. `alone`: nothing else is trained meanwhile."""
 
-    model: str
-    seeds: int
+    network: str
+    count: int
     steps: int
     seconds: float
     alone: bool = False
@@ -49,19 +50,19 @@ class Estimate:
     @property
     def seconds(self) -> float:
         """Of the whole, where the processes are always busy."""
-        shared = [cost.seeds * cost.steps * cost.seconds / (1 if cost.alone else self.processes) for cost in self.costs]
+        shared = [cost.count * cost.steps * cost.seconds / (1 if cost.alone else self.processes) for cost in self.costs]
         return sum(shared)
 
     def rows(self) -> list[tuple[str, ...]]:
         """Cells under HEADER."""
         return [
-            (c.model, str(c.seeds), f"{c.steps:,}", f"{1e3 * c.seconds:.1f}", duration(c.steps * c.seconds))
+            (c.network, str(c.count), f"{c.steps:,}", f"{1e3 * c.seconds:.1f}", duration(c.steps * c.seconds))
             for c in self.costs
         ]
 
     def sentence(self) -> str:
         """The whole in words."""
-        count = sum(cost.seeds for cost in self.costs)
+        count = sum(cost.count for cost in self.costs)
         return (
             f"{count} networks still to be trained, {self.processes} side by side on {self.threads} threads each: "
             f"about {duration(self.seconds)} of steps, if a process is as fast beside the others as it was alone."
@@ -79,27 +80,26 @@ def estimate(name: str, data: Sequence[str], wish: LabWish, listen: Listen) -> E
     todo = lab.missing(networks(name, lab))
     fleet = fleet_of(wish.processes, max(1, len(todo)), lab.device.type == "cpu", lab.folder.parent / NETWORKS)
     torch.set_num_threads(fleet.threads)
-    alike: dict[Network, int] = {}
+    alike: dict[str, list[Network]] = {}
     for network in todo:
-        unseeded = replace(network, seed=lab.seeds[0])
-        alike[unseeded] = alike.get(unseeded, 0) + 1
-    costs = [_cost(lab, network, seeds) for network, seeds in alike.items()]
+        alike.setdefault(replace(network, seed=lab.seeds[0]).name, []).append(network)
+    costs = [_cost(lab, group[0], len(group)) for group in alike.values()]
     return Estimate(tuple(costs), fleet.processes, fleet.threads)
 
 
-def _cost(lab: Lab, network: Network, seeds: int) -> Cost:
-    seconds = _seconds_per_step(lab, network)
+def _cost(lab: Lab, network: Network, count: int) -> Cost:
+    name, seconds = network.name.removesuffix(f"-seed-{network.seed}"), _seconds_per_step(lab, network)
     if network.time is not None:
-        return Cost(network.model, seeds, max(1, int(network.time / seconds)), seconds, network.alone)
+        return Cost(name, count, max(1, int(network.time / seconds)), seconds, network.alone)
     steps = network.steps or lab.steps
     if network.epochs is not None:
         steps = network.epochs * order_of(lab.config).steps_per_epoch(lab.counts["train"])
-    return Cost(network.model, seeds, steps, seconds, network.alone)
+    return Cost(name, count, steps, seconds, network.alone)
 
 
 def _seconds_per_step(lab: Lab, network: Network) -> float:
     lab.tell(f"timing {network.model}")
-    config = settled(network.config(lab.config))
+    config = settled(network.config(lab.config)).model_copy(update={"learning_rate": STANDSTILL})
     with closing(noise_batches(config, training_sizes(config)[-1][1], lab.device)) as batches:
         state, settings = start(config, batches, lab.device)
         seconds = []

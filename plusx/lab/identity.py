@@ -18,7 +18,7 @@ from torch import Tensor
 
 from plusx import model_file
 from plusx.durable import make_folder
-from plusx.lab import growth
+from plusx.lab import conduct, growth
 from plusx.lab import identity_told as told
 from plusx.lab.answers import error_and_loss, logits
 from plusx.lab.chain import blocks, keeps_shape
@@ -34,9 +34,9 @@ from plusx.models.resnet import ResNet
 from plusx.verbs import start
 from plusx.verbs.weights import as_arrays
 
+QUICK = replace(conduct.QUICK, seeds=2)  # nine networks a seed
 SHALLOW, DEEP = 20, 56
 KINDS = ("resnet", "plain")
-RATE = 0.01  # with which training goes on, a tenth of that from scratch; it falls as there
 SHARE = 4  # training goes on for a quarter of the steps
 LOOKED_AT = 2_000  # training photos on which error and loss are measured
 SEEN = 250  # test photos whose maps go through single blocks
@@ -73,8 +73,14 @@ def from_scratch(lab: Lab) -> list[Network]:
 def going_on(lab: Lab, way: Way, seed: int) -> Network:
     """The network of a way: its weights are the run of the shallower one, or a file that is made of it."""
     weights = _file(lab, way, seed) if way in OWN_FILES else lab.run(_shallow(way, seed)).path
-    on = (("weights", str(weights)), *way.settings, ("learning_rate", RATE), ("log_every", 10))
+    on = (("weights", str(weights)), *way.settings, ("learning_rate", rate(lab)), ("log_every", 10))
     return Network(way.model, seed, on, steps=max(1, lab.steps // SHARE))
+
+
+def rate(lab: Lab) -> float:
+    """The rate with which training goes on, a tenth of that from scratch; it falls as there."""
+    assert lab.config.learning_rate is not None, "the recipe of the lab names one"
+    return lab.config.learning_rate / 10
 
 
 def run(lab: Lab) -> Result:
@@ -207,7 +213,7 @@ def _conditions(lab: Lab, seeds: Sequence[int]) -> str:
     return (
         f"Twins of {SHALLOW} layers, option A, {lab.config.width:g} times the published width, trained for "
         f"{lab.steps:,} steps at {lab.config.size} px; then made {DEEP} layers deep by six blocks at the end of every "
-        f"stage, and trained on for {max(1, lab.steps // SHARE):,} steps from rate {RATE:g}, beside the same twins "
-        f"trained on as they were; {seeds_said(len(seeds))}{without}; training error and loss on "
+        f"stage, and trained on for {max(1, lab.steps // SHARE):,} steps from rate {rate(lab):g}, beside the same "
+        f"twins trained on as they were; {seeds_said(len(seeds))}{without}; training error and loss on "
         f"{len(lab.photos('train', LOOKED_AT).labels):,} training photos as they are, without augmentation."
     )

@@ -8,7 +8,7 @@ depth. With batch norm they do not vanish, and the deeper plain network is worse
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from statistics import median
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from plusx import keyed
+from plusx.lab import conduct
 from plusx.lab.answers import error_and_loss
 from plusx.lab.capture import Values, look, responses
 from plusx.lab.laboratory import Lab
@@ -27,6 +28,7 @@ from plusx.lab.signals_figures import figures
 from plusx.lab.signals_findings import findings
 from plusx.lab.signals_tables import tables
 
+QUICK = replace(conduct.QUICK, seeds=2)  # eight networks a seed
 CELLS = (("plain", "batch"), ("resnet", "batch"), ("plain", "none"), ("resnet", "none"))
 DEPTHS, DEEP = (20, 56), 56
 BUILT = (8, 20, 32, 44, 56, 110)  # layers of the untrained networks
@@ -222,7 +224,7 @@ def _conditions(lab: Lab) -> str:
     return (
         f"{counts['train']:,} training and {counts['test']:,} test photos of {len(lab.classes)} classes at "
         f"{config.size} px; 6n+2 networks of {config.width:g} times the published width, option A, with batch norm or "
-        f"with biases instead; {lab.steps:,} steps of {config.batch_size} photos at the published rate, 0.1, for all; "
-        f"{seeds_said(len(lab.seeds))}. A response is the output of a 3x3 layer behind its norm, before ReLU and "
+        f"with biases instead; {lab.steps:,} steps of {config.batch_size} photos at a rate of {config.learning_rate:g} for "
+        f"all; {seeds_said(len(lab.seeds))}. A response is the output of a 3x3 layer behind its norm, before ReLU and "
         "addition; its gradient is that of the loss of the batch of that step. Ranges are over seeds."
     )

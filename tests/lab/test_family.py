@@ -159,11 +159,11 @@ def test_an_estimate_counts_epochs_and_keeps_to_times(
     monkeypatch.setattr(estimate, "open_lab", lambda *_: lab)
     monkeypatch.setattr(family, "NAMES", ("alexnet", "resnet18"))
     found = estimate.estimate("family", [], LabWish(processes=2), lambda _: None)
-    assert [(cost.model, cost.alone) for cost in found.costs] == [
-        ("alexnet", False),
-        ("resnet18", False),
-        ("alexnet", True),
-        ("resnet18", True),
+    assert [(cost.network, cost.alone) for cost in found.costs] == [
+        ("alexnet-12-epochs", False),
+        ("resnet18-12-epochs", False),
+        ("alexnet-45-seconds", True),
+        ("resnet18-45-seconds", True),
     ]
     assert [cost.steps for cost in found.costs[:2]] == [12 * 4] * 2, "12 epochs of 64 photos by 16"
     assert all(44 < cost.steps * cost.seconds <= 45 for cost in found.costs[2:])
