@@ -224,7 +224,7 @@ def _conditions(lab: Lab) -> str:
     return (
         f"{counts['train']:,} training and {counts['test']:,} test photos of {len(lab.classes)} classes at "
         f"{config.size} px; 6n+2 networks of {config.width:g} times the published width, option A, with batch norm or "
-        f"with biases instead; {lab.steps:,} steps of {config.batch_size} photos at a rate of {config.learning_rate:g}; "
+        f"with biases instead; {lab.steps:,} steps of {config.batch_size} photos, rate {config.learning_rate:g}; "
         f"{seeds_said(len(lab.seeds))}. A response is the output of a 3x3 layer behind its norm, before ReLU and "
         "addition; its gradient is that of the loss of the batch of that step. Ranges are over seeds."
     )

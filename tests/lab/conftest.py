@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from plusx.lab import conduct
 from plusx.lab.conduct import LabWish, Size
+from plusx.lab.job import Job, train_network
 from plusx.lab.laboratory import Lab
+from plusx.lab.network import Network
 from plusx.lab.photos import Amount
 from tests.verbs.conftest import fill
 
 TINY = {"recipe": "cifar", "size": 16, "width": 0.25, "batch_size": 16, "device": "cpu", "log_every": 2, "workers": 0}
 SIZE = Size(TINY, Amount(64, 16), steps=8, seeds=2)
+
+
+def train_here(lab: Lab, networks: Sequence[Network]) -> None:
+    """In this process: the others would take longer to start than all of this takes."""
+    for network in lab.missing(networks):
+        train_network(lab.setup, Job(network, lab.run(network).path, lab.steps), lab._photos, lambda _: None)
 
 
 @pytest.fixture

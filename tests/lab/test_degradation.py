@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
+
 from plusx.lab import degradation
 from plusx.lab.degradation import Course, findings, grouped
 from plusx.lab.laboratory import Lab
-from tests.lab.conftest import SIZE
+from tests.lab.conftest import SIZE, train_here
 
 
 def courses(*errors: tuple[float, float]) -> list[Course]:
@@ -62,3 +64,15 @@ def test_it_is_run_from_photos_to_tables_figures_and_sentences(open_lab: Callabl
     assert all("After 4 steps, at this size" in finding.sentence for finding in result.findings[:3])
     assert 0 <= plain["training_error"] <= 1
     assert "64 training and 16 test photos of 2 classes at 16 px" in result.conditions
+
+
+def test_twins_that_are_trained_show_degradation_and_its_cure(
+    open_lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lab, "trained", train_here)
+    monkeypatch.setattr(degradation, "QUICK_DEPTHS", (20, 56))
+    result = degradation.run(open_lab(size=replace(SIZE, seeds=1, steps=32)))
+    error = {name: rows[0]["training_error"] for name, rows in result.raw.items()}
+    assert error["plain56"] > error["plain20"] + 0.1, "deeper is worse on the photos it learns from"
+    assert error["resnet56"] < error["plain56"] - 0.1, "the shortcuts alone mend it"
+    assert [finding.agrees for finding in result.findings][::2] == [True, True]

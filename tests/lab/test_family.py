@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +11,11 @@ import pytest
 from plusx.lab import estimate, family
 from plusx.lab.conduct import LabWish, Size
 from plusx.lab.family_told import Family, Member, Trained, figures, findings, tables
-from plusx.lab.job import Job, train_network
 from plusx.lab.laboratory import Lab
 from plusx.lab.network import Network
 from plusx.lab.photos import Amount
 from plusx.metrics import interval95
+from tests.lab.conftest import train_here
 
 TINY = {**family._FLAGS, "size": 64, "width": 0.1, "batch_size": 16, "device": "cpu", "workers": 0, "log_every": 1}
 SIZE = Size(TINY, Amount(64, 16), seeds=1)
@@ -102,12 +102,6 @@ def test_tables_and_figures_carry_intervals() -> None:
     assert list(drawn) == ["operations", "accuracy", "speed"]
     assert "ResNet-50: 444 photos a second" in drawn["speed"]
     assert all("ResNet-34" in svg for svg in drawn.values())
-
-
-def train_here(lab: Lab, networks: Sequence[Network]) -> None:
-    """In this process: the others would take longer to start than all of this takes."""
-    for network in lab.missing(networks):
-        train_network(lab.setup, Job(network, lab.run(network).path, lab.steps), lab._photos, lambda _: None)
 
 
 def counted(lab: Lab, name: str, seed: int, timed: bool) -> Network:

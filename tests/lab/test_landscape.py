@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,15 +14,13 @@ import torch.nn.functional as F
 from plusx.engines.torch_engine import build
 from plusx.lab import landscape
 from plusx.lab.curvature import ends, filter_scales, hessian_product
-from plusx.lab.job import Job, train_network
 from plusx.lab.laboratory import Lab
 from plusx.lab.landscape import Detail, shuffled
 from plusx.lab.landscape_findings import Curvature, Measured, Surface, findings, tables
 from plusx.lab.loss_surface import filters, offsets
-from plusx.lab.network import Network
 from plusx.lab.photos import Photos
 from plusx.lab.results import Result
-from tests.lab.conftest import SIZE
+from tests.lab.conftest import SIZE, train_here
 
 STEPS = tuple(offsets(9))
 KINDS = (("plain", 20), ("resnet", 20), ("plain", 56), ("resnet", 56))
@@ -126,12 +124,6 @@ def test_photos_are_shuffled_together_with_their_labels() -> None:
     assert some.pixels.flatten().equal(some.labels)
     assert sorted(some.labels.tolist()) == list(range(40))
     assert some.labels[:20].float().mean() > 12, "no longer sorted by class"
-
-
-def train_here(lab: Lab, networks: Sequence[Network]) -> None:
-    """In this process: the others would take longer to start than all of this takes."""
-    for network in lab.missing(networks):
-        train_network(lab.setup, Job(network, lab.run(network).path, lab.steps), lab._photos, lambda _: None)
 
 
 def test_it_is_run_from_photos_to_tables_figures_and_sentences(

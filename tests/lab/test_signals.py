@@ -10,15 +10,13 @@ import pytest
 import torch
 
 from plusx.lab import signals
-from plusx.lab.job import Job, train_network
 from plusx.lab.laboratory import Lab
-from plusx.lab.network import Network
 from plusx.lab.signals import Course, Measured, Untrained, Watched, carry, course, default_weights_, reach
 from plusx.lab.signals_figures import figures, middle
 from plusx.lab.signals_findings import findings, growth_per_block
 from plusx.lab.signals_tables import about, outcome, tables
 from plusx.models import create_model
-from tests.lab.conftest import SIZE
+from tests.lab.conftest import SIZE, train_here
 
 LAYERS = ["conv1", *(f"layer1.{i // 2}.conv{i % 2 + 1}" for i in range(54))]
 
@@ -174,11 +172,7 @@ def test_four_cells_are_trained_and_what_their_first_step_shows_is_found(
 ) -> None:
     """One real step of each of the eight, in this process."""
 
-    def trained(lab: Lab, networks: Sequence[Network]) -> None:
-        for network in networks:
-            train_network(lab.setup, Job(network, lab.run(network).path, lab.steps), lab._photos, lambda _: None)
-
-    monkeypatch.setattr(Lab, "trained", trained)
+    monkeypatch.setattr(Lab, "trained", train_here)
     monkeypatch.setattr(signals, "BUILT", (8, 20))
     lab = open_lab("signals", size=replace(SIZE, seeds=1, steps=1))
     result = signals.run(lab)
