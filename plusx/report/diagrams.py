@@ -1,11 +1,11 @@
-"""Drawings that explain: a block with and without its shortcut, and how a deeper network can copy a shallower one."""
+"""Drawings that explain: layers in a row, a block with and without its shortcut, a copy that is deeper."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from plusx.report.axes import Axis
-from plusx.report.drawing import Svg, drawing, series_group, words
+from plusx.report.drawing import Svg, drawing, rect, series_group, words
 from plusx.report.figures import Bars, Spread, grouped_bars
 
 BLOCK = (420, 330)
@@ -16,6 +16,39 @@ PUBLISHED = {  # top-1 error in % of one network on ImageNet's validation set, t
     "plain": (27.94, 28.54),
     "residual": (27.88, 25.03),
 }
+
+
+def layers_diagram() -> Svg:
+    """From a photo through maps, which get smaller and more, to a probability for each class."""
+    maps = [
+        (12, 78, 3, "a photo", "a photo: three numbers a pixel"),
+        (122, 62, 4, "edges", "the first layers answer to edges and colours"),
+        (214, 46, 6, "corners", "later ones answer to corners and textures"),
+        (300, 28, 9, "ears", "the last ones answer to parts of things"),
+    ]
+    body = [series_group(told, _maps(left, side, count, name, told)) for left, side, count, name, told in maps]
+    body.append(series_group("a probability for each class", _answers(380)))
+    arrows = [_rightwards(*ends) for ends in ((98, 116), (198, 209), (281, 294), (358, 372))]
+    name = "Layers in a row: each makes maps of numbers from those before it, and the last one makes probabilities"
+    return drawing(name, (420, 150), ['<g class="choice">', *body, "</g>", *arrows])
+
+
+def _maps(left: int, side: int, count: int, name: str, told: str) -> Iterator[str]:
+    """Maps behind each other, with their name below."""
+    top = 60 - side / 2 - 1.5 * count
+    for k in range(count):
+        yield rect(left + 3 * k, top + 3 * k, side, side, "box", told)
+    yield words(left + side / 2 + 1.5 * count, 136, name, "middle", "strong")
+
+
+def _answers(left: int) -> Iterator[str]:
+    for k, (width, name) in enumerate(((30, "cat"), (8, "dog"))):
+        yield rect(left, 40 + 24 * k, width, 14, f"f{k + 1}", f"the probability of {name}")
+    yield words(left + 15, 136, "cat?", "middle", "strong")
+
+
+def _rightwards(start: int, end: int) -> str:
+    return f'<path class="wire" d="M{start},60H{end - 6}"/><path class="head" d="M{end},60l-8,-4v8z"/>'
 
 
 def block_diagram() -> Svg:

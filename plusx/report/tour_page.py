@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from plusx.report.diagrams import block_diagram, copy_diagram, published_errors
+from plusx.report.diagrams import block_diagram, copy_diagram, layers_diagram, published_errors
 from plusx.report.lab_page import Aligned, Result, Shown
 from plusx.report.page import render
 from plusx.report.standalone import lively
@@ -58,6 +58,7 @@ def tour_page(chapters: Mapping[str, Chapter], machine: str = "") -> str:
         done=[name for name, chapter in chapters.items() if chapter.result],
         glance=[_at_a_glance(name, c.result) for name, c in chapters.items() if c.result and c.result.findings],
         numbered=[(name, chapter) for name, chapter in chapters.items() if chapter.tables],
+        layers=lively(layers_diagram()),
         published=lively(published_errors()),
         copied=lively(copy_diagram()),
         block=lively(block_diagram()),

@@ -10,7 +10,7 @@ import pytest
 
 from plusx.report.axes import Axis
 from plusx.report.contours import Grid
-from plusx.report.diagrams import block_diagram, copy_diagram, published_errors
+from plusx.report.diagrams import block_diagram, copy_diagram, layers_diagram, published_errors
 from plusx.report.figures import Bars, Series, Spread, grouped_bars, line_chart, over_seeds
 from plusx.report.moving import dial, turning_surface
 from plusx.report.page import TEMPLATES
@@ -32,6 +32,7 @@ FIGURES = {
     "turning": turning_surface("t", X, Y, Y, BOWL),
     "heat": heat_map("h", ["a"], ["b"], [[0.4]], Y),
     "dial": dial("d", X, Y, LINES, lambda x: f"F(x) + {x:g} x"),
+    "layers": layers_diagram(),
     "block": block_diagram(),
     "copy": copy_diagram(),
     "published": published_errors(),
