@@ -34,6 +34,7 @@ docs: .venv/ready
 docs-check: .venv/ready
 	$(BIN)/python tools/cli_reference.py --check docs/cli.md
 	$(BIN)/python benchmarks/report.py --check
+	$(BIN)/python tools/lab_docs.py --check docs/lab
 
 lock: .venv/ready
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev pyproject.toml -o requirements.lock

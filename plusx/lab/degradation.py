@@ -15,11 +15,10 @@ from plusx.lab.answers import error_and_loss
 from plusx.lab.laboratory import Lab
 from plusx.lab.network import Network
 from plusx.lab.results import Figure, Finding, Result, Table, direction, seeds_said, spread
+from plusx.lab.twins import COLOURS, TWINS
 from plusx.report.axes import Axis
 from plusx.report.figures import WIDE, Svg, line_chart, over_seeds
 
-KINDS = {"plain": "plain", "resnet": "residual"}
-COLOURS = {"plain": 2, "resnet": 1}  # as in the other experiments
 QUICK_DEPTHS, FULL_DEPTHS = (8, 20, 56), (20, 32, 44, 56, 110)
 SHALLOW, DEEP = 20, 56  # the pair of figure 1, trained first
 # Test error in percent of residual networks on CIFAR-10: table 6 of the paper, and the reproduction of Y. Idelbayev,
@@ -64,14 +63,14 @@ def networks(lab: Lab) -> list[Network]:
     """Twins of every depth under every seed; those that tell most come first."""
     first = [depth for depth in (SHALLOW, DEEP) if depth in depths(lab)]
     order = [*first, *(depth for depth in depths(lab) if depth not in first)]
-    return [Network(f"{kind}{depth}", seed) for seed in lab.seeds for depth in order for kind in KINDS]
+    return [Network(f"{kind}{depth}", seed) for seed in lab.seeds for depth in order for kind in TWINS]
 
 
 def run(lab: Lab) -> Result:
     """Train all of them and tell their errors."""
     lab.trained(networks(lab))
     rows: dict[tuple[str, int], list[Course]] = {}
-    for kind in KINDS:
+    for kind in TWINS:
         for depth in depths(lab):
             rows[kind, depth] = [_course(lab, Network(f"{kind}{depth}", seed)) for seed in lab.seeds]
     return Result(
@@ -200,7 +199,7 @@ def _figures(rows: Rows) -> tuple[Figure, ...]:
             "are seen, solid on test photos. Look at which depth is lowest.",
             _curves(rows, kind, said, top),
         )
-        for kind, said in KINDS.items()
+        for kind, said in TWINS.items()
     ]
     caption = "Training error at the end against depth. Look at which way each line goes."
     return (*curves, Figure("depth", caption, _against_depth(rows)))
@@ -220,7 +219,7 @@ def _curves(rows: Rows, kind: str, said: str, top: float) -> Svg:
 
 def _against_depth(rows: Rows) -> Svg:
     series = []
-    for kind, said in KINDS.items():
+    for kind, said in TWINS.items():
         kept = sorted(d for k, d in rows if k == kind)
         seeds = range(len(rows[kind, kept[0]]))
         runs = [[(d, rows[kind, d][seed].training_error) for d in kept] for seed in seeds]

@@ -19,11 +19,12 @@ from plusx import keyed
 from plusx.lab import landscape_figures, landscape_findings
 from plusx.lab.curvature import PRODUCTS, ends, filter_scales, hessian_product
 from plusx.lab.laboratory import Lab
-from plusx.lab.landscape_findings import SAID, Curvature, Kind, Measured, Surface
+from plusx.lab.landscape_findings import Curvature, Kind, Measured, Surface
 from plusx.lab.loss_surface import filters, mean_loss, offsets, random_direction, surface_row
 from plusx.lab.network import Network
 from plusx.lab.photos import Photos
 from plusx.lab.results import Result, seeds_said
+from plusx.lab.twins import TWINS
 from plusx.models.normalise import Normalised
 
 DEPTHS = (20, 56)
@@ -48,7 +49,7 @@ def networks(lab: Lab) -> list[Network]:
 
 def kinds() -> list[Kind]:
     """Plain and residual of both depths."""
-    return [(kind, depth) for depth in DEPTHS for kind in SAID]
+    return [(kind, depth) for depth in DEPTHS for kind in TWINS]
 
 
 def run(lab: Lab, detail: Detail | None = None) -> Result:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from plusx.lab.landscape_findings import SAID, Kind, Measured, Surface
+from plusx.lab.landscape_findings import Kind, Measured, Surface
 from plusx.lab.results import Figure
+from plusx.lab.twins import COLOURS, TWINS
 from plusx.report.axes import Axis
 from plusx.report.contours import Grid
 from plusx.report.figures import WIDE, Series, Svg, line_chart
@@ -33,7 +34,7 @@ def figures(measured: Measured) -> tuple[Figure, ...]:
 
 
 def _of_one(kind: Kind, shown: Surface, scale: Axis) -> tuple[Figure, Figure]:
-    name, said = f"{kind[0]}{kind[1]}", f"{SAID[kind[0]]} network of {kind[1]} layers"
+    name, said = f"{kind[0]}{kind[1]}", f"{TWINS[kind[0]]} network of {kind[1]} layers"
     ends = shown.steps[0], shown.steps[-1]
     axes = (Axis(X, *ends), Axis(Y, *ends), scale)
     grid = Grid(shown.steps, shown.steps, shown.heights)
@@ -48,12 +49,12 @@ def _of_one(kind: Kind, shown: Surface, scale: Axis) -> tuple[Figure, Figure]:
 
 def _lines(surfaces: Mapping[Kind, Surface], deep: int) -> Svg:
     series = []
-    for colour, (kind, said) in enumerate(SAID.items(), start=1):
+    for kind, said in TWINS.items():
         shown = surfaces[kind, deep]
         middle = shown.heights[len(shown.steps) // 2].tolist()
-        series.append(Series(said, list(zip(shown.steps, middle, strict=True)), colour))
+        series.append(Series(said, list(zip(shown.steps, middle, strict=True)), COLOURS[kind]))
         batch = list(zip(shown.steps, shown.batch, strict=True))
-        series.append(Series(f"{said}, batch statistics", batch, colour, dashed=True))
+        series.append(Series(f"{said}, batch statistics", batch, COLOURS[kind], dashed=True))
     x = Axis(X, series[0].points[0][0], series[0].points[-1][0])
     y = Axis.around("loss", (height for line in series for _, height in line.points), log=True)
     return line_chart("The loss along the first direction", x, y, series, size=WIDE)

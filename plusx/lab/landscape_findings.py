@@ -12,11 +12,11 @@ import numpy as np
 
 from plusx.lab.loss_surface import Heights, local_minima, share_below
 from plusx.lab.results import Finding, Table, direction, seeds_said, spread
+from plusx.lab.twins import TWINS
 from plusx.metrics import percent
 
 Kind = tuple[str, int]  # "plain" or "resnet", and the number of layers
 
-SAID = {"plain": "plain", "resnet": "residual"}
 NEARLY_CONVEX = 0.1  # downward curvature so far below the upward one hardly shows along a random direction
 NO_BETTER = 0.85  # of the loss of guessing: a network above that has hardly learned
 CLIFF = 10  # times as high as without it
@@ -103,7 +103,7 @@ def _curvature_table(measured: Measured) -> Table:
         loss = spread([one.loss for one in found], "", 1.0)
         downward = percent(max(one.downward for one in found), 1)
         shown = (_range([one.sharpness for one in found]), _range([one.batch_sharpness for one in found]))
-        cells.append((f"{SAID[kind]}, {depth} layers", loss, *shown, downward))
+        cells.append((f"{TWINS[kind]}, {depth} layers", loss, *shown, downward))
     header = ("network", "loss", "sharpness", "with batch statistics", "downward, at most")
     return Table("At the trained weights, over seeds (sharpness: geometric mean, least to most)", header, tuple(cells))
 
@@ -114,7 +114,7 @@ def _plane_table(measured: Measured) -> Table:
         heights = surface.heights
         basin = percent(share_below(heights, measured.guessing), 1)
         losses = (f"{surface.middle:.2f}", _size(float(np.median(heights))), _size(float(heights.max())))
-        cells.append((f"{SAID[kind]}, {depth} layers", *losses, basin, str(local_minima(heights))))
+        cells.append((f"{TWINS[kind]}, {depth} layers", *losses, basin, str(local_minima(heights))))
     header = ("network", "loss in the middle", "median", "highest", "better than guessing", "local minima")
     return Table("The plane of the first seed", header, tuple(cells))
 
@@ -134,8 +134,8 @@ def findings(measured: Measured, after: str) -> tuple[Finding, ...]:
 
 
 def _depth(measured: Measured, after: str) -> Finding:
-    said = [_growth(measured, kind) for kind in SAID]
-    growths = [_growths(measured, kind, "sharpness") for kind in SAID]
+    said = [_growth(measured, kind) for kind in TWINS]
+    growths = [_growths(measured, kind, "sharpness") for kind in TWINS]
     return Finding(
         f"{after}, the sharpness at the trained weights goes {said[0]}, and {said[1]} ({seeds_said(len(growths[0]))}).",
         EXPECTED["depth"],
@@ -149,7 +149,7 @@ def _growth(measured: Measured, kind: str) -> str:
     ends = [[one.sharpness for one in measured.curvatures[kind, depth]] for depth in (shallow, deep)]
     times = geometric_mean(ends[1]) / geometric_mean(ends[0])
     return (
-        f"from {_range(ends[0])} at {shallow} layers to {_range(ends[1])} at {deep} in {SAID[kind]} networks, "
+        f"from {_range(ends[0])} at {shallow} layers to {_range(ends[1])} at {deep} in {TWINS[kind]} networks, "
         f"{_size(times)} times as much"
     )
 
@@ -164,7 +164,7 @@ def _stuck(measured: Measured) -> str:
     """Where a network has hardly learned, its surface is not that around a minimum."""
     losses = {kind: mean(one.loss for one in found) for kind, found in measured.curvatures.items()}
     return " ".join(
-        f"The {SAID[kind]} networks of {depth} layers have a loss of {loss:.2f} there, and guessing has "
+        f"The {TWINS[kind]} networks of {depth} layers have a loss of {loss:.2f} there, and guessing has "
         f"{measured.guessing:.2f}: the surface is that around where training got stuck, not around a minimum."
         for (kind, depth), loss in losses.items()
         if loss > NO_BETTER * measured.guessing
@@ -173,7 +173,7 @@ def _stuck(measured: Measured) -> str:
 
 def _twins(measured: Measured) -> Finding:
     deep = measured.depths[1]
-    plain, residual = ([one.sharpness for one in measured.curvatures[kind, deep]] for kind in SAID)
+    plain, residual = ([one.sharpness for one in measured.curvatures[kind, deep]] for kind in TWINS)
     times = geometric_mean(plain) / geometric_mean(residual)
     return Finding(
         f"Of {deep} layers, the plain network is {_size(times)} times as sharp as its residual twin: {_range(plain)} "
@@ -185,7 +185,7 @@ def _twins(measured: Measured) -> Finding:
 
 def _plane(measured: Measured) -> Finding:
     shallow, deep = measured.depths
-    by_kind = {kind: [measured.surfaces[kind, depth].heights for depth in measured.depths] for kind in SAID}
+    by_kind = {kind: [measured.surfaces[kind, depth].heights for depth in measured.depths] for kind in TWINS}
     basins = {kind: [share_below(h, measured.guessing) for h in heights] for kind, heights in by_kind.items()}
     changes = [f"from {percent(before, 1)} to {percent(after, 1)}" for before, after in basins.values()]
     hollows = [local_minima(heights[1]) for heights in by_kind.values()]
@@ -204,9 +204,9 @@ def _plane(measured: Measured) -> Finding:
 def _batch(measured: Measured) -> Finding:
     shallow, deep = measured.depths
     sharp = {kind: _range([one.batch_sharpness for one in found]) for kind, found in measured.curvatures.items()}
-    changes = [f"from {sharp[kind, shallow]} to {sharp[kind, deep]} in {SAID[kind]} ones" for kind in SAID]
-    growths = [_growths(measured, kind, "batch_sharpness") for kind in SAID]
-    tops = [_tops(measured.surfaces[kind, deep]) for kind in SAID]
+    changes = [f"from {sharp[kind, shallow]} to {sharp[kind, deep]} in {TWINS[kind]} ones" for kind in TWINS]
+    growths = [_growths(measured, kind, "batch_sharpness") for kind in TWINS]
+    tops = [_tops(measured.surfaces[kind, deep]) for kind in TWINS]
     cliffs = [f"from {_size(running)} to {_size(batch)}" for running, batch in tops]
     outgrown = tops[0][1] < tops[0][0] / CLIFF
     return Finding(
@@ -226,7 +226,7 @@ def _tops(surface: Surface) -> tuple[float, float]:
 
 def _convex(measured: Measured) -> Finding:
     most = {kind: max(one.downward for one in found) for kind, found in measured.curvatures.items()}
-    said = ", ".join(f"{percent(share, 1)} ({SAID[kind]}, {depth})" for (kind, depth), share in most.items())
+    said = ", ".join(f"{percent(share, 1)} ({TWINS[kind]}, {depth})" for (kind, depth), share in most.items())
     return Finding(
         "At the trained weights the strongest downward curvature found, as a share of the strongest upward one, is at "
         f"most {said} ({seeds_said(len(next(iter(measured.curvatures.values()))))}).",

@@ -22,9 +22,10 @@ from plusx.lab.network import Network
 from plusx.lab.results import Result, Table, seeds_said, spread
 from plusx.lab.shattering_figures import figures
 from plusx.lab.shattering_findings import findings
+from plusx.lab.twins import TWINS
 from plusx.models.normalise import Normalised
 
-KINDS, NORMS = {"plain": "plain", "resnet": "residual"}, ("batch", "none")
+NORMS = ("batch", "none")
 DEPTHS, TRAINED_DEPTHS = (8, 20, 32, 44, 56, 110), (20, 56)
 LINES, STATISTICS = 4, 256  # lines for each seed; photos that norms get their statistics from
 LAGS = tuple(range(65))  # in points: up to a quarter of the way
@@ -153,7 +154,7 @@ def _examples() -> dict[str, list[float]]:
 
 
 def _untrained(lab: Lab) -> Iterator[Shattered]:
-    for kind in KINDS:
+    for kind in TWINS:
         for norm in NORMS:
             for depth in DEPTHS:
                 for seed in lab.seeds:
@@ -165,7 +166,7 @@ def _untrained(lab: Lab) -> Iterator[Shattered]:
 
 def _trained(lab: Lab) -> Iterator[Shattered]:
     """Only what is trained already: this experiment is to cost no training."""
-    for kind in KINDS:
+    for kind in TWINS:
         for depth in TRAINED_DEPTHS:
             for seed in lab.seeds:
                 network = Network(f"{kind}{depth}", seed)
@@ -201,11 +202,11 @@ def _along_lines(network: Normalised, lab: Lab, seed: int) -> dict[str, Any]:
 
 
 def _tables(measured: Measured) -> Iterator[Table]:
-    header = ("layers", *(f"{said}, {how}" for said in KINDS.values() for how in ("batch norm", "no norm")))
+    header = ("layers", *(f"{said}, {how}" for said in TWINS.values() for how in ("batch norm", "no norm")))
     for what, how_far in (("near", "a 64th"), ("far", "an eighth")):
         rows = []
         for depth in DEPTHS:
-            cells = [measured.of(kind, norm, depth) for kind in KINDS for norm in NORMS]
+            cells = [measured.of(kind, norm, depth) for kind in TWINS for norm in NORMS]
             rows.append((str(depth), *(_cell(cell, what) for cell in cells)))
         yield Table(
             f"Correlation of gradients {how_far} of the way from photo to photo, untrained", header, tuple(rows)
@@ -217,9 +218,9 @@ def _tables(measured: Measured) -> Iterator[Table]:
 def _trained_table(measured: Measured) -> Table:
     rows = []
     for depth in TRAINED_DEPTHS:
-        found = [measured.of(kind, "batch", depth, trained=trained) for kind in KINDS for trained in (False, True)]
+        found = [measured.of(kind, "batch", depth, trained=trained) for kind in TWINS for trained in (False, True)]
         rows.append((str(depth), *(_cell(cell, "near") for cell in found)))
-    header = ("layers", *(f"{said}, {when}" for said in KINDS.values() for when in ("untrained", "trained")))
+    header = ("layers", *(f"{said}, {when}" for said in TWINS.values() for when in ("untrained", "trained")))
     return Table("The same a 64th of the way, with batch norm, before and after training", header, tuple(rows))
 
 

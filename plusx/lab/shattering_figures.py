@@ -10,13 +10,13 @@ from plusx.lab import fully_connected as small
 from plusx.lab.autocorrelation import FLOOR
 from plusx.lab.input_gradients import POINTS
 from plusx.lab.results import Figure
+from plusx.lab.twins import COLOURS, TWINS
 from plusx.report.axes import Axis
 from plusx.report.figures import WIDE, Series, line_chart, over_seeds
 
 if TYPE_CHECKING:
     from plusx.lab.shattering import Measured, Noise
 
-SAID = {"plain": "plain", "resnet": "residual"}
 THEORY = (
     ("plain", small.PLAIN, small.BATCH),
     ("residual", small.RESIDUAL, small.BATCH),
@@ -31,7 +31,7 @@ def figures(measured: Measured) -> tuple[Figure, ...]:
     """Against depth first, as it is the answer; then curves, and the fully connected networks."""
     return (
         _against_depth(measured),
-        *(_curves(measured, kind) for kind in SAID),
+        *(_curves(measured, kind) for kind in TWINS),
         _theory(measured),
         *(_line(measured, kind) for kind in (small.PLAIN, small.RESIDUAL)),
         *_examples(measured),
@@ -40,11 +40,11 @@ def figures(measured: Measured) -> tuple[Figure, ...]:
 
 def _against_depth(measured: Measured) -> Figure:
     series = []
-    for colour, (kind, said) in enumerate(SAID.items(), start=1):
+    for kind, said in TWINS.items():
         for norm, how in (("batch", "batch norm"), ("none", "no norm")):
             rows = [row for row in measured.photos if (row.kind, row.norm) == (kind, norm)]
             runs = [[(r.depth, r.near) for r in rows if r.seed == s] for s in sorted({r.seed for r in rows})]
-            series.append(over_seeds(f"{said}, {how}", _visible(runs), colour, dashed=norm == "none"))
+            series.append(over_seeds(f"{said}, {how}", _visible(runs), COLOURS[kind], dashed=norm == "none"))
     y = Axis("correlation of gradients", LEAST, 1.0, log=True)
     x = Axis.around("layers", [0.0, *(row.depth for row in measured.photos)])
     svg = line_chart("Correlation of gradients against depth", x, y, series, size=WIDE)
@@ -67,12 +67,12 @@ def _curves(measured: Measured, kind: str) -> Figure:
         runs = [[(lag / (POINTS - 1), v) for lag, v in enumerate(row.autocorrelation)] for row in rows]
         series.append(over_seeds(f"{depth} layers", runs, colour))
     x, y = Axis("distance as a share of the way", 0.0, 0.25, share=True), Axis("autocorrelation", -0.25, 1.0)
-    svg = line_chart(f"Autocorrelation of input gradients, {SAID[kind]}", x, y, series)
+    svg = line_chart(f"Autocorrelation of input gradients, {TWINS[kind]}", x, y, series)
     caption = (
-        f"Autocorrelation of the input gradients of untrained {SAID[kind]} networks with batch norm along lines from "
+        f"Autocorrelation of the input gradients of untrained {TWINS[kind]} networks with batch norm along lines from "
         "photo to photo; mean and range over seeds. White noise would fall to zero at once."
     )
-    return Figure(f"autocorrelation-{SAID[kind]}", caption, svg)
+    return Figure(f"autocorrelation-{TWINS[kind]}", caption, svg)
 
 
 def _theory(measured: Measured) -> Figure:

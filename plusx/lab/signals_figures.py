@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from plusx.lab.results import Figure
-from plusx.lab.signals_tables import HOW, NORM_SAID, SAID, geometric, ratio
+from plusx.lab.signals_tables import HOW, NORM_SAID, geometric, ratio
+from plusx.lab.twins import COLOURS, TWINS
 from plusx.report.axes import Axis
 from plusx.report.drawing import Points
 from plusx.report.figures import WIDE, Series, line_chart, over_seeds
@@ -85,11 +86,11 @@ def _live(measured: Measured) -> Figure:
 
 def _cells(measured: Measured, points: Callable[[Watched], Curve]) -> list[Series]:
     series = []
-    for colour, kind in enumerate(SAID, start=1):
+    for kind, said in TWINS.items():
         for norm, how in NORM_SAID.items():
             runs = [curve for row in measured.of(kind, norm, DEEP) if (curve := points(row))]
             if runs:
-                series.append(middle(f"{SAID[kind]}, {how}", runs, colour, dashed=norm == "none"))
+                series.append(middle(f"{said}, {how}", runs, COLOURS[kind], dashed=norm == "none"))
     return series
 
 
@@ -106,11 +107,11 @@ def middle(name: str, runs: Sequence[Points], colour: int, *, dashed: bool = Fal
 def _paper(measured: Measured, *, ordered: bool) -> Figure:
     """Figure 7 of He et al. 2015: above in the order of layers, below from the largest to the smallest."""
     series = []
-    for colour, kind in enumerate(SAID, start=1):
+    for kind, said in TWINS.items():
         for depth in sorted({row.depth for row in measured.watched}):
             runs = [_curve(row, ordered) for row in measured.of(kind, "batch", depth) if row.response]
             if runs:
-                series.append(over_seeds(f"{SAID[kind]}, {depth}", runs, colour, dashed=depth != DEEP))
+                series.append(over_seeds(f"{said}, {depth}", runs, COLOURS[kind], dashed=depth != DEEP))
     y = Axis.around("standard deviation", [0.0, *(v for line in series for _, v in line.points)])
     x = Axis("layer, largest first" if ordered else "layer, from input to output", 0, DEEP)
     svg = line_chart("Responses of trained networks, layer by layer", x, y, series, size=WIDE)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SHALLOW, DEEP = 20, 56
 HEALTHY = 0.1  # a first layer that gets less of the gradient than this has lost it
+NEAR = 0.2  # responses whose deviation departs from 1 by less are about as wide as before training
 DOUBLING = (1.5, 2.5)  # what counts as a doubling of variance
 EXPECTED = {
     "healthy": "With batch norm gradients do not vanish in plain networks; that deeper ones are worse all the same is "
@@ -124,7 +125,17 @@ def _compared(
         f"mean over layers, those of {kinds[0]} ones of {larger[0].depth} layers {shown[0]} "
         f"({seeds_said(len(pairs))})."
     )
-    return Finding(told, EXPECTED[what], direction([a - b for a, b in pairs]))
+    agrees = direction([a - b for a, b in pairs])
+    return Finding(
+        told, EXPECTED[what], agrees, "" if agrees else _why_not([value for pair in pairs for value in pair])
+    )
+
+
+def _why_not(deviations: Sequence[float]) -> str:
+    """Norms begin at a scale of 1, and so do responses."""
+    if all(abs(value - 1) < NEAR for value in deviations):
+        return "All are still near 1, where norms begin: these trainings were too short to tell depths apart by it."
+    return ""
 
 
 def _weights(measured: Measured) -> Finding:

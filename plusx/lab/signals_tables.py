@@ -8,11 +8,11 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from plusx.lab.results import Table, spread
+from plusx.lab.twins import TWINS
 
 if TYPE_CHECKING:
     from plusx.lab.signals import Measured, Untrained, Watched
 
-SAID = {"plain": "plain", "resnet": "residual"}
 NORM_SAID = {"batch": "batch norm", "none": "no norm"}
 
 
@@ -46,7 +46,7 @@ def said(value: float) -> str:
 
 def cell_name(row: Watched) -> str:
     """What a cell is called."""
-    return f"{SAID[row.kind]}, {NORM_SAID[row.norm]}"
+    return f"{TWINS[row.kind]}, {NORM_SAID[row.norm]}"
 
 
 def outcome(rows: Sequence[Watched]) -> str:
@@ -96,9 +96,9 @@ def _signals(rows: Sequence[Watched]) -> tuple[str, ...]:
 def _responses(measured: Measured) -> Table:
     cells = []
     for depth in sorted({row.depth for row in measured.watched}):
-        cells.append((str(depth), *(_mean_response(measured.of(kind, "batch", depth)) for kind in SAID)))
+        cells.append((str(depth), *(_mean_response(measured.of(kind, "batch", depth)) for kind in TWINS)))
     title = "Standard deviation of the responses of trained networks with batch norm to test photos, mean over layers"
-    return Table(title, ("layers", *SAID.values()), tuple(cells))
+    return Table(title, ("layers", *TWINS.values()), tuple(cells))
 
 
 def _mean_response(rows: Sequence[Watched]) -> str:

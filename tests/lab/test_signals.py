@@ -103,6 +103,16 @@ def test_trainings_of_the_other_direction_do_not_agree(changed: dict[str, Any], 
     assert findings(measured(**changed), "")[number].agrees is False
 
 
+def test_responses_that_training_has_hardly_moved_are_said_to_be_so() -> None:
+    near = findings(measured(resnet_batch_20={"response": 0.92}, resnet_batch_56={"response": 0.96}), "")[5]
+    assert (near.agrees, near.why) == (
+        False,
+        "All are still near 1, where norms begin: these trainings were too short to tell depths apart by it.",
+    )
+    far = findings(measured(resnet_batch_20={"response": 0.5}, resnet_batch_56={"response": 0.96}), "")[5]
+    assert (far.agrees, far.why) == (False, "")
+
+
 def test_seeds_that_disagree_tell_nothing() -> None:
     assert findings(measured(plain_batch_56_seed_1={"settled": 0.01}), "")[0].agrees is None
     assert findings(measured(resnet_batch_56_seed_1={"response": 2.0}), "")[4].agrees is None
