@@ -36,7 +36,7 @@ def _run(folder: Path) -> list[str]:
 
 def _section(result: dict[str, Any]) -> Iterator[str]:
     yield from (f"## {result['title']}", "", result["question"], "")
-    yield from (f"`plusx lab {result['name']} {' '.join(result['data'])}`: {result['conditions']}", "")
+    yield from (f"`{result['command']}`: {result['conditions']}", "")
     yield from (f"Machine: {machine_line(result['machine'])}.", "")
     for finding in result["findings"]:
         why = f" {finding['why']}" if finding["why"] else ""

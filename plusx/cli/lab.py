@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -57,6 +57,7 @@ def lab(
     set_
         Any other setting of the trainings, as key=value; may be given several times.
     """
+    from plusx.cli.terminal import document
     from plusx.errors import lab as sentences
     from plusx.lab import catalogue
 
@@ -67,57 +68,55 @@ def lab(
     catalogue.require(name, catalogue.TOUR, catalogue.EVERY)
     from plusx.lab.conduct import LabWish
 
-    wish = LabWish(full, seeds, steps, jobs, device, out, tuple(set_ or ()))
+    wish = LabWish(full, seeds, steps, jobs, device, out, tuple(set_ or ()), name)
+    names = {catalogue.EVERY: tuple(catalogue.EXPERIMENTS), catalogue.TOUR: ()}.get(name, (name,))
     if estimate:
-        return _estimate(name, data, wish, json=json, quiet=quiet)
-    if name == catalogue.TOUR:
-        return _tour(data, wish, json=json)
-    for each in catalogue.EXPERIMENTS if name == catalogue.EVERY else (name,):
-        _one(each, data, wish, json=json, quiet=quiet)
-    return _tour(data, wish, json=json) if name == catalogue.EVERY else 0
+        found = [_estimate(each, data, wish, json=json, quiet=quiet) for each in names]
+    else:
+        found = [_one(each, data, wish, json=json, quiet=quiet) for each in names]
+        found += [_tour(data, wish, json=json)] if len(names) != 1 else []
+    if json:
+        document(found[0] if len(found) == 1 else {name: found})
+    return 0
 
 
-def _one(name: str, data: tuple[str, ...], wish: LabWish, *, json: bool, quiet: bool) -> None:
-    """Run one experiment and show what it found."""
+def _one(name: str, data: tuple[str, ...], wish: LabWish, *, json: bool, quiet: bool) -> dict[str, Any]:
+    """Run one experiment and show what it found, unless it is wanted as JSON."""
     from plusx.cli.lab_live import LabLive
-    from plusx.cli.terminal import console, document, result
+    from plusx.cli.terminal import console, result, suggest
     from plusx.lab.conduct import lab
 
     with LabLive(console(quiet or json)) as live:
         done = lab(name, data, wish, live.show)
-    if json:
-        document(done.to_json())
-    else:
+    if not json:
         _show(done)
         result(f"the page: {done.folder / 'index.html'}, figures and numbers beside it")
+        suggest(console(quiet), "plusx", "lab", "tour", "--out", wish.out)
+    return done.to_json()
 
 
-def _estimate(name: str, data: tuple[str, ...], wish: LabWish, *, json: bool, quiet: bool) -> int:
+def _estimate(name: str, data: tuple[str, ...], wish: LabWish, *, json: bool, quiet: bool) -> dict[str, Any]:
     from plusx.cli.lab_live import LabLive
-    from plusx.cli.terminal import console, document, result, table
+    from plusx.cli.terminal import console, result, table
     from plusx.lab.estimate import HEADER, estimate
 
     with LabLive(console(quiet or json)) as live:
         found = estimate(name, data, wish, live.show)
-    if json:
-        document(found.to_json())
-        return 0
-    for line in table(found.rows(), HEADER):
-        result(line)
-    result(found.sentence())
-    return 0
+    if not json:
+        for line in table(found.rows(), HEADER) if found.costs else ():
+            result(line)
+        result(f"{name}: {found.sentence()}")
+    return {"name": name, **found.to_json()}
 
 
-def _tour(data: tuple[str, ...], wish: LabWish, *, json: bool) -> int:
-    from plusx.cli.terminal import document, result
+def _tour(data: tuple[str, ...], wish: LabWish, *, json: bool) -> dict[str, Any]:
+    from plusx.cli.terminal import result
     from plusx.lab.tour import tour
 
     page = tour(data, wish)
-    if json:
-        document({"page": str(page)})
-    else:
+    if not json:
         result(f"the whole story: {page}")
-    return 0
+    return {"page": str(page)}
 
 
 def _list() -> int:

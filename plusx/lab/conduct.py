@@ -34,7 +34,7 @@ OUT = Path("lab")
 
 @dataclass(frozen=True)
 class LabWish:
-    """What was asked for; None where the experiment decides."""
+    """What was asked for; None where the experiment decides. `typed`: the name that was, such as "all"."""
 
     full: bool = False
     seeds: int | None = None
@@ -43,9 +43,14 @@ class LabWish:
     device: str | None = None
     out: Path = OUT
     sets: Sequence[str] = ()
+    typed: str | None = None
+
+    def again(self, name: str, data: Sequence[str]) -> str:
+        """The command line that goes on after a stop in experiment `name`."""
+        return self.command(self.typed or name, data)
 
     def command(self, name: str, data: Sequence[str]) -> str:
-        """The command line that wishes the same."""
+        """The command line that wishes the same of one experiment."""
         named = {"--seeds": self.seeds, "--steps": self.steps, "--jobs": self.processes, "--device": self.device}
         words = ["plusx", "lab", name, *data, *["--full"] * self.full]
         for flag, value in named.items():
@@ -66,10 +71,9 @@ class Size:
 
 
 # Half the published batch at half its rate: twice the steps in equal time, or 56 plain layers do not learn at all.
-QUICK = Size(
-    {"recipe": "cifar", "size": 16, "width": 0.5, "batch_size": 64, "learning_rate": 0.05}, Amount(20_000, 2_000)
-)
-FULL = Size({"recipe": "cifar"}, Amount(), steps=64_000, seeds=1)
+_FASTER: dict[str, Any] = {"size": 16, "width": 0.5, "batch_size": 64, "learning_rate": 0.05, "log_every": 5}
+QUICK = Size({"recipe": "cifar", **_FASTER}, Amount(20_000, 2_000))
+FULL = Size({"recipe": "cifar"}, Amount(train=45_000), steps=64_000, seeds=1)  # as many photos as in the paper
 
 
 @dataclass(frozen=True)
@@ -95,19 +99,25 @@ def lab(name: str, data: Sequence[str], wish: LabWish, on_event: Listen | None =
     try:
         result = _experiment(name).run(laboratory)
     except KeyboardInterrupt:
-        raise sentences.interrupted(wish.out, wish.command(name, data)) from None
-    facts = {
-        "mode": "full" if wish.full else "quick",
-        "seeds": list(laboratory.seeds),
-        "steps": laboratory.steps,
-        "data": list(data),
-        "photos": dict(laboratory.counts),
-        "data_fingerprint": laboratory.fingerprint,
-        "machine": environment.record(laboratory.device, fast_math=laboratory.config.fast_math),
-    }
-    done = Done(result, laboratory.folder, facts)
+        raise sentences.interrupted(wish.out, wish.again(name, data)) from None
+    done = Done(result, laboratory.folder, {"command": wish.command(name, data), **_facts(name, laboratory)})
     _write(done)
     return done
+
+
+def _facts(name: str, laboratory: Lab) -> dict[str, Any]:
+    """How it was measured; steps where there are networks that are trained for a number of them."""
+    counted = any(network.time is None and network.epochs is None for network in networks(name, laboratory))
+    return {
+        "mode": "full" if laboratory.full else "quick",
+        "seeds": list(laboratory.seeds),
+        "steps": laboratory.steps if counted else None,
+        "data": list(laboratory.setup.data),
+        "photos": dict(laboratory.counts),
+        "data_fingerprint": laboratory.fingerprint,
+        "config": laboratory.config.model_dump(mode="json"),
+        "machine": environment.record(laboratory.device, fast_math=laboratory.config.fast_math),
+    }
 
 
 def networks(name: str, laboratory: Lab) -> list[Network]:
@@ -122,7 +132,7 @@ def open_lab(name: str, data: Sequence[str], wish: LabWish, listen: Listen) -> L
     size = _size(name, wish)
     make_folder(wish.out)
     data = tuple(data) or (_drawn(wish.out, listen),)
-    setup = Setup(tuple(data), _config(size, wish), size.amount, wish.command(name, data))
+    setup = Setup(tuple(data), _config(size, wish), size.amount, wish.again(name, data))
     photos = gather(data, setup.config, setup.amount, listen)
     scope = Scope(wish.full, tuple(range(size.seeds)), size.steps, wish.processes)
     make_folder(wish.out / name)
@@ -174,6 +184,7 @@ def _told(facts: Mapping[str, Any]) -> dict[str, str]:
     machine = facts["machine"]
     return {
         "Mode": facts["mode"],
+        "Measured again by": facts["command"],
         "Photos": f"{' '.join(facts['data'])} (fingerprint {facts['data_fingerprint']})",
         "Machine": machine_line(machine),
         "Versions": f"plusx {machine['plusx']}, torch {machine['torch']}, Python {machine['python']}",

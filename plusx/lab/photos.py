@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -38,6 +39,14 @@ class Photos:
 
     pixels: Tensor
     labels: Tensor
+
+
+class Watching(LabelledPhotos):
+    """Photos of which those that are watched all count: none is needed to calibrate."""
+
+    def chooses(self, rows: Indices, seed: int) -> npt.NDArray[np.bool_]:  # noqa: ARG002 as its kind has it
+        """All of them."""
+        return np.ones(len(rows), dtype=np.bool_)
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,7 @@ def _only(photos: LabelledPhotos, pixels: Pixels, chosen: Mapping[str, Indices],
     places = np.sort(np.concatenate([chosen["train"], chosen["test"]]))
     rows = pixels.rows[places].tolist()
     tested = set(pixels.rows[chosen["test"]].tolist())
-    fewer = LabelledPhotos(
+    fewer = Watching(
         replace(photos.listing, photos=tuple(photos.photos(np.array(rows)))),
         tuple(photos.hashes[row] for row in rows),
         tuple(WATCHED if row in tested else "train" for row in rows),

@@ -41,7 +41,7 @@ def read(folder: Path) -> tuple[Mapping[str, Any], Result]:
     path = folder / RESULTS
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        return document, _result(document, folder)
+        return {"command": document["command"], **document}, _result(document, folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise sentences.damaged_results(path, _said(error)) from error
 
@@ -53,8 +53,8 @@ def _said(error: Exception) -> str:
 def _chapter(found: tuple[Mapping[str, Any], Result] | None, command: str) -> Chapter:
     if found is None:
         return Chapter(command)
-    _, result = found
-    return Chapter(command, result, tuple(Shown(lively(f.svg), f.caption) for f in result.figures))
+    document, result = found
+    return Chapter(document["command"], result, tuple(Shown(lively(f.svg), f.caption) for f in result.figures))
 
 
 def _result(document: Mapping[str, Any], folder: Path) -> Result:

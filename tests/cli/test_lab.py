@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,7 +75,8 @@ def test_an_experiment_prints_what_it_found_and_writes_page_figures_and_numbers(
     monkeypatch.setattr(conduct, "_size", lambda *_: size)
     out = tmp_path / "lab"
     assert cli(["lab", "degradation", str(stripes), "--out", str(out)]) == 0
-    said = capsys.readouterr().out
+    said, hint = capsys.readouterr()
+    assert hint.endswith(f"Next: plusx lab tour --out {out}\n")
     assert "Error at the end of training:" in said
     assert "After 2 steps, at this size, plain networks of 56 layers have a training error of" in said
     assert f"the page: {out / 'degradation' / 'index.html'}" in said
@@ -84,10 +86,35 @@ def test_an_experiment_prints_what_it_found_and_writes_page_figures_and_numbers(
     assert cli(["lab", "degradation", str(stripes), "--out", str(out), "--json"]) == 0, "all is trained already"
     document = json.loads(capsys.readouterr().out)
     assert document["name"] == "degradation"
-    assert document["steps"] == 2
+    assert (document["steps"], document["config"]["width"]) == (2, 0.25)
+    assert document["command"] == f"plusx lab degradation {stripes} --out {out}"
+    assert {row["validation"]["n"] for row in histories(out)} == {6}, "every test photo is watched"
     assert len(document["findings"]) == 4
     assert cli(["lab", "tour", "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"the whole story: {out / 'tour.html'}\n"
+
+
+def histories(out: Path) -> list[dict[str, Any]]:
+    lines = [line for path in out.glob("networks/*/history.jsonl") for line in path.read_text().splitlines()]
+    return [row for row in map(json.loads, lines) if "validation" in row]
+
+
+def test_all_of_it_is_one_document(
+    tmp_path: Path, stripes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = Size(TINY, Amount(48, 6), steps=2, seeds=1)
+    monkeypatch.setattr(conduct, "_size", lambda *_: size)
+    monkeypatch.setattr(catalogue, "EXPERIMENTS", {"degradation": "", "surgery": ""})
+    typed = ["lab", "all", str(stripes), "--out", str(tmp_path / "lab"), "--json"]
+    assert cli([*typed, "--estimate"]) == 0
+    estimates = json.loads(capsys.readouterr().out)["all"]
+    assert [found["name"] for found in estimates] == ["degradation", "surgery"]
+    assert all(found["seconds"] > 0 for found in estimates)
+    assert cli(typed) == 0
+    *found, tour = json.loads(capsys.readouterr().out)["all"]
+    assert [one["name"] for one in found] == ["degradation", "surgery"]
+    assert Path(tour["page"]).read_text().count(f"plusx lab surgery {stripes} --out") == 1
+    assert LabWish(typed="all").again("surgery", ["x"]) == "plusx lab all x --out lab", "what was typed goes on"
 
 
 def test_an_estimate_times_a_step_of_each_network_and_trains_none(

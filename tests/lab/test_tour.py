@@ -17,6 +17,7 @@ from plusx.report.tour_page import SECTIONS
 from tests.report.labmock import result
 
 FACTS = {
+    "command": "plusx lab degradation photos.tar --steps 7 --out lab",
     "mode": "quick",
     "data": ["photos.tar"],
     "data_fingerprint": "abc",
@@ -51,6 +52,7 @@ def test_what_was_run_is_shown_and_what_was_not_is_named_with_its_command(out: P
     assert "Deeper is 10.00 points higher (3 seeds)." in parts["degradation"]
     assert "as the literature says: 1 yes, 1 no, 1 cannot be told" in parts["glance"]
     assert "34.12 ± 0.50 %" in parts["numbers"]
+    assert "plusx lab degradation photos.tar --steps 7 --out lab" in parts["numbers"], "as it was measured"
 
 
 def test_the_tour_is_one_file_without_scripts_or_requests(out: Path) -> None:
@@ -80,7 +82,7 @@ def test_the_tour_of_an_empty_folder_says_what_to_run_first(tmp_path: Path) -> N
     ("damage", "said"),
     [
         (lambda folder: (folder / "results.json").write_text("{"), "Expecting property name"),
-        (lambda folder: (folder / "results.json").write_text("{}"), "'name' is missing"),
+        (lambda folder: (folder / "results.json").write_text("{}"), "'command' is missing"),
         (
             lambda folder: (folder / "curves.svg").write_text("<svg><script/></svg>"),
             "<script> with nothing in a figure",
