@@ -3,10 +3,11 @@
     python benchmarks/cifar_speed.py > cifar-speed.md   # about ten minutes on a quiet machine; --out keeps the lines
 
 Every case is a process of its own with its number of threads. In each round matrix products, copies, the network's
-convolutions alone and the whole step of 128 photos are timed one after another, as `plusx bench` does; medians are
-told. Beside that: where the time of a step goes by kind of operation (PyTorch's profiler, own time on the calling
-thread), what a step costs besides its photos (a step of one photo, less a 128th of a step of 128), and, in a second
-table, how fast 3x3 convolutions of few channels are.
+convolutions alone and the whole step are timed one after another, as `plusx bench` does; medians are told. Beside that:
+where the time of a step goes by kind of operation (PyTorch's profiler, own time on the calling thread), what a step
+costs besides its photos (a step of one photo, less its share of a whole one), in a second table how fast 3x3
+convolutions of few channels are, and in a third what two trainings side by side on one thread each do in the place of
+one on two threads: the same seconds for all, in turns.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from statistics import median
@@ -32,7 +34,9 @@ from plusx.training import environment
 from plusx.training.step import autocast, train_step
 from plusx.verbs.rehearsal import noise_batches, start
 
-SHAPES = ((32, 1.0), (16, 0.5))  # px, width: the full mode of the lab and its quick one
+SHAPES = ((32, 1.0, 128), (16, 0.5, 64))  # px, width, photos a step: the full mode of the lab and its quick one
+PACED = 5.0  # seconds for which steps are counted, and TURNS such times
+TURNS = 3
 CHANNELS = (8, 16, 32, 64, 128)
 KINDS = {
     "convolution": ("convolution", "conv2d", "mkldnn", "reorder"),
@@ -120,21 +124,26 @@ def profiled(step: Step, rounds: int) -> dict[str, float]:
     total = sum(event.self_cpu_time_total for event in events)
     shares = dict.fromkeys(KINDS, 0.0)
     for event in events:
-        kind = next((kind for kind, names in KINDS.items() if any(name in event.key for name in names)), None)
+        kind = next((kind for kind, names in KINDS.items() if _is(event.key, names)), None)
         if kind is not None:
             shares[kind] += event.self_cpu_time_total / total
     return shares | {"other": 1 - sum(shares.values())}
 
 
+def _is(operation: str, names: tuple[str, ...]) -> bool:
+    """Whether an operation is one of those named; those with :: whole, so that addmm and an update are no addition."""
+    return any(operation == name if "::" in name else name in operation for name in names)
+
+
 def stages(model: nn.Module, layers: list[Any], seconds: list[float]) -> dict[str, float]:
     """Operations a second of the convolutions by their number of output channels."""
     totals: dict[str, list[float]] = {}
-    for layer, time in zip(layers, seconds, strict=True):
+    for layer, taken in zip(layers, seconds, strict=True):
         convolution = model.get_submodule(layer.name)
         assert isinstance(convolution, nn.Conv2d)
         total = totals.setdefault(str(convolution.out_channels), [0.0, 0.0])
-        total[0], total[1] = total[0] + layer.flops, total[1] + time
-    return {channels: flops / time for channels, (flops, time) in totals.items()}
+        total[0], total[1] = total[0] + layer.flops, total[1] + taken
+    return {channels: flops / taken for channels, (flops, taken) in totals.items()}
 
 
 def by_channels(channels: int, case: dict[str, Any], clock: Clock) -> float:
@@ -151,10 +160,42 @@ def by_channels(channels: int, case: dict[str, Any], clock: Clock) -> float:
 def in_its_own_process(case: dict[str, Any], rounds: int) -> dict[str, Any]:
     """The figures of one case, with as many threads as it says."""
     command = [sys.executable, __file__, "--rounds", str(rounds), "--case", json.dumps(case)]
-    threads = {"OMP_NUM_THREADS": str(case["threads"])}
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=os.environ | threads)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=_threads(case))
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def _threads(case: dict[str, Any]) -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": str(case["threads"])}
+
+
+def pace(case: dict[str, Any]) -> float:
+    """Photos a second over PACED seconds of steps."""
+    environment.prepare(CPU, case["threads"])
+    step = Step(case)
+    with closing(step.batches):
+        for _ in range(WARM_UP):
+            step()
+        done, started = 0, time.perf_counter()
+        while time.perf_counter() - started < PACED:
+            step()
+            done += 1
+        return float(done * case["photos"] / (time.perf_counter() - started))
+
+
+def side_by_side(case: dict[str, Any]) -> tuple[float, float]:
+    """Photos a second of one training on two threads, and of two on one thread each; medians over turns."""
+    alone, together = [], []
+    for _ in range(TURNS):
+        alone.append(sum(_paces(case | {"threads": 2}, 1)))
+        together.append(sum(_paces(case | {"threads": 1}, 2)))
+    return median(alone), median(together)
+
+
+def _paces(case: dict[str, Any], count: int) -> list[float]:
+    command = [sys.executable, __file__, "--pace", json.dumps(case)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_threads(case)) for _ in range(count)]
+    return [float(process.communicate()[0]) for process in processes]
 
 
 def table(lines: list[dict[str, Any]]) -> list[str]:
@@ -209,14 +250,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path, help="where the lines go, as JSON")
     parser.add_argument("--case", type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument("--pace", type=json.loads, help=argparse.SUPPRESS)
     wanted = parser.parse_args()
-    if wanted.case:
-        print(json.dumps(measure(wanted.case, wanted.rounds)))
+    if wanted.case or wanted.pace:
+        print(json.dumps(measure(wanted.case, wanted.rounds) if wanted.case else pace(wanted.pace)))
         return
     cases = [
-        {"model": model, "size": size, "width": width, "precision": precision, "threads": threads, "photos": 128}
+        {"model": model, "size": size, "width": width, "precision": precision, "threads": threads, "photos": photos}
         for model in wanted.models
-        for size, width in SHAPES
+        for size, width, photos in SHAPES
         for precision in wanted.precisions
         for threads in wanted.threads
     ]
@@ -226,7 +268,19 @@ def main() -> None:
         lines.append(in_its_own_process(case, wanted.rounds))
         if wanted.out:
             wanted.out.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    print("\n".join(table(lines)))
+    print("\n".join([*table(lines), "", *_beside(wanted.models)]))
+
+
+def _beside(models: list[str]) -> list[str]:
+    names = ("network", "px", "photos a step", "one on two threads, images/s", "two on one thread each", "ratio")
+    rows = [row_of(*names), row_of(*["---"] * len(names))]
+    for model in models:
+        for size, width, photos in SHAPES:
+            case = {"model": model, "size": size, "width": width, "precision": "fp32", "photos": photos}
+            alone, together = side_by_side(case)
+            cells = (*_named({"case": case}), photos, f"{alone:,.0f}", f"{together:,.0f}", f"{together / alone:.2f}")
+            rows.append(row_of(*cells))
+    return rows
 
 
 if __name__ == "__main__":
