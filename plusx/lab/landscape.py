@@ -13,16 +13,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
-from plusx import keyed
 from plusx.lab import landscape_figures, landscape_findings
 from plusx.lab.curvature import PRODUCTS, ends, filter_scales, hessian_product
 from plusx.lab.laboratory import Lab
 from plusx.lab.landscape_findings import Curvature, Kind, Measured, Surface
 from plusx.lab.loss_surface import filters, mean_loss, offsets, random_direction, surface_row
 from plusx.lab.network import Network
-from plusx.lab.photos import Photos
+from plusx.lab.photos import Photos, shuffled
 from plusx.lab.results import Result, seeds_said
 from plusx.lab.twins import TWINS
 from plusx.models.normalise import Normalised
@@ -71,12 +69,6 @@ def run(lab: Lab, detail: Detail | None = None) -> Result:
         findings=landscape_findings.findings(measured, lab.after),
         raw=_raw(measured),
     )
-
-
-def shuffled(photos: Photos) -> Photos:
-    """The photos in an order without classes: batches of one class would have statistics that training never saw."""
-    order = torch.from_numpy(keyed.permutation(0, 0, len(photos.labels), "landscape")).to(photos.labels.device)
-    return Photos(photos.pixels[order], photos.labels[order])
 
 
 def _network(kind: str, depth: int, seed: int) -> Network:

@@ -15,10 +15,9 @@ from plusx.engines.torch_engine import build
 from plusx.lab import landscape
 from plusx.lab.curvature import ends, filter_scales, hessian_product
 from plusx.lab.laboratory import Lab
-from plusx.lab.landscape import Detail, shuffled
+from plusx.lab.landscape import Detail
 from plusx.lab.landscape_findings import Curvature, Measured, Surface, findings, tables
 from plusx.lab.loss_surface import filters, offsets
-from plusx.lab.photos import Photos
 from plusx.lab.results import Result
 from tests.lab.conftest import SIZE, train_here
 
@@ -116,14 +115,6 @@ def test_tables_have_every_network() -> None:
     curvatures, plane = tables(measured())
     assert curvatures.rows[2][:3] == ("plain, 56 layers", "1.20 ± 0.00", "3,146 (3,000 to 3,300)")
     assert plane.rows[2] == ("plain, 56 layers", "1.20", "164", "401", "3.7 %", "3")
-
-
-def test_photos_are_shuffled_together_with_their_labels() -> None:
-    pixels = torch.arange(40).view(40, 1, 1, 1)
-    some = shuffled(Photos(pixels, torch.arange(40)))
-    assert some.pixels.flatten().equal(some.labels)
-    assert sorted(some.labels.tolist()) == list(range(40))
-    assert some.labels[:20].float().mean() > 12, "no longer sorted by class"
 
 
 def test_it_is_run_from_photos_to_tables_figures_and_sentences(
