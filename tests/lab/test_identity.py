@@ -161,6 +161,12 @@ def test_trained_networks_are_made_deeper_and_trained_on(lab: Callable[..., Lab]
     assert json.loads(json.dumps(found.to_json()["raw"])) == found.raw
 
 
+def test_blocks_of_other_seeds_are_measured_anew(lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "_measured_blocks", lambda _, seeds: {"seeds": {"were": list(seeds)}})
+    opened = lab()
+    assert [identity._blocks(opened, seeds)["seeds"]["were"] for seeds in ((0,), (0, 1))] == [[0], [0, 1]]
+
+
 def test_single_blocks_are_looked_at_without_changing_the_network() -> None:
     made = network("resnet20")
     before = copy.deepcopy(made.state_dict())
