@@ -102,6 +102,18 @@ def test_blocks_that_change_shapes_must_be_missed_by_more_than_chance() -> None:
     assert (found.agrees, found.why) == (None, "A difference of less than 1 point could be chance.")
 
 
+@pytest.mark.parametrize(
+    ("errors", "agrees"),
+    [((0.25, 0.249, 0.3, 0.4), True), ((0.25, 0.3, 0.27, 0.4), False), ((0.2, 0.201, 0.199, 0.205), None)],
+)
+def test_one_photo_more_or_less_is_no_fall(errors: tuple[float, ...], agrees: bool | None) -> None:
+    given = raw(0.235, 0.8)
+    for seed in given["resnet56"]:
+        seed["untouched"] = 0.2
+        seed["deleted_many"] = {str(2**i): [error] for i, error in enumerate(errors)}
+    assert surgery_told.findings(given, SCENE)[2].agrees is agrees
+
+
 def weak() -> dict[str, Any]:
     return raw(0.235, 0.9) | {"plain56": [operated(0.88, 0.9, None), operated(0.9, 0.9, None)]}
 
