@@ -26,7 +26,7 @@ from plusx.lab.twins import TWINS
 from plusx.models.normalise import Normalised
 
 DEPTHS = (20, 56)
-FLAT = 1e-9  # less curvature than that counts as that: factors are told, and there is none from zero
+FLAT = 1e-9  # less upward curvature counts as that: factors and shares are told, and there is none of zero
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _network(kind: str, depth: int, seed: int) -> Network:
 
 def _curvature(lab: Lab, network: Network, photos: Photos) -> Curvature:
     """Loss and curvature where training ended, with running statistics and with those of each batch."""
-    key = f"{lab.run(network).path.name}-curvature-{len(photos.labels)}"
+    key = f"{lab.run(network).path.name}-both-ends-{len(photos.labels)}"
     return Curvature(**lab.remembered(key, lambda: _measured_curvature(lab, network, photos)))
 
 
@@ -96,7 +96,9 @@ def _at_the_weights(network: Normalised, photos: Photos) -> dict[str, float]:
     found = ends(product, size, photos.labels.device)
     loss = mean_loss(network, weights, photos.pixels, photos.labels)
     sharpness = max(found.largest, FLAT)
-    return {"loss": loss, "sharpness": sharpness, "downward": found.ratio, "error": found.errors[1]}
+    downward, lower_error = (value / sharpness for value in (max(0.0, -found.least), found.errors[0]))
+    ends_found = {"sharpness": sharpness, "error": found.errors[1], "downward": downward, "lower_error": lower_error}
+    return {"loss": loss, **ends_found}
 
 
 def _surface(lab: Lab, network: Network, photos: Photos, detail: Detail) -> Surface:
