@@ -61,7 +61,12 @@ def power(depths: Sequence[float], values: Sequence[float]) -> Decay | None:
 
 
 def crossing(depths: Sequence[float], values: Sequence[float], level: float = 0.5) -> float | None:
-    """The depth at which `values` first fall below `level`, logarithms interpolated; None where they never do."""
+    """The depth at which `values` first fall below `level`, logarithms interpolated; None where they never do.
+
+    Where they are below it from the start, it is the first depth, or less.
+    """
+    if values[0] < level:
+        return float(depths[0])
     pairs = list(zip(depths, values, strict=True))
     for (before, higher), (after, lower) in pairwise(pairs):
         if higher >= level > lower:

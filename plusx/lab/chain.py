@@ -127,7 +127,8 @@ def wrong(network: Normalised, edits: Sequence[Edit], pixels: Tensor, labels: Te
 def with_new_statistics(network: Normalised, edit: Edit, pixels: Tensor) -> Normalised:
     """A copy of the network whose norms have the statistics that photos [n, 3, S, S] have in the edited chain.
 
-    Means over batches of what batch norm computes in training; no weight is learned anew.
+    Means over batches of what batch norm computes in training, so photos come in an order without classes, as there;
+    no weight is learned anew.
     """
     again = copy.deepcopy(network)
     for norm in again.modules():

@@ -27,16 +27,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Ends:
-    """The least and the largest eigenvalue; within `errors` of each of the two there is an eigenvalue for certain."""
+    """The least and the largest eigenvalue found; within `errors` of each there is an eigenvalue for certain.
+
+    The true ends lie no further in, and may lie further out.
+    """
 
     least: float
     largest: float
     errors: tuple[float, float]
-
-    @property
-    def ratio(self) -> float:
-        """How strong the strongest downward curvature is against the strongest upward one; 0 where there is none."""
-        return max(0.0, -self.least) / self.largest if self.largest > 0 else 0.0
 
 
 def filter_scales(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

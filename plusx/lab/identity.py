@@ -21,11 +21,11 @@ from plusx.durable import make_folder
 from plusx.lab import conduct, growth
 from plusx.lab import identity_told as told
 from plusx.lab.answers import error_and_loss, logits
-from plusx.lab.chain import blocks, keeps_shape
+from plusx.lab.chain import blocks, keeps_shape, with_new_statistics
 from plusx.lab.growth import Sameness
 from plusx.lab.laboratory import Lab
 from plusx.lab.network import Network
-from plusx.lab.photos import Photos
+from plusx.lab.photos import Photos, shuffled
 from plusx.lab.results import Result, seeds_said
 from plusx.model_file import ModelFile
 from plusx.models.blocks import Block
@@ -91,8 +91,8 @@ def run(lab: Lab) -> Result:
             _write_start(lab, way, seed)
     seeds = lab.sound(from_scratch(lab))
     lab.trained([going_on(lab, way, seed) for seed in seeds for way in WAYS])
-    raw = {
-        "blocks": lab.remembered("blocks", lambda: _blocks(lab, seeds)),
+    raw: dict[str, Any] = {
+        "blocks": _blocks(lab, seeds),
         "scratch": {network.model: [] for network in from_scratch(lab)},
         "ways": {way.name: [_course(lab, way, seed) for seed in seeds] for way in WAYS},
     }
@@ -138,11 +138,18 @@ def _write_start(lab: Lab, way: Way, seed: int) -> None:
     model_file.save(path, ModelFile(header, as_arrays(deep)))
 
 
-def _begun(lab: Lab, network: Network) -> Normalised:
-    """A network before its first step, as training makes it."""
+def _begun(lab: Lab, way: Way, seed: int) -> Normalised:
+    """A network before its first step, as training makes it; fresh blocks get statistics of what reaches them.
+
+    Those they have are of nothing, so that answers would tell of the norms. Zero branches need none: they stay as they
+    are, and so does the function, bit for bit; those built by hand have theirs.
+    """
+    network = going_on(lab, way, seed)
     made, settings = lab.build(network), dict(network.settings)
     start.load(made, start.find(settings["weights"]), lab.classes, network.model)
-    return made.eval()
+    if way is not FRESH_PLAIN:
+        return made.eval()
+    return with_new_statistics(made, lambda links: links, shuffled(lab.photos("train", LOOKED_AT)).pixels)
 
 
 def _course(lab: Lab, way: Way, seed: int) -> dict[str, Any]:
@@ -151,7 +158,7 @@ def _course(lab: Lab, way: Way, seed: int) -> dict[str, Any]:
 
     def measure() -> dict[str, Any]:
         lab.tell(f"measuring {way.name}, seed {seed}")
-        test, begun = lab.photos("test"), _begun(lab, network)
+        test, begun = lab.photos("test"), _begun(lab, way, seed)
         before, after = logits(lab.load(_shallow(way, seed)), test), logits(begun, test)
         return {
             "bit_equal": torch.equal(before, after),
@@ -162,7 +169,8 @@ def _course(lab: Lab, way: Way, seed: int) -> dict[str, Any]:
         }
 
     losses = [[row["step"], row["loss"]] for row in lab.history(network) if "loss" in row]
-    return {**lab.remembered(lab.run(network).path.name, measure), "losses": losses}
+    anew = "-statistics-anew" if way is FRESH_PLAIN else ""
+    return {**lab.remembered(f"{lab.run(network).path.name}{anew}", measure), "losses": losses}
 
 
 def _looked_at(lab: Lab, network: Network) -> dict[str, float]:
@@ -177,6 +185,13 @@ def _answers(lab: Lab, network: Normalised) -> dict[str, float]:
 
 
 def _blocks(lab: Lab, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
+    """What is known of these seeds is not measured again; of others it would say something else."""
+    key = f"blocks-{'-'.join(map(str, seeds))}"
+    found: dict[str, dict[str, Any]] = lab.remembered(key, lambda: _measured_blocks(lab, seeds))
+    return found
+
+
+def _measured_blocks(lab: Lab, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
     """What single blocks of the shallow twins make of maps that reach them, over all blocks and seeds."""
     photos = lab.photos("test", SEEN)
     nothing = Sameness(0, 0, 0, 0.0)

@@ -115,9 +115,10 @@ def _fresh(ways: Mapping[str, Courses], scene: Scene) -> Finding:
     before, jumped = (_at(ways[way], "start", "training_error") for way in (PLAIN, FRESH))
     kept, after = (_at(ways[way], "end", "training_error") for way in (PLAIN, FRESH))
     sentence = (
-        f"With fresh blocks added, the training error of the plain network jumps from {spread(before)} to "
-        f"{spread(jumped)}; after {scene.more:,} more steps{scene.size}, it is {spread(after)}, and "
-        f"{spread(kept)} of the plain {scene.shallow} layers that were trained on ({_seeds(ways[FRESH])})."
+        f"With fresh blocks added, and statistics of norms taken anew, the training error of the plain network jumps "
+        f"from {spread(before)} to {spread(jumped)}; after {scene.more:,} more steps{scene.size}, it is "
+        f"{spread(after)}, and {spread(kept)} of the plain {scene.shallow} layers that were trained on "
+        f"({_seeds(ways[FRESH])})."
     )
     jumps, stays = _differences(jumped, before), _differences(after, kept)
     return Finding(sentence, EXPECTED["fresh"], direction([min(j, s) for j, s in zip(jumps, stays, strict=True)]))

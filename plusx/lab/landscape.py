@@ -13,22 +13,20 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
-from plusx import keyed
 from plusx.lab import landscape_figures, landscape_findings
 from plusx.lab.curvature import PRODUCTS, ends, filter_scales, hessian_product
 from plusx.lab.laboratory import Lab
 from plusx.lab.landscape_findings import Curvature, Kind, Measured, Surface
 from plusx.lab.loss_surface import filters, mean_loss, offsets, random_direction, surface_row
 from plusx.lab.network import Network
-from plusx.lab.photos import Photos
+from plusx.lab.photos import Photos, shuffled
 from plusx.lab.results import Result, seeds_said
 from plusx.lab.twins import TWINS
 from plusx.models.normalise import Normalised
 
 DEPTHS = (20, 56)
-FLAT = 1e-9  # less curvature than that counts as that: factors are told, and there is none from zero
+FLAT = 1e-9  # less upward curvature counts as that: factors and shares are told, and there is none of zero
 
 
 @dataclass(frozen=True)
@@ -73,19 +71,13 @@ def run(lab: Lab, detail: Detail | None = None) -> Result:
     )
 
 
-def shuffled(photos: Photos) -> Photos:
-    """The photos in an order without classes: batches of one class would have statistics that training never saw."""
-    order = torch.from_numpy(keyed.permutation(0, 0, len(photos.labels), "landscape")).to(photos.labels.device)
-    return Photos(photos.pixels[order], photos.labels[order])
-
-
 def _network(kind: str, depth: int, seed: int) -> Network:
     return Network(f"{kind}{depth}", seed)
 
 
 def _curvature(lab: Lab, network: Network, photos: Photos) -> Curvature:
     """Loss and curvature where training ended, with running statistics and with those of each batch."""
-    key = f"{lab.run(network).path.name}-curvature-{len(photos.labels)}"
+    key = f"{lab.run(network).path.name}-both-ends-{len(photos.labels)}"
     return Curvature(**lab.remembered(key, lambda: _measured_curvature(lab, network, photos)))
 
 
@@ -104,7 +96,9 @@ def _at_the_weights(network: Normalised, photos: Photos) -> dict[str, float]:
     found = ends(product, size, photos.labels.device)
     loss = mean_loss(network, weights, photos.pixels, photos.labels)
     sharpness = max(found.largest, FLAT)
-    return {"loss": loss, "sharpness": sharpness, "downward": found.ratio, "error": found.errors[1]}
+    downward, lower_error = (value / sharpness for value in (max(0.0, -found.least), found.errors[0]))
+    ends_found = {"sharpness": sharpness, "error": found.errors[1], "downward": downward, "lower_error": lower_error}
+    return {"loss": loss, **ends_found}
 
 
 def _surface(lab: Lab, network: Network, photos: Photos, detail: Detail) -> Surface:

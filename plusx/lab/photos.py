@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from plusx import keyed
 from plusx.config import Config
 from plusx.errors import lab as sentences
 from plusx.training.events import Notice
@@ -92,6 +93,12 @@ def evenly(labels: Indices, keys: Sequence[str], count: int | None) -> Indices:
     shares = [count // len(classes) + (i < count % len(classes)) for i in range(len(classes))]
     taken = np.concatenate([rows[:share] for rows, share in zip(by_class, shares, strict=True)])
     return np.sort(taken).astype(np.int64)
+
+
+def shuffled(photos: Photos) -> Photos:
+    """The photos in an order without classes: batches of one class would have statistics that training never saw."""
+    order = torch.from_numpy(keyed.permutation(0, 0, len(photos.labels), "landscape")).to(photos.labels.device)
+    return Photos(photos.pixels[order], photos.labels[order])
 
 
 def _chosen(photos: LabelledPhotos, pixels: Pixels, amount: Amount) -> Mapping[str, Indices]:

@@ -19,6 +19,7 @@ from plusx.lab.fully_connected import Stack
 from plusx.lab.input_gradients import POINTS, freeze_statistics, line_gradients
 from plusx.lab.laboratory import Lab
 from plusx.lab.network import Network
+from plusx.lab.photos import shuffled
 from plusx.lab.results import Result, Table, seeds_said, spread
 from plusx.lab.shattering_figures import figures
 from plusx.lab.shattering_findings import findings
@@ -28,6 +29,7 @@ from plusx.models.normalise import Normalised
 NORMS = ("batch", "none")
 DEPTHS, TRAINED_DEPTHS = (8, 20, 32, 44, 56, 110), (20, 56)
 LINES, STATISTICS = 4, 256  # lines for each seed; photos that norms get their statistics from
+ENDS = 256  # test photos between which lines run, however many seeds there are: a seed has the same ones in all
 LAGS = tuple(range(65))  # in points: up to a quarter of the way
 NEAR, FAR = 4, 32  # a 64th and an eighth of the way
 THEORY_KINDS = (
@@ -183,13 +185,13 @@ def _remembered(lab: Lab, network: Network, cell: Shattered, *, trained: bool) -
             freeze_statistics(built, lab.photos("train", STATISTICS).pixels)
         return _along_lines(built, lab, network.seed)
 
-    key = f"{network.name}-{'trained' if trained else 'untrained'}"
+    key = f"{network.name}-{'trained' if trained else 'untrained'}-of-{ENDS}"
     return Shattered(**{**asdict(cell), **lab.remembered(key, measure)})
 
 
 def _along_lines(network: Normalised, lab: Lab, seed: int) -> dict[str, Any]:
-    """Means over lines between test photos, other photos for each seed as far as they reach."""
-    photos = lab.photos("test", 2 * LINES * (max(lab.seeds) + 1)).pixels
+    """Means over lines between test photos of any classes, other photos for each seed as far as they reach."""
+    photos = shuffled(lab.photos("test", ENDS)).pixels
     curves, near, far = [], [], []
     for number in range(LINES):
         start, end = (photos[(2 * (seed * LINES + number) + side) % len(photos)] for side in (0, 1))

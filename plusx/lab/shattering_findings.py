@@ -105,21 +105,28 @@ def _on_photos(measured: Measured) -> Finding:
 def _halved(measured: Measured) -> Finding:
     """The depth at which the correlation is below one half, seed by seed."""
     plain, residual = ([crossing(*own) for own in _by_seed(measured, kind, "near")] for kind in ("plain", "resnet"))
-    deepest = max(row.depth for row in measured.photos)
+    known = [row.depth for row in measured.photos]
+    ends = min(known), max(known)
     fits = [exponential(depths, values) for depths, values in _by_seed(measured, "resnet", "near")]
     rates = [fit.rate for fit in fits if fit]
     aside = f"; fitted, each residual layer multiplies it by {mean(rates):.4f}" if rates else ""
     said = (
-        f"That correlation falls below one half at {_depths(plain, deepest)} layers without shortcuts and at "
-        f"{_depths(residual, deepest)} with them ({seeds_said(len(plain))}){aside}."
+        f"That correlation falls below one half at {_depths(plain, *ends)} layers without shortcuts and at "
+        f"{_depths(residual, *ends)} with them ({seeds_said(len(plain))}){aside}."
     )
-    later = [(r or 2 * deepest) - (p or 2 * deepest) for p, r in zip(plain, residual, strict=True)]
+    later = [(r or 2 * ends[1]) - (p or 2 * ends[1]) for p, r in zip(plain, residual, strict=True)]
     return Finding(said, EXPECTED["half"], direction(later))
 
 
-def _depths(found: Sequence[float | None], deepest: int) -> str:
+def _depths(found: Sequence[float | None], shallowest: int, deepest: int) -> str:
+    """Depths of all seeds: beyond the deepest that was measured, and down to the shallowest, they are not known."""
     known = [depth for depth in found if depth is not None]
-    return spread(known, unit="", scale=1.0, digits=0) if len(known) == len(found) else f"more than {deepest}"
+    if not known:
+        return f"more than {deepest}"
+    least = f"{shallowest} or fewer" if min(known) == shallowest else f"{min(known):.0f}"
+    if len(known) < len(found):
+        return f"{least} to more than {deepest}"
+    return least if max(known) == shallowest else spread(known, unit="", scale=1.0, digits=0)
 
 
 def _root(measured: Measured) -> Finding:

@@ -23,7 +23,7 @@ Curve = list[tuple[float, float]]
 def figures(measured: Measured) -> tuple[Figure, ...]:
     """Live first, then layer by layer, then the figure of the paper, then first weights."""
     return (
-        _live(measured),
+        *(_live(measured, name) for name in LIVE),
         _by_layer(measured, "gradients-start", "response_gradient", "start"),
         _by_layer(measured, "gradients-later", "response_gradient", "middle"),
         _by_layer(measured, "weight-gradients-later", "weight_gradient", "middle"),
@@ -68,20 +68,38 @@ def _by_layer(measured: Measured, name: str, what: str, when: str) -> Figure:
     return Figure(name, f"{title}, layer by layer, of networks of {DEEP} layers. {hint}", svg)
 
 
-def _live(measured: Measured) -> Figure:
+LIVE = {  # what of a moment is drawn, its axis, its title, and what to look for
+    "live": (
+        *("reach", "first layer / last layer", "Gradient at the first layer over that at the last"),
+        "At one it arrives as it left.",
+    ),
+    "live-responses": (
+        *("carry", "last layer / first layer", "Spread of the last layer's responses over that of the first's"),
+        "With batch norm it begins near one.",
+    ),
+    "live-updates": (
+        *("update", "update / weights", "Update of a layer over its weights, median of all layers"),
+        "Above one, most layers are thrown away at that step.",
+    ),
+}
+
+
+def _live(measured: Measured, name: str) -> Figure:
+    what, label, title, hint = LIVE[name]
+
     def points(row: Watched) -> Curve:
-        return [(moment.step, max(moment.reach, LEAST)) for moment in row.course if moment.reach is not None]
+        values = [(moment.step, getattr(moment, what)) for moment in row.course]
+        return [(step, max(value, LEAST)) for step, value in values if value is not None]
 
     series = _cells(measured, points)
     steps = max(2, *(moment.step for row in measured.watched for moment in row.course))  # an axis has two ends
-    y = Axis.around("first layer / last layer", [v for line in series for _, v in line.points], log=True, least=LEAST)
-    svg = line_chart("Gradient at the first layer over that at the last", Axis("step", 1, steps, log=True), y, series)
+    y = Axis.around(label, [v for line in series for _, v in line.points], log=True, least=LEAST)
+    svg = line_chart(title, Axis("step", 1, steps, log=True), y, series)
     caption = (
-        f"The gradient at the first layer's responses over that at the last's while networks of {DEEP} layers are "
-        "trained. At one it arrives as it left. A line of one point is a training that diverged; the lower edge is "
-        "nothing at all."
+        f"{title}, while networks of {DEEP} layers are trained. {hint} A line of one point is a training that "
+        "diverged; the lower edge is nothing at all."
     )
-    return Figure("live", caption, svg)
+    return Figure(name, caption, svg)
 
 
 def _cells(measured: Measured, points: Callable[[Watched], Curve]) -> list[Series]:
@@ -134,7 +152,8 @@ def _first_weights(measured: Measured) -> Figure:
     for colour, (how, name) in enumerate(HOW.items(), start=1):
         rows = [row for row in measured.untrained if row.how == how]
         seeds = sorted({row.seed for row in rows})
-        runs = [[(float(r.depth), max(ratio(r) or 0.0, LEAST)) for r in rows if r.seed == seed] for seed in seeds]
+        known = [(row.seed, float(row.depth), value) for row in rows if (value := ratio(row)) is not None]
+        runs = [[(depth, max(value, LEAST)) for own, depth, value in known if own == seed] for seed in seeds]
         series.append(middle(name, runs, colour))
     y = Axis.around("first layer / last layer", [v for line in series for _, v in line.points], log=True, least=LEAST)
     x = Axis("layers", 0, max(row.depth for row in measured.untrained))

@@ -7,7 +7,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from plusx.lab.results import Finding, direction, seeds_said, spread
-from plusx.lab.signals_tables import about, ended, geometric, mean_responses, ratio, said
+from plusx.lab.signals_tables import about, ended, largest_update, mean_responses, ratio
 
 if TYPE_CHECKING:
     from plusx.lab.signals import Measured, Watched
@@ -61,16 +61,23 @@ def _grows(measured: Measured) -> Finding:
     """Not vanishing but growing, at the first step."""
     plain, residual = (measured.of(kind, "batch", DEEP) for kind in ("plain", "resnet"))
     gaps = len(plain[0].layers) - 1
-    ratios = [[row.course[0].reach or 0.0 for row in rows] for rows in (plain, residual)]
-    factors = [[value ** (1 / gaps) for value in some] for some in ratios]
-    largest = geometric([max(v for v in row.start["update"] if v is not None) for row in plain])
+    reached = [_finite([row.course[0].reach for row in rows]) for rows in (plain, residual)]
+    if not all(reached):
+        return Finding("The gradients of the first step are not finite.", EXPECTED["grows"], None)
+    factors = [[value ** (1 / gaps) for value in some] for some in reached]
+    agrees = direction([factor - 1 for factor in factors[0]])
     told = (
-        f"At the first step the gradient at the first of {DEEP} plain layers with batch norm is {about(ratios[0])} "
-        f"times that at the last, {mean(factors[0]):.2f} a layer, and with shortcuts {about(ratios[1])} times, "
-        f"{mean(factors[1]):.2f} a layer: it grows on its way back. That step changes a plain layer by up to "
-        f"{said(largest)} times its weights."
+        f"At the first step the gradient at the first of {DEEP} plain layers with batch norm is {about(reached[0])} "
+        f"times that at the last, {mean(factors[0]):.2f} a layer, and with shortcuts {about(reached[1])} times, "
+        f"{mean(factors[1]):.2f} a layer{': it grows on its way back' if agrees else ''}. That step changes a plain "
+        f"layer by up to {about([largest_update(row) for row in plain])} times its weights."
     )
-    return Finding(told, EXPECTED["grows"], direction([factor - 1 for factor in factors[0]]))
+    return Finding(told, EXPECTED["grows"], agrees)
+
+
+def _finite(values: Sequence[float | None]) -> list[float]:
+    """Without those that are not: they have exploded, which is not to have vanished."""
+    return [value for value in values if value is not None]
 
 
 def _vanish(measured: Measured, after: str) -> Finding:
@@ -81,7 +88,8 @@ def _vanish(measured: Measured, after: str) -> Finding:
         f"first's, and {about(reached)} of the gradient arrives at the first. {after} they "
         f"{ended(rows)}; guessing has {100 * measured.chance:.2f} %."
     )
-    lost = [HEALTHY - max(r or 0.0, c or 0.0) for r, c in zip(reached, carried, strict=True)]
+    both = [_finite(pair) for pair in zip(reached, carried, strict=True)]
+    lost = [HEALTHY - max(values) for values in both if len(values) == 2]
     return Finding(told, EXPECTED["vanish"], direction(lost))
 
 
@@ -140,7 +148,7 @@ def _why_not(deviations: Sequence[float]) -> str:
 
 def _weights(measured: Measured) -> Finding:
     found = {
-        how: [ratio(row) or 0.0 for row in measured.untrained if (row.how, row.depth) == (how, SHALLOW)]
+        how: [ratio(row) for row in measured.untrained if (row.how, row.depth) == (how, SHALLOW)]
         for how in ("He", "PyTorch")
     }
     told = (
@@ -148,5 +156,6 @@ def _weights(measured: Measured) -> Finding:
         f"plain layers with PyTorch's default weights, and {about(found['He'])} with He's "
         f"({seeds_said(len(found['He']))})."
     )
-    ahead = [he - default for he, default in zip(found["He"], found["PyTorch"], strict=True)]
+    pairs = [_finite(pair) for pair in zip(found["He"], found["PyTorch"], strict=True)]
+    ahead = [pair[0] - pair[1] for pair in pairs if len(pair) == 2]
     return Finding(told, EXPECTED["weights"], direction(ahead))

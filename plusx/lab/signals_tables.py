@@ -62,7 +62,11 @@ def outcome(rows: Sequence[Watched]) -> str:
 
 def ended(rows: Sequence[Watched]) -> str:
     """The same as the end of a sentence about these networks."""
-    return ("" if rows[0].diverged is not None else "have a training error of ") + outcome(rows)
+    lost, learned = ([row for row in rows if (row.diverged is not None) == gone] for gone in (True, False))
+    if not learned:
+        return outcome(lost)
+    error = f"have a training error of {outcome(learned)}"
+    return f"{outcome(lost)} in {len(lost)} of {len(rows)} trainings and {error} otherwise" if lost else error
 
 
 def _cells(measured: Measured) -> Table:
@@ -89,8 +93,13 @@ def _signals(rows: Sequence[Watched]) -> tuple[str, ...]:
         about([moment.reach for moment in start]),
         "no training" if all(value is None for value in settled) else about(settled),
         about([moment.carry for moment in start]),
-        about([max(value for value in row.start["update"] if value is not None) for row in rows]),
+        about([largest_update(row) for row in rows]),
     )
+
+
+def largest_update(row: Watched) -> float | None:
+    """Of the first step, over a layer's weights; None where none is finite."""
+    return max((value for value in row.start["update"] if value is not None), default=None)
 
 
 def _responses(measured: Measured) -> Table:
@@ -125,7 +134,7 @@ HOW = {"PyTorch": "PyTorch's default weights", "He": "He's"}
 
 
 def ratio(row: Untrained) -> float | None:
-    """What of the gradient at the last layer is there at the first."""
-    if row.first is None or not row.last:
+    """What of the gradient at the last layer is there at the first; 0 where there is none at all."""
+    if row.first is None or row.last is None:
         return None
-    return row.first / row.last
+    return row.first / row.last if row.last else 0.0

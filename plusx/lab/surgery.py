@@ -25,7 +25,7 @@ from plusx.lab.chain import (
 )
 from plusx.lab.laboratory import Lab
 from plusx.lab.network import Network
-from plusx.lab.photos import Photos
+from plusx.lab.photos import Photos, shuffled
 from plusx.lab.results import Result, seeds_said
 from plusx.models.blocks import Block
 from plusx.models.normalise import Normalised
@@ -68,10 +68,11 @@ def run(lab: Lab) -> Result:
 def _measured(lab: Lab, network: Network, photos: Photos) -> told.Operated:
     def measure() -> told.Operated:
         lab.tell(f"operating on {network.name}")
-        trained, others = lab.load(network), lab.photos("train", LOOKED_AT)
+        trained, others = lab.load(network), shuffled(lab.photos("train", LOOKED_AT))
         return operate(trained, photos, others, network.seed)
 
-    found: told.Operated = lab.remembered(lab.run(network).path.name, measure)
+    key = f"{lab.run(network).path.name}-mixed"  # without the word: statistics of batches of one class
+    found: told.Operated = lab.remembered(key, measure)
     return found
 
 

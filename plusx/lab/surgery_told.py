@@ -151,7 +151,7 @@ def _changing_shape(pair: Pair) -> Finding:
 
 
 def _little_by_little(pair: Pair, scene: Scene) -> Finding:
-    """Agrees where the mean over the ways of choosing grows with every count, in every seed."""
+    """Agrees where the mean over the ways of choosing grows with the counts, and falls at none, in every seed."""
     counts = list(pair.residual[0]["deleted_many"])
     courses = [[o["untouched"], *(mean(o["deleted_many"][c]) for c in counts)] for o in pair.residual]
     means = [spread(errors, digits=1) for errors in zip(*courses, strict=True)]
@@ -160,7 +160,15 @@ def _little_by_little(pair: Pair, scene: Scene) -> Finding:
         f"With blocks deleted at random, the error of resnet{pair.depth} is {means[0]} with all, "
         f"{', '.join(listed)}; guessing gives {100 * scene.chance:.0f} % ({_seeds(pair)})."
     )
-    return Finding(sentence, EXPECTED["many"], direction([min(b - a for a, b in pairwise(c)) for c in courses]))
+    return Finding(sentence, EXPECTED["many"], direction([_rise(course) for course in courses]))
+
+
+def _rise(course: Sequence[float]) -> float:
+    """By how much errors rise from the first to the last, below 0 where one falls; up to NOTABLE is chance, and 0."""
+    lowest, whole = min(b - a for a, b in pairwise(course)), course[-1] - course[0]
+    if lowest < -NOTABLE:
+        return lowest
+    return whole if abs(whole) > NOTABLE else 0.0
 
 
 def _cut(pair: Pair) -> Finding:

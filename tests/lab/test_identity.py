@@ -13,10 +13,12 @@ import torch
 from torch import nn
 
 from plusx.lab import identity, identity_told
+from plusx.lab.chain import blocks
 from plusx.lab.identity_told import BUILT, FRESH, GROWN, KEPT, PLAIN, Scene
 from plusx.lab.laboratory import Lab
 from plusx.lab.network import Network
 from plusx.lab.photos import Photos
+from plusx.models.blocks import Block
 from plusx.training.events import Notice
 from tests.lab.conftest import SIZE
 from tests.lab.test_chain import LABELS, PIXELS, network
@@ -80,9 +82,9 @@ def test_numbers_as_the_literature_has_them_agree_with_it_in_every_sentence() ->
         "32.00 ± 1.41 %; both began at 0.720 ± 0.028 (2 seeds; losses within 1 % count as equal)."
     )
     assert found[3].sentence == (
-        "With fresh blocks added, the training error of the plain network jumps from 41.00 ± 1.41 % to 91.00 ± 1.41 %; "
-        "after 150 more steps, at this size, it is 61.00 ± 1.41 %, and 39.00 ± 1.41 % of the plain 20 layers that were "
-        "trained on (2 seeds)."
+        "With fresh blocks added, and statistics of norms taken anew, the training error of the plain network jumps "
+        "from 41.00 ± 1.41 % to 91.00 ± 1.41 %; after 150 more steps, at this size, it is 61.00 ± 1.41 %, and 39.00 ± "
+        "1.41 % of the plain 20 layers that were trained on (2 seeds)."
     )
     assert found[4].sentence == (
         "Plain 56 layers built by hand answer as the 20 layers in them, but for 50.00 ± 0.00 % of 2,000 test photos, "
@@ -156,9 +158,23 @@ def test_trained_networks_are_made_deeper_and_trained_on(lab: Callable[..., Lab]
     assert not ways[FRESH][0]["bit_equal"]
     assert ways[FRESH][0]["largest_difference"] > 0.1 > 1e-3 > ways[BUILT][0]["largest_difference"]
     assert ways[BUILT][0]["same_answers"] == 1.0
+    fresh, grown = (identity._begun(opened, way, 0) for way in (identity.FRESH_PLAIN, identity.GROWN_RESIDUAL))
+    of_nothing = [[_of_nothing(blocks(made)[place]) for place in (0, 2)] for made in (fresh, grown)]
+    assert of_nothing == [[False, False], [False, True]], "fresh blocks have statistics, zero branches need none"
     assert [figure.name for figure in found.figures] == ["going-on", "before-and-after"]
     assert [len(table.rows) for table in found.tables] == [4, 5, 4]
     assert json.loads(json.dumps(found.to_json()["raw"])) == found.raw
+
+
+def _of_nothing(block: Block) -> bool:
+    """Whether a norm has the statistics that it was made with."""
+    return bool((block.last_norm.running_var == 1).all())
+
+
+def test_blocks_of_other_seeds_are_measured_anew(lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "_measured_blocks", lambda _, seeds: {"seeds": {"were": list(seeds)}})
+    opened = lab()
+    assert [identity._blocks(opened, seeds)["seeds"]["were"] for seeds in ((0,), (0, 1))] == [[0], [0, 1]]
 
 
 def test_single_blocks_are_looked_at_without_changing_the_network() -> None:

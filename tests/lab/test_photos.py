@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from plusx.lab.laboratory import Lab
-from plusx.lab.photos import evenly
+from plusx.lab.photos import Photos, evenly, shuffled
 
 
 def test_photos_are_taken_evenly_over_classes_by_the_smallest_keys() -> None:
@@ -39,3 +39,11 @@ def test_photos_come_as_pixels_and_labels_the_same_each_time(open_lab: Callable[
     assert torch.equal(some.pixels, again.pixels)
     assert some.labels.bincount().tolist() == [5, 5]
     assert len(lab.photos("test").labels) == 16
+
+
+def test_photos_are_shuffled_together_with_their_labels() -> None:
+    pixels = torch.arange(40).view(40, 1, 1, 1)
+    some = shuffled(Photos(pixels, torch.arange(40)))
+    assert some.pixels.flatten().equal(some.labels)
+    assert sorted(some.labels.tolist()) == list(range(40))
+    assert some.labels[:20].float().mean() > 12, "no longer sorted by class"

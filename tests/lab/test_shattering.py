@@ -69,6 +69,7 @@ def test_fitted_laws_are_those_the_values_were_made_by() -> None:
     assert exponential(depths, [0.5, 0.1, 0.019, 0.001, -0.2]) is None, "two values above the noise make no fit"
     assert crossing([10, 20], [0.8, 0.2]) == pytest.approx(10 + 10 * np.log(1.6) / np.log(4))
     assert crossing([10, 20], [0.8, 0.6]) is None
+    assert crossing([10, 20], [0.4, 0.2]) == 10, "below from the start, which is not never"
     assert crossing([10, 20, 30], [0.9, 0.7, -0.1]) == pytest.approx(20 + 10 * np.log(1.4) / np.log(35))
 
 
@@ -197,6 +198,21 @@ def test_correlations_of_the_other_direction_do_not_agree() -> None:
     assert "batch norm takes means away" in found[4].why
 
 
+def test_what_is_below_one_half_from_the_start_is_not_said_to_stay_above_it() -> None:
+    found = findings(measured(cells(0.9, 0.995, 0.97)))[3]
+    assert "falls below one half at 8 or fewer layers without shortcuts and at more than 110 with them" in (
+        found.sentence
+    )
+    assert found.agrees is True
+
+
+def test_seeds_on_both_sides_of_the_deepest_network_are_told_by_their_range() -> None:
+    mixed = cells(0.95, 0.995, 0.97)
+    for depth in shattering.DEPTHS:
+        mixed["resnet", "batch", depth][1] = 0.966**depth
+    assert "shortcuts and at 20 to more than 110 with them" in findings(measured(mixed))[3].sentence
+
+
 def test_seeds_that_disagree_tell_nothing() -> None:
     mixed = cells(0.95, 0.995, 0.97)
     mixed["plain", "batch", 56] = [0.9, 0.1]
@@ -221,6 +237,17 @@ def test_plain_gradients_shatter_and_residual_ones_do_not_in_the_lab(
     before = len(told)
     assert shattering.run(lab).to_json() == result.to_json()
     assert len(told) == before + 1, "what was measured is remembered"
+
+
+def test_a_seed_has_the_same_lines_however_many_seeds_there_are(
+    open_lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shattering, "line_gradients", lambda _, start, end: torch.stack([start, end]).double().numpy())
+    for name in ("autocorrelation", "correlation"):
+        monkeypatch.setattr(shattering, name, lambda ends, _: float(ends.sum()))
+    alone, beside = (open_lab("shattering", size=replace(SIZE, seeds=seeds)) for seeds in (1, 3))
+    built = alone.build(Network("plain8"))
+    assert shattering._along_lines(built, alone, 0) == shattering._along_lines(built, beside, 0)
 
 
 def test_trained_networks_are_looked_at_where_there_are_some(

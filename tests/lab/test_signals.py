@@ -121,6 +121,10 @@ def test_seeds_that_disagree_tell_nothing() -> None:
 def test_a_diverged_cell_leaves_comparisons_open() -> None:
     found = findings(measured(plain_batch_56={"diverged": 7}), "After 9 steps")
     assert "have a training error of diverged at step 7" not in found[0].sentence
+    one = findings(measured(plain_batch_56_seed_1={"diverged": 7}), "After 9 steps")[0].sentence
+    assert (
+        "with batch norm diverged at step 7 in 1 of 2 trainings and have a training error of 80.00 % otherwise, those"
+    ) in one
     assert (found[4].agrees, found[4].sentence) == (None, "The networks diverged.")
 
 
@@ -131,6 +135,30 @@ def test_what_is_lost_and_what_is_not_finite_is_told_apart() -> None:
     assert reach(moment([None, 0.1], [1.0, 1.0])) is None
     assert carry(moment([0.1, 0.1], [1.0, None])) is None
     assert course([moment([1.0, 2.0], [1.0, 3.0], 7)]) == [Course(7, 0.5, 3.0, 0.01)]
+
+
+def not_finite(given: Measured, cell: tuple[str, str], seeds: Sequence[int]) -> Measured:
+    """The same where the first gradients and responses of such networks are no numbers."""
+    rows = [
+        replace(row, course=[replace(row.course[0], reach=None, carry=None), *row.course[1:]])
+        if (row.kind, row.norm) == cell and row.seed in seeds
+        else row
+        for row in given.watched
+    ]
+    return replace(given, watched=tuple(rows))
+
+
+@pytest.mark.parametrize(("cell", "number"), [(("plain", "batch"), 1), (("plain", "none"), 2)])
+def test_what_is_not_finite_has_not_vanished(cell: tuple[str, str], number: int) -> None:
+    assert findings(not_finite(measured(), cell, [0]), "")[number].agrees is True, "the other seed tells"
+    assert findings(not_finite(measured(), cell, [0, 1]), "")[number].agrees is None
+
+
+def test_first_weights_whose_gradients_are_not_finite_are_not_compared() -> None:
+    given = measured()
+    lost = tuple(replace(row, first=None) if row.how == "He" else row for row in given.untrained)
+    assert findings(replace(given, untrained=lost), "")[6].agrees is None
+    assert len(figures(replace(given, untrained=lost))) == len(figures(given))
 
 
 def test_ratios_are_told_by_their_geometric_mean_and_range() -> None:
@@ -160,6 +188,8 @@ def test_the_tables_and_figures_hold_every_cell() -> None:
     assert shown[0].rows[3][4] == "no training"
     assert shown[1].rows == (("20", "1.100 ± 0.000", "0.800 ± 0.000"), ("56", "1.200 ± 0.000", "0.600 ± 0.000"))
     drawn = {figure.name: figure.svg for figure in figures(measured())}
+    assert list(drawn)[:3] == ["live", "live-responses", "live-updates"]
+    assert all(drawn[name].count('class="series"') == 4 for name in list(drawn)[:3])
     assert "residual, no norm" in drawn["gradients-start"]
     assert "residual, no norm" not in drawn["gradients-later"], "a network that diverged has no later step"
     assert drawn["responses-sorted"].count('class="series"') == 4

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from plusx.lab import surgery, surgery_told
+from plusx.lab import chain, surgery, surgery_told
 from plusx.lab.chain import blocks, deleted, dialled, swapped, with_new_statistics, wrong
 from plusx.lab.conduct import Size
 from plusx.lab.laboratory import Lab
@@ -102,6 +102,18 @@ def test_blocks_that_change_shapes_must_be_missed_by_more_than_chance() -> None:
     assert (found.agrees, found.why) == (None, "A difference of less than 1 point could be chance.")
 
 
+@pytest.mark.parametrize(
+    ("errors", "agrees"),
+    [((0.25, 0.249, 0.3, 0.4), True), ((0.25, 0.3, 0.27, 0.4), False), ((0.2, 0.201, 0.199, 0.205), None)],
+)
+def test_one_photo_more_or_less_is_no_fall(errors: tuple[float, ...], agrees: bool | None) -> None:
+    given = raw(0.235, 0.8)
+    for seed in given["resnet56"]:
+        seed["untouched"] = 0.2
+        seed["deleted_many"] = {str(2**i): [error] for i, error in enumerate(errors)}
+    assert surgery_told.findings(given, SCENE)[2].agrees is agrees
+
+
 def weak() -> dict[str, Any]:
     return raw(0.235, 0.9) | {"plain56": [operated(0.88, 0.9, None), operated(0.9, 0.9, None)]}
 
@@ -185,8 +197,13 @@ def twins(monkeypatch: pytest.MonkeyPatch, open_lab: Callable[..., Lab]) -> Call
 def test_trained_networks_are_operated_on_once_and_residual_ones_bear_it(
     twins: Callable[[Size], Lab], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(chain, "AT_A_TIME", 16)  # four batches: of photos in the order of classes each has one
+    seen: list[Photos] = []
+    operate = surgery.operate
+    monkeypatch.setattr(surgery, "operate", lambda *given: seen.append(given[2]) or operate(*given))
     lab = twins(replace(SIZE, seeds=1, steps=80))
     found = surgery.run(lab)
+    assert all(0.1 < part.float().mean() < 0.9 for others in seen for part in others.labels.split(16))
     assert lab.missing(surgery.networks(lab)) == []
     assert [row[0] for row in found.tables[0].rows] == ["resnet20", "plain20"]
     assert [float(row[0]) for row in found.tables[1].rows] == list(surgery.ALPHAS)
@@ -194,6 +211,7 @@ def test_trained_networks_are_operated_on_once_and_residual_ones_bear_it(
     assert found.findings[0].agrees is True, found.findings[0].sentence
     assert found.findings[0].sentence.startswith("After 80 steps, at this size, the error on 16 test photos")
     residual, plain = found.raw["resnet20"][0], found.raw["plain20"][0]
+    assert residual["renewed"]["dial"][-1] == pytest.approx(residual["untouched"], abs=0.1)
     assert sum(residual["deleted"]) < sum(plain["deleted"])
     assert residual["untouched"] == 1 - lab.history(Network("resnet20"))[-1]["validation"]["accuracy"]
     monkeypatch.setattr(surgery, "operate", lambda *_: pytest.fail("measured again"))
