@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Any
 
+from plusx.lab import conduct
 from plusx.lab.answers import error_and_loss
 from plusx.lab.laboratory import Lab
 from plusx.lab.network import Network
@@ -20,6 +21,7 @@ from plusx.recipes import cifar
 from plusx.report.axes import Axis
 from plusx.report.figures import WIDE, Svg, line_chart, over_seeds
 
+QUICK = replace(conduct.QUICK, seeds=3)
 QUICK_DEPTHS, FULL_DEPTHS = (8, 20, 56), (20, 32, 44, 56, 110)
 SHALLOW, DEEP = 20, 56  # the pair of figure 1, trained first
 # Test error in percent of residual networks on CIFAR-10: table 6 of the paper, and the reproduction of Y. Idelbayev,

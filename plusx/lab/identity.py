@@ -18,7 +18,7 @@ from torch import Tensor
 
 from plusx import model_file
 from plusx.durable import make_folder
-from plusx.lab import conduct, growth
+from plusx.lab import growth
 from plusx.lab import identity_told as told
 from plusx.lab.answers import error_and_loss, logits
 from plusx.lab.chain import blocks, keeps_shape, with_new_statistics
@@ -34,7 +34,6 @@ from plusx.models.resnet import ResNet
 from plusx.verbs import start
 from plusx.verbs.weights import as_arrays
 
-QUICK = replace(conduct.QUICK, seeds=2)  # nine networks a seed
 SHALLOW, DEEP = 20, 56
 KINDS = ("resnet", "plain")
 SHARE = 4  # training goes on for a quarter of the steps

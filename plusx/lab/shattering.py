@@ -8,11 +8,12 @@ photo to photo, untrained, and trained where another experiment has trained them
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from plusx.lab import conduct
 from plusx.lab import fully_connected as small
 from plusx.lab.autocorrelation import autocorrelation, correlation, over_pairs
 from plusx.lab.fully_connected import Stack
@@ -26,6 +27,7 @@ from plusx.lab.shattering_findings import findings
 from plusx.lab.twins import TWINS
 from plusx.models.normalise import Normalised
 
+QUICK = replace(conduct.QUICK, seeds=3)
 NORMS = ("batch", "none")
 DEPTHS, TRAINED_DEPTHS = (8, 20, 32, 44, 56, 110), (20, 56)
 LINES, STATISTICS = 4, 256  # lines for each seed; photos that norms get their statistics from

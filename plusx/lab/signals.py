@@ -8,7 +8,7 @@ depth. With batch norm they do not vanish, and the deeper plain network is worse
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import median
 from typing import Any
@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from plusx import keyed
-from plusx.lab import conduct
 from plusx.lab.answers import error_and_loss
 from plusx.lab.capture import Values, look, responses
 from plusx.lab.laboratory import Lab
@@ -28,7 +27,6 @@ from plusx.lab.signals_figures import figures
 from plusx.lab.signals_findings import findings
 from plusx.lab.signals_tables import tables
 
-QUICK = replace(conduct.QUICK, seeds=2)  # eight networks a seed
 CELLS = (("plain", "batch"), ("resnet", "batch"), ("plain", "none"), ("resnet", "none"))
 DEPTHS, DEEP = (20, 56), 56
 BUILT = (8, 20, 32, 44, 56, 110)  # layers of the untrained networks
