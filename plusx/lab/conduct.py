@@ -28,7 +28,8 @@ from plusx.training import environment
 from plusx.training.events import Notice
 
 RESULTS, PAGE = "results.json", "index.html"
-DECIDED = ("model", "seed", "time", "epochs", "weights", "recipe", "shortcut", "norm")  # by the experiments
+# By the experiments; the last three because nothing may be chosen or ended by the test photos, which training watches.
+DECIDED = ("model", "seed", "time", "epochs", "weights", "recipe", "shortcut", "norm", "keep", "patience", "max_epochs")
 OUT = Path("lab")
 
 
@@ -154,7 +155,9 @@ def _config(size: Size, wish: LabWish) -> Any:
         if name in DECIDED:
             raise sentences.not_of_the_lab(name)
     flags = dict(size.flags) | {"device": wish.device, "skip_bad": True}
-    return resolve(flags, sets=wish.sets, environment={})
+    config = resolve(flags, sets=wish.sets, environment={})
+    # Not as flags: None there means "not given", and a recipe's own patience would stay.
+    return config.model_copy(update={"patience": None, "keep": "last"})
 
 
 def _drawn(out: Path, listen: Listen) -> str:

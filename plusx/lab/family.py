@@ -1,8 +1,9 @@
 """The family: AlexNet, VGG-16, plain-34 and ResNets on the same photos, at equal time and at equal epochs.
 
-Each has the rate its registry entry names and otherwise the fast recipe, at one size of pixels, from scratch. Networks
-that are compared at equal time are trained one at a time, for they need the machine for themselves; those of equal
-epochs side by side. Nothing is chosen on the test photos: the last weights answer, by the views of the recipe.
+Each has the rate its registry entry names and otherwise the fast recipe, at one size of pixels, from scratch; only
+plain-34 has the rate of ResNet-34, whose twin it is: they differ by the shortcut alone. Networks that are compared at
+equal time are trained one at a time, for they need the machine for themselves; those of equal epochs side by side.
+Nothing is chosen on the test photos: the last weights answer, by the views of the recipe.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from plusx.lab.laboratory import Lab
 from plusx.lab.network import Network
 from plusx.lab.photos import Amount
 from plusx.lab.results import Result, seeds_said
-from plusx.models import default_rate
 from plusx.recipes.plan import read_plan
 from plusx.verbs.answers import read_answers
-from plusx.verbs.network import forward_flops
+from plusx.verbs.network import forward_flops, with_default_rate
 
 NAMES = ("alexnet", "vgg16", "plain34", "resnet18", "resnet34", "resnet50")
 SECONDS, FULL_SECONDS = 45.0, 900.0  # of each network at equal time
 EPOCHS, FULL_EPOCHS = 12, 60
-# A named model keeps its own stem and rate; runs end when they were meant to, however validation goes.
+PLAIN, TWIN = "plain34", "resnet34"
+ZERO_PADDED = ("resnet18", TWIN)  # as in table 2 of He et al. 2015: no parameter that a plain network lacks
+# A named model keeps its own stem and rate.
 _FLAGS: dict[str, Any] = {
     "recipe": "fast",
     "model": "resnet18",
     "sizes": (),
-    "patience": None,
     "max_epochs": 100_000,
     "log_every": 10,
 }
@@ -47,9 +48,24 @@ def networks(lab: Lab) -> list[Network]:
 
 
 def _network(lab: Lab, name: str, seed: int, timed: bool) -> Network:
+    settings = _settings(lab, name)
     if timed:
-        return Network(name, seed, time=FULL_SECONDS if lab.full else SECONDS)
-    return Network(name, seed, epochs=FULL_EPOCHS if lab.full else EPOCHS)
+        return Network(name, seed, settings, time=FULL_SECONDS if lab.full else SECONDS)
+    return Network(name, seed, settings, epochs=FULL_EPOCHS if lab.full else EPOCHS)
+
+
+def _settings(lab: Lab, name: str) -> tuple[tuple[str, Any], ...]:
+    """What makes twins of plain-34 and ResNet-34: shortcuts without parameters, and one rate."""
+    if name == PLAIN:
+        return (("learning_rate", _rate(lab, Network(TWIN))),)
+    return (("shortcut", "identity"),) if name in ZERO_PADDED else ()
+
+
+def _rate(lab: Lab, network: Network) -> float:
+    """The rate it is trained with: its own, or that of the registry, which the optimiser may scale."""
+    rate = with_default_rate(network.config(lab.config)).learning_rate
+    assert rate is not None, "it was just filled in"
+    return rate
 
 
 def run(lab: Lab) -> Result:
@@ -60,6 +76,7 @@ def run(lab: Lab) -> Result:
         epochs=FULL_EPOCHS if lab.full else EPOCHS,
         seconds=FULL_SECONDS if lab.full else SECONDS,
         size=lab.config.size,
+        full=lab.full,
     )
     return Result(
         name="family",
@@ -82,7 +99,7 @@ def _member(lab: Lab, name: str) -> Member:
         name=name,
         parameters=sum(p.numel() for p in lab.build(network).parameters()),
         operations=forward_flops(network.config(lab.config), len(lab.classes), lab.config.size),
-        rate=default_rate(name),
+        rate=_rate(lab, network),
         speed=median(_speed(lab, _network(lab, name, seed, timed=True)) for seed in lab.seeds),
         by_epochs=by_epochs,
         by_time=by_time,
@@ -115,8 +132,10 @@ def _conditions(lab: Lab) -> str:
     return (
         f"{counts['train']:,} training and {counts['test']:,} test photos of {len(lab.classes)} classes at "
         f"{config.size} px, from scratch; networks of {config.width:g} times the published width; the fast recipe with "
-        f"each network's own rate; {epochs} epochs each, and {seconds:g} seconds each with the machine for itself, on "
-        f"{lab.device.type}; {seeds_said(len(lab.seeds))}; the last weights answer by {len(config.views)} views."
+        "each network's own rate, but plain-34 with that of ResNet-34, its twin but for the shortcut; ResNet-18 and "
+        f"ResNet-34 with zero-padded shortcuts, ResNet-50 with projections; {epochs} epochs each, and {seconds:g} "
+        f"seconds each with the machine for itself, on {lab.device.type}; {seeds_said(len(lab.seeds))}; the last "
+        f"weights answer by {len(config.views)} views."
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from plusx.lab.results import Figure, Finding, Table, seeds_said
+from plusx.lab.results import Figure, Finding, Table, direction, seeds_said
 from plusx.metrics import interval95, percent
 from plusx.report.axes import Axis
 from plusx.report.figures import WIDE, Bars, Series, Spread, Svg, bar_chart, grouped_bars, line_chart
@@ -85,6 +85,12 @@ class Family:
     epochs: int
     seconds: float
     size: int
+    full: bool
+
+    @property
+    def seeds(self) -> int:
+        """How often each was trained for each budget."""
+        return len(self.members[0].by_epochs)
 
     def of(self, name: str) -> Member:
         """The member of that name."""
@@ -123,7 +129,7 @@ def tables(family: Family) -> tuple[Table, ...]:
         "rate",
         "photos trained a second",
     )
-    answered = ("network", "epochs", "accuracy", "95 %", "n", "on training crops")
+    answered = ("network", "epochs", "accuracy", _ends(family), "n", "on training crops")
     rows = [[_answered(member.name, budget(member)) for member in family.members] for budget in (by_epochs, by_time)]
     return (
         Table("What they cost (operations of a photo forward; a multiply-add is two)", header, tuple(costs)),
@@ -138,11 +144,24 @@ def _answered(name: str, runs: Sequence[Trained]) -> tuple[str, ...]:
     return (
         SHOWN[name],
         f"{np.mean([one.epochs for one in runs]):.1f}",
-        percent(_accuracy(runs), 1) if any(one.right for one in runs) else "diverged",
+        percent(_accuracy(runs), 1) + _lost(runs) if any(one.right for one in runs) else "diverged",
         f"{percent(low, 1)} to {percent(high, 1)}" if any(one.right for one in runs) else "",
-        str(sum(one.n for one in runs)),
+        str(_photos(runs)),
         percent(float(np.mean(crops)), 1) if crops else "",
     )
+
+
+def _photos(runs: Sequence[Trained]) -> int:
+    """Test photos, each counted once however many seeds answered it."""
+    return max(one.n for one in runs)
+
+
+def _lost(runs: Sequence[Trained]) -> str:
+    """How many diverged; they count as guessing."""
+    lost = sum(one.right is None for one in runs)
+    if not lost:
+        return ""
+    return f" ({lost} of {len(runs)} diverged)" if len(runs) > 1 else " (diverged)"
 
 
 def _accuracy(runs: Sequence[Trained]) -> float:
@@ -150,26 +169,39 @@ def _accuracy(runs: Sequence[Trained]) -> float:
 
 
 def _interval(runs: Sequence[Trained]) -> tuple[float, float]:
-    """Of the test photos alone; over several seeds of all their answers together."""
-    right, n = sum(sum(one.right or ()) for one in runs), sum(one.n for one in runs)
-    return interval95(right, n) if n else (0.0, 1.0)
+    """Of one seed the 95 % interval of its test photos; of several, their least and greatest accuracy.
+
+    Their answers together would tell an interval that is too narrow: the photos are the same under every seed.
+    """
+    if len(runs) == 1:
+        return runs[0].interval or (0.0, 1.0)
+    return min(one.accuracy for one in runs), max(one.accuracy for one in runs)
+
+
+def _ends(family: Family) -> str:
+    """What the two ends beside an accuracy are."""
+    return "95 %" if family.seeds == 1 else "range over seeds"
 
 
 def figures(family: Family) -> tuple[Figure, ...]:
     """Accuracy against operations, accuracy of both budgets, photos a second."""
     return (
-        Figure("operations", OPERATIONS, _against_operations(family)),
-        Figure("accuracy", ACCURACY, _both(family)),
+        Figure("operations", OPERATIONS.format(_spread(family)), _against_operations(family)),
+        Figure("accuracy", ACCURACY.format(_spread(family)), _both(family)),
         Figure("speed", SPEED, _speeds(family)),
     )
 
 
 OPERATIONS = (
-    "Accuracy after equal epochs against operations a photo, with 95 % intervals. Best is the upper left; look at what "
+    "Accuracy after equal epochs against operations a photo, with {}. Best is the upper left; look at what "
     "a network pays for its place."
 )
-ACCURACY = "Accuracy after equal epochs and after equal time, with 95 % intervals. Look at whose order changes."
+ACCURACY = "Accuracy after equal epochs and after equal time, with {}. Look at whose order changes."
 SPEED = "Photos trained on in a second, each network with the machine for itself."
+
+
+def _spread(family: Family) -> str:
+    return "95 % intervals" if family.seeds == 1 else "the range over seeds"
 
 
 def _against_operations(family: Family) -> Svg:
@@ -215,29 +247,44 @@ def findings(family: Family) -> tuple[Finding, ...]:
 
 
 def _pair(family: Family, names: tuple[str, str], budget: Budget, expected: str) -> Finding:
-    """Whether the first of two is the better one, as it should be, by an exact test on the same photos."""
+    """Whether the first of two is the better one, as it should be."""
     first, second = (family.of(name) for name in names)
-    pairs = list(zip(budget(first), budget(second), strict=True))
-    p, sign = _difference(pairs)
-    said = " and ".join(f"{SHOWN[name]} {percent(_accuracy(budget(family.of(name))), 1)}" for name in names)
+    agrees, by, unsure = _better(budget(first), budget(second))
+    better, worse = (f"{percent(_accuracy(runs), 1)}" for runs in (budget(first), budget(second)))
     sentence = (
-        f"After {_budget(family, budget)} each, {said} of {max(one.n for one in pairs[0]):,} test photos are right, "
-        f"with {first.operations / 1e6:,.0f} and {second.operations / 1e6:,.0f} million operations a photo "
-        f"({seeds_said(len(pairs))}, p = {p:.2g})."
+        f"{_after(family, budget)}, {SHOWN[first.name]} answers {better}{_lost(budget(first))} of "
+        f"{_photos((*budget(first), *budget(second))):,} test photos rightly, {SHOWN[second.name]} "
+        f"{worse}{_lost(budget(second))}, with {first.operations / 1e6:,.0f} and {second.operations / 1e6:,.0f} "
+        f"million operations a photo ({by})."
     )
-    if p < LEVEL:
-        return Finding(sentence, expected, sign > 0, "" if sign > 0 else _why_not(budget(first), budget(second)))
-    return Finding(sentence, expected, None, "A difference of this size is within chance on so many photos.")
+    if agrees is None:
+        return Finding(sentence, expected, None, unsure)
+    return Finding(sentence, expected, agrees, "" if agrees else _why_not(budget(first), budget(second)))
 
 
-def _difference(pairs: Sequence[tuple[Trained, Trained]]) -> tuple[float, int]:
-    """The p-value of equal accuracy, over the answers of all seeds, and which is better: 1 the first, -1 the second.
+def _better(first: Sequence[Trained], second: Sequence[Trained]) -> tuple[bool | None, str, str]:
+    """Whether the first is better, by what that is told, and why it may not be told.
+
+    Of one seed by the test photos, by McNemar's exact test. Of several by the seeds, which have to agree: their answers
+    are to the same photos, and together would pass for more photos than there are.
+    """
+    if len(first) > 1:
+        differences = [one.accuracy - other.accuracy for one, other in zip(first, second, strict=True)]
+        ahead = sum(difference > 0 for difference in differences)
+        by = f"the former ahead under {ahead} of {len(differences)} seeds"
+        return direction(differences), by, "The seeds do not agree on which is better."
+    p, sign = _difference((first[0], second[0]))
+    unsure = "A difference of this size is within chance on so many photos."
+    return (sign > 0 if p < LEVEL else None), f"one seed, p = {p:.2g}", unsure
+
+
+def _difference(pair: tuple[Trained, Trained]) -> tuple[float, int]:
+    """The p-value of equal accuracy of two runs, and which is better: 1 the first, -1 the second.
 
     McNemar's exact test on the photos that one of both answered rightly. One that diverged counts as answering all
     wrongly.
     """
-    counts = [discordant(*(_right(one, pair) for one in pair)) for pair in pairs if any(one.right for one in pair)]
-    better, worse = (sum(count[side] for count in counts) for side in (0, 1))
+    better, worse = discordant(*(_right(one, pair) for one in pair))
     return mcnemar(better, worse), int(np.sign(better - worse))
 
 
@@ -249,7 +296,7 @@ def _right(one: Trained, pair: tuple[Trained, Trained]) -> np.ndarray[Any, np.dt
 def _why_not(first: Sequence[Trained], second: Sequence[Trained]) -> str:
     """How far both have learned: what was still learning may be behind only for now."""
     crops = [[one.training_accuracy for one in runs if one.training_accuracy is not None] for runs in (first, second)]
-    if not all(crops):
+    if not all(crops) or _lost((*first, *second)):
         return "One of them diverged."
     said = [percent(float(np.mean(values)), 1) for values in crops]
     return f"On training crops they reach {said[0]} and {said[1]}: the budget is far from what the literature spends."
@@ -257,11 +304,11 @@ def _why_not(first: Sequence[Trained], second: Sequence[Trained]) -> str:
 
 def _at_equal_time(family: Family) -> Finding:
     order = sorted(family.members, key=lambda member: -_accuracy(member.by_time))
-    said = ", ".join(f"{SHOWN[m.name]} {percent(_accuracy(m.by_time), 1)}" for m in order)
+    said = ", ".join(f"{SHOWN[m.name]} {percent(_accuracy(m.by_time), 1)}{_lost(m.by_time)}" for m in order)
     epochs = {m.name: np.mean([one.epochs for one in m.by_time]) for m in family.members}
     most, least = max(epochs, key=lambda name: epochs[name]), min(epochs, key=lambda name: epochs[name])
     return Finding(
-        f"After {family.seconds:g} seconds each, from the best down: {said}; {SHOWN[most]} saw the photos "
+        f"{_after(family, by_time)}, from the best down: {said}; {SHOWN[most]} saw the photos "
         f"{epochs[most]:.1f} times in that time and {SHOWN[least]} {epochs[least]:.1f} times "
         f"({seeds_said(len(order[0].by_time))}).",
         EXPECTED["time"],
@@ -269,5 +316,7 @@ def _at_equal_time(family: Family) -> Finding:
     )
 
 
-def _budget(family: Family, budget: Budget) -> str:
-    return f"{family.epochs} epochs" if budget is by_epochs else f"{family.seconds:g} seconds"
+def _after(family: Family, budget: Budget) -> str:
+    """How a sentence about its trainings begins, as that of a lab does."""
+    spent = f"{family.epochs} epochs" if budget is by_epochs else f"{family.seconds:g} seconds"
+    return f"After {spent} each" + ("" if family.full else ", at this size")

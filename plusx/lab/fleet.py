@@ -14,6 +14,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +27,7 @@ from plusx.lab.job import Job, Setup
 
 CPU_MOST, GPU_USUAL = 8, 4  # processes
 ENDS = ("done", "diverged", "failed", "lost")
+GRACE = 5.0  # seconds a process that no longer makes sense has to end by itself
 
 Heard = Callable[[Job, Mapping[str, Any]], None]
 
@@ -95,25 +97,35 @@ class _Voyage:
     def _drive(self, number: int) -> None:
         """Give one process job after job, and pass on what it says of each."""
         process = self._processes[number]
-        while not self._stopping:
-            try:
-                job = self._todo.popleft()
-            except IndexError:
-                break
-            self._one(process, job, number)
-        self._said.put(None)
+        try:
+            while not self._stopping:
+                try:
+                    job = self._todo.popleft()
+                except IndexError:
+                    break
+                self._one(process, job, number)
+        finally:
+            self._said.put(None)  # whatever happens here, or the lab waits for ever
 
     def _one(self, process: subprocess.Popen[str], job: Job, number: int) -> None:
-        assert process.stdout is not None
-        if _write(process, job.to_json()):
-            for line in process.stdout:
-                event = json.loads(line)
-                self._said.put((job, event))
-                if event["event"] in ENDS:
-                    return
+        if _write(process, job.to_json()) and self._told(process, job, number):
+            return
         if not self._stopping:
-            lost = {"event": "lost", "number": number + 1, "code": process.wait(), "log": str(self._logs[number])}
+            lost = {"event": "lost", "number": number + 1, "code": _ended(process), "log": str(self._logs[number])}
             self._said.put((job, lost))
+
+    def _told(self, process: subprocess.Popen[str], job: Job, number: int) -> bool:
+        """Pass on what is said of a job; whether its end was, and not silence or a line that is no event."""
+        assert process.stdout is not None
+        for line in process.stdout:
+            event = _event(line)
+            if event is None:
+                _keep(line, self._logs[number])
+                return False
+            self._said.put((job, event))
+            if event["event"] in ENDS:
+                return True
+        return False
 
     def _stop(self) -> None:
         """Ask every process for a checkpoint; a second interruption ends them at once."""
@@ -144,6 +156,7 @@ def _started(setup: Setup, fleet: Fleet, number: int) -> subprocess.Popen[str]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            errors="replace",  # bytes that are no text make a line that is no event
             env=environment,
             start_new_session=True,  # a Ctrl-C is for the lab, which tells its processes
         )
@@ -164,6 +177,30 @@ def _write(process: subprocess.Popen[str], value: Any) -> bool:
     except BrokenPipeError:
         return False
     return True
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    """What a line says; None where it is cut off, or what some library printed."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
+
+
+def _keep(line: str, log: Path) -> None:
+    """Beside what the process printed otherwise, which is where its user is sent."""
+    with suppress(OSError), log.open("a") as file:
+        file.write(line)
+
+
+def _ended(process: subprocess.Popen[str]) -> int:
+    """Its exit code; one that goes on is killed, for nobody reads what it says any more."""
+    try:
+        return process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def _close(stream: IO[str] | None) -> None:

@@ -23,7 +23,7 @@ from plusx.model_file import load
 from plusx.models.normalise import Normalised
 from plusx.run_folder import RunFolder
 from plusx.training.events import Notice
-from plusx.verbs.network import build_network
+from plusx.verbs.network import build_network, refuse_network
 from plusx.verbs.session import prepared_device
 
 NETWORKS = "networks"  # the folder beside those of the experiments, which share what is trained
@@ -138,9 +138,12 @@ class Lab:
     def trained(self, networks: Sequence[Network]) -> None:
         """Train those that are not, side by side where they may be. A diverged one is a result, and no error.
 
-        Raises RunError where one fails otherwise, KeyboardInterrupt after a stop, with checkpoints of all.
+        Raises UsageError before any is trained where one cannot be, RunError where one fails otherwise,
+        KeyboardInterrupt after a stop, with checkpoints of all.
         """
         missing = self.missing(networks)
+        for network in missing:
+            refuse_network(network.config(self.config))
         together = [network for network in missing if not network.alone]
         progress = _Progress(len(missing), self.listen)
         for group, processes in ((together, self.scope.processes), *(([n], 1) for n in missing if n.alone)):

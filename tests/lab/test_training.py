@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from plusx.errors import RunError
+from plusx.errors import RunError, UsageError
 from plusx.lab import fleet
 from plusx.lab.events import Learned, Stepped
 from plusx.lab.job import Job, train_network
@@ -89,6 +91,51 @@ def test_a_process_that_is_killed_is_told_with_its_log(
     monkeypatch.setattr(fleet, "_started", doomed)
     with pytest.raises(RunError, match=r"Training process \d ended by itself \(signal 9; .*process-\d\.log"):
         open_lab().trained(TWINS)
+
+
+BROKEN = {
+    "cut off, at its end": "print('{\"event\": \"st', end='')",
+    "no JSON, and it goes on": "import time; print('a library prints', flush=True); time.sleep(60)",
+    "JSON, and no event": "print('[1]')",
+    "no text": "import sys; sys.stdout.buffer.write(bytes([255, 10]))",
+}
+
+
+@pytest.mark.parametrize("program", BROKEN.values(), ids=BROKEN)
+def test_a_process_that_says_what_is_no_event_is_lost_and_nobody_waits_for_it(
+    open_lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    popen = subprocess.Popen
+
+    def broken(command: list[str], **settings: Any) -> Any:
+        return popen([sys.executable, "-c", f"input(); input(); {program}"], **settings)
+
+    monkeypatch.setattr(subprocess, "Popen", broken)
+    monkeypatch.setattr(fleet, "GRACE", 0.5)
+    lab = open_lab()
+    failed: list[BaseException] = []
+
+    def train() -> None:
+        try:
+            lab.trained(TWINS[:1])
+        except RunError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=train, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive(), "it would wait for ever"
+    assert re.match(r"Training process 1 ended by itself \(.*process-1\.log", str(failed[0]))
+
+
+def test_sizes_that_a_network_cannot_take_are_refused_before_a_process_is_started(
+    open_lab: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr(fleet, "_started", lambda *given: started.append(given))
+    with pytest.raises(UsageError, match=r"^alexnet .*63"):
+        open_lab().trained([*TWINS, Network("alexnet")])
+    assert started == []
 
 
 def test_what_was_measured_is_not_measured_again(open_lab: Callable[..., Lab]) -> None:
