@@ -37,7 +37,10 @@ EXPECTED = {
     "(He et al. 2015, section 1).",
 }
 
-LATE = "{passes:.1f} passes over the photos are few, the paper makes 182: deep residual networks are behind at first."
+LATE = (
+    "{passes:.1f} passes over the photos are few, the paper makes 182: deep residual networks are behind at first, and "
+    "with more steps the gap narrows."
+)
 ENOUGH = 100  # passes after which that is no reason any more
 
 Rows = Mapping[tuple[str, int], list["Course"]]

@@ -45,7 +45,8 @@ def test_errors_of_the_other_direction_do_not_agree() -> None:
     assert [f.agrees for f in found] == [False, False, False, False]
     assert "deeper is 10.00 points lower" in found[0].sentence
     assert found[1].why == (
-        "5.8 passes over the photos are few, the paper makes 182: deep residual networks are behind at first."
+        "5.8 passes over the photos are few, the paper makes 182: deep residual networks are behind at first, and with "
+        "more steps the gap narrows."
     )
     assert findings(rows(0.4, 0.3, 0.2, 0.35), "", 150)[1].why == "", "that is no reason after so many"
 
