@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from plusx.verbs.compare import compare
     from plusx.verbs.evaluate import evaluate
     from plusx.verbs.explain import explain
+    from plusx.verbs.export import export
     from plusx.verbs.predict import predict
 
 _PUBLIC = {
@@ -36,6 +37,7 @@ _PUBLIC = {
     "create_model": ("plusx.models", "create_model"),
     "evaluate": ("plusx.verbs.evaluate", "evaluate"),
     "explain": ("plusx.verbs.explain", "explain"),
+    "export": ("plusx.verbs.export", "export"),
     "lab": ("plusx.lab.api", "lab"),
     "list_models": ("plusx.models", "list_models"),
     "load": ("plusx.classifier", "load_classifier"),
@@ -53,6 +55,7 @@ __all__ = [
     "create_model",
     "evaluate",
     "explain",
+    "export",
     "lab",
     "list_models",
     "load",

@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from plusx.errors.export import computed_by_onnx
 from plusx.errors.model_file import damaged
 from plusx.errors.usage import no_batch, unknown_precision
 from plusx.images.decode import BadPhoto, upright_rgb
 from plusx.images.pool import DecodePool, Source
-from plusx.model_file import Header, ModelFile, load
+from plusx.model_file import Header, ModelFile, load, read_header
+from plusx.onnx_file import is_onnx
 from plusx.run_folder import model_path
 from plusx.trust.calibration import Calibration, temper
 from plusx.trust.decide import Rule
@@ -41,6 +43,10 @@ class Said(Protocol):
     @property
     def descriptors(self) -> npt.NDArray[np.float32] | None:
         """What was seen of each photo."""
+
+    @property
+    def novelty(self) -> npt.NDArray[np.float32] | None:
+        """How strange each photo is, of an engine that gives final answers: calibrated, nothing to be done."""
 
 
 class Engine(Protocol):
@@ -99,7 +105,20 @@ class Classifier:
         little (docs/decisions/0008-how-answers-are-computed.md).
         """
         found = model_path(Path(path))
-        return cls.of(load(found), device, found, precision)
+        return cls.exported(found, device) if is_onnx(found) else cls.of(load(found), device, found, precision)
+
+    @classmethod
+    def exported(cls, path: Path, device: str = "auto") -> Classifier:
+        """The classifier in an exported file, whose graph gives final answers; loads no torch.
+
+        Raises ModelError, and UsageError for another device than the CPU, and without ONNX Runtime.
+        """
+        from plusx.engines.onnx_engine import OnnxEngine
+
+        if device not in ("auto", "cpu"):
+            raise computed_by_onnx(path, device)
+        header = read_header(path)
+        return cls(header, OnnxEngine(path, len(header.classes)))
 
     @classmethod
     def of(cls, model: ModelFile, device: str, origin: Path, precision: str = "auto") -> Classifier:
@@ -196,6 +215,8 @@ class Classifier:
 
     def _answered(self, said: Said) -> Answered:
         """What the engine says, calibrated, with how strange the photos are."""
+        if said.novelty is not None:
+            return Answered(said.probabilities, said.novelty)
         rows, seen = said.probabilities, said.descriptors
         novelty = np.full(len(rows), np.nan, dtype=np.float32)
         if self.discriminant is not None and seen is not None:

@@ -6,6 +6,7 @@ test-time views, calibration, thresholds, metrics, the fingerprint of the data, 
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 from collections.abc import Mapping, Sequence
@@ -18,9 +19,11 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
+from plusx import onnx_file
 from plusx.durable import write_file
 from plusx.errors import model_file as sentences
 from plusx.images.preprocess import Preprocess
+from plusx.onnx_file import is_onnx
 from plusx.version import __version__
 
 FORMAT = 1
@@ -53,6 +56,20 @@ class Header:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What a model file or an exported one says of itself, and the photos it has seen."""
+
+    header: Header
+    seen: npt.NDArray[np.uint64]
+
+    def has_seen(self, sha256: str) -> bool:
+        """Whether the photo of this content was trained or chosen on."""
+        key = short_hash(sha256)
+        place = int(np.searchsorted(self.seen, key))
+        return place < len(self.seen) and self.seen[place] == key
+
+
+@dataclass(frozen=True)
 class ModelFile:
     """A header, the network's tensors by state-dict name, and the photos it has seen."""
 
@@ -65,11 +82,10 @@ class ModelFile:
         """The tensors of the network alone."""
         return {name: value for name, value in self.tensors.items() if not name.startswith(OURS)}
 
-    def has_seen(self, sha256: str) -> bool:
-        """Whether the photo of this content was trained or chosen on."""
-        key = short_hash(sha256)
-        place = int(np.searchsorted(self.seen, key))
-        return place < len(self.seen) and self.seen[place] == key
+    @property
+    def known(self) -> Known:
+        """All but the tensors."""
+        return Known(self.header, self.seen)
 
 
 def short_hash(sha256: str) -> np.uint64:
@@ -89,10 +105,12 @@ def save(path: Path, model: ModelFile) -> None:
 
 def to_bytes(model: ModelFile) -> bytes:
     """The bytes of a model file."""
-    header = asdict(model.header) | {"preprocess": model.header.preprocess.to_json()}
     tensors = {name: np.ascontiguousarray(value) for name, value in model.tensors.items()}
-    metadata = {KEY: json.dumps(header)}
-    return safetensors.numpy.save(tensors | {SEEN: model.seen}, metadata=metadata)
+    return safetensors.numpy.save(tensors | {SEEN: model.seen}, metadata={KEY: _document(model.header)})
+
+
+def _document(header: Header) -> str:
+    return json.dumps(asdict(header) | {"preprocess": header.preprocess.to_json()})
 
 
 def load(path: Path) -> ModelFile:
@@ -109,11 +127,26 @@ def load(path: Path) -> ModelFile:
     return ModelFile(header, tensors, seen)
 
 
+def read_known(path: Path) -> Known:
+    """All but the tensors, of a model file or an exported one. Raises ModelError as `load` does."""
+    header = read_header(path)
+    if is_onnx(path):
+        text = _metadata(path).get(SEEN, "")
+        return Known(header, np.frombuffer(base64.b64decode(text), dtype=np.uint64))
+    return load(path).known
+
+
+def metadata_of(model: ModelFile) -> dict[str, str]:
+    """The metadata of a file exported from `model`: the header as JSON, and the photos it has seen."""
+    return {KEY: _document(model.header), SEEN: base64.b64encode(model.seen.tobytes()).decode()}
+
+
 def read_header(path: Path) -> Header:
-    """The header alone. Raises ModelError as `load` does."""
+    """The header alone, of a model file or an exported one. Raises ModelError as `load` does."""
     document = _metadata(path).get(KEY)
     if not isinstance(document, str):
-        raise sentences.foreign(path, "a safetensors file that plusx did not write")
+        kind = "an ONNX file" if is_onnx(path) else "a safetensors file"
+        raise sentences.foreign(path, f"{kind} that plusx did not write")
     try:
         values = json.loads(document)
         if values.get("format") != FORMAT:
@@ -124,7 +157,20 @@ def read_header(path: Path) -> Header:
         raise sentences.damaged(path, f"its header is not as written ({type(error).__name__})") from None
 
 
-def _metadata(path: Path) -> dict[str, Any]:
+def _metadata(path: Path) -> Mapping[str, Any]:
+    return _onnx_metadata(path) if is_onnx(path) else _safetensors_metadata(path)
+
+
+def _onnx_metadata(path: Path) -> Mapping[str, Any]:
+    try:
+        return onnx_file.metadata(path)
+    except OSError as error:
+        raise sentences.unreadable(path, error) from None
+    except ValueError as error:
+        raise sentences.foreign(path, f"no ONNX file, or a part of one ({error})") from None
+
+
+def _safetensors_metadata(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             start = file.read(8)

@@ -29,6 +29,7 @@ VERBS = {
     "compare": "Put runs beside each other and say which differences are more than chance.",
     "predict": "Answer for photos, folders or archives.",
     "explain": "Show where in a photo the evidence for an answer lies.",
+    "export": "Write a model as one ONNX file that gives the same answers.",
     "lab": 'See why the "+ x" matters: experiments on plain and residual networks.',
     "models": "List the networks, or print the layers of one.",
     "bench": "Measure how fast this machine trains, and where the time goes.",

@@ -107,11 +107,14 @@ def scaled(images: Tensor, size: int, share: float = 1.0) -> Tensor:
     if share == 1 and size == images.shape[-1]:
         return images
     dtype = images.dtype if images.is_floating_point() else torch.float32
-    window = middle(share, np.zeros(1, dtype=bool))  # one for all of them, so that a graph takes any number
-    height, width = images.shape[-2:]
-    rows = _weights(window.top, window.height, window.mirrored, (size, height), images.device)
-    columns = _weights(window.left, window.width, window.mirrored, (size, width), images.device)
-    return _product(images.to(dtype), rows.to(dtype), columns.to(dtype))
+    rows, columns = (middle_weights(side, size, share, images.device).to(dtype)[None] for side in images.shape[-2:])
+    return _product(images.to(dtype), rows, columns)
+
+
+def middle_weights(pixels: int, size: int, share: float, device: torch.device | None = None) -> Tensor:
+    """What `size` places are made of, out of the middle `share` of `pixels`: [size, pixels], float32."""
+    window = middle(share, np.zeros(1, dtype=bool))
+    return _weights(window.top, window.height, window.mirrored, (size, pixels), device or torch.device("cpu"))[0]
 
 
 def _product(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ class Answers(NamedTuple):
 
     probabilities: Probabilities
     descriptors: Floats | None = None
+    novelty: None = None  # what the answers lack, as calibration
 
 
 class TorchEngine:

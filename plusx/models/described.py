@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, cast
 
 import torch
@@ -26,8 +27,7 @@ class Staged(Protocol):
 class Described(nn.Module):
     """`network` on normalised images [B, 3, H, W], giving logits [B, C], a descriptor [B, D] and activity [B, h, w].
 
-    The descriptor holds log(1 + mean) and log(1 + largest) of every channel of the last two stages, the activity the
-    mean square over the last stage's channels at every place; both are float32.
+    The activity is the mean square over the last stage's channels at every place; it and the descriptor are float32.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -38,10 +38,14 @@ class Described(nn.Module):
         """[B, 3, H, W] -> [B, C], [B, D], [B, h, w]."""
         staged = cast(Staged, self.network)
         maps = staged.stage_maps(x)
-        floats = [stage.float() for stage in maps[-STAGES:]]
-        pooled = [part for m in floats for part in (m.mean((2, 3)), m.amax((2, 3)))]
-        descriptor = torch.cat(pooled, dim=1).clamp_min(0.0).log1p()
-        return staged.head(maps[-1]), descriptor, floats[-1].square().mean(1)
+        return staged.head(maps[-1]), descriptor(maps), maps[-1].float().square().mean(1)
+
+
+def descriptor(maps: Sequence[Tensor]) -> Tensor:
+    """log(1 + mean) and log(1 + largest) of every channel of the last two stages' maps: [B, D], float32."""
+    floats = [stage.float() for stage in maps[-STAGES:]]
+    pooled = [part for m in floats for part in (m.mean((2, 3)), m.amax((2, 3)))]
+    return torch.cat(pooled, dim=1).clamp_min(0.0).log1p()
 
 
 def descriptor_size(network: nn.Module) -> int | None:

@@ -22,7 +22,7 @@ from plusx.errors import model_file as sentences
 from plusx.errors import use as use_errors
 from plusx.images.decode import BadPhoto
 from plusx.metrics import percent
-from plusx.model_file import load
+from plusx.model_file import read_known
 from plusx.run_folder import RunFolder, model_path, open_run
 from plusx.verbs.answers import Answered, write_answers
 from plusx.verbs.figures import answered_lines
@@ -125,8 +125,7 @@ def evaluate(
     """
     started, path, files = time.perf_counter(), Path(run_or_model), [Path(file) for file in decisions]
     found = model_path(path)
-    model = load(found)
-    classifier = Classifier.of(model, computing.get("device", "auto"), found)
+    model, classifier = read_known(found), Classifier.load(found, device=computing.get("device", "auto"))
     chosen = _own_test(path, files) if data is None else _given(data, classifier.classes, files)
     fresh = [i for i, h in enumerate(chosen.hashes) if not model.has_seen(h)]
     left_out = tuple(chosen.photos[i].name for i in sorted(set(range(len(chosen.hashes))) - set(fresh)))

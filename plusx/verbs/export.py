@@ -1,0 +1,102 @@
+"""`export`: a model file as one ONNX file, which is tried on real photos before it counts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from plusx.classifier import Classifier
+from plusx.data.source import Photo, walk
+from plusx.durable import write_file
+from plusx.errors import DataError
+from plusx.errors import export as sentences
+from plusx.export.agreement import MOST, Agreement, agreement
+from plusx.images.pool import Source
+from plusx.model_file import ModelFile, load
+from plusx.onnx_file import SUFFIX, is_onnx
+from plusx.run_folder import model_path, open_run
+from plusx.verbs.labelled import split_photos
+
+PHOTOS = 256  # on which model and export have to agree
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The file that was written, its size in bytes, and how it agreed with its model."""
+
+    path: Path
+    bytes: int
+    agreement: Agreement
+
+    def to_json(self) -> dict[str, Any]:
+        """The document of `export --json`."""
+        return {"path": str(self.path), "bytes": self.bytes, "agreement": asdict(self.agreement)}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        return [f"{self.path}: {self.bytes / 1e6:.1f} MB", self.agreement.sentence()]
+
+
+def export(
+    model: str | Path, *, out: str | Path | None = None, photos: Sequence[str] = (), count: int = PHOTOS
+) -> Exported:
+    """Write `model`, a run folder or a model file, as ONNX to `out`, beside the model where not named.
+
+    It is tried first on `count` of `photos`, of a run on its own validation photos: from bytes to answer through both.
+    Raises ModelError where they do not agree, UsageError where there are no photos to try, and nothing is written.
+    """
+    path = Path(model)
+    found = model_path(path)
+    if is_onnx(found):
+        raise sentences.exported_already(found)
+    target = Path(out) if out else found.with_suffix(SUFFIX)
+    if target.exists():
+        raise sentences.out_taken(target)
+    sources = _sources(path, photos)[:count]
+    known = load(found)
+    content, agreed = _tried(known, found, sources)
+    write_file(target, content)
+    return Exported(target, len(content), agreed)
+
+
+def _tried(model: ModelFile, origin: Path, sources: Sequence[Source]) -> tuple[bytes, Agreement]:
+    """The bytes of the exported file, once they have answered as the model does."""
+    try:
+        import onnx  # noqa: F401 - what the exporter needs besides torch
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise sentences.no_exporter() from None
+    from plusx.export.onnx import to_onnx
+
+    content = to_onnx(model)
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder) / f"model{SUFFIX}"
+        trial.write_bytes(content)
+        agreed = agreement(Classifier.of(model, "cpu", origin, "fp32"), Classifier.exported(trial), sources)
+    if not agreed.holds or not agreed.photos:
+        raise sentences.disagrees(agreed.photos, agreed.flips, agreed.probability, MOST)
+    return content, agreed
+
+
+def _sources(path: Path, named: Sequence[str]) -> list[Source]:
+    """Photos to try: those that are named, or those that a run validated on, spread over all of them."""
+    found = walk(named) if named else _validated(path)
+    if not found:
+        raise sentences.no_photos(path)
+    return [photo.source for photo in found]
+
+
+def _validated(path: Path) -> list[Photo]:
+    if not path.is_dir():
+        return []
+    run = open_run(path)
+    try:
+        every = split_photos(run.read("run")["data"], run)
+    except DataError:
+        return []  # they have moved; others may be named
+    rows = every.rows("val")
+    return every.photos(rows if len(rows) else every.every)
