@@ -76,22 +76,32 @@ class Step:
 def measure(case: dict[str, Any], rounds: int) -> dict[str, Any]:
     """Every figure of one case; seconds, operations and bytes a second."""
     environment.prepare(CPU, case["threads"])
-    clock, ceilings, step, alone = Clock(CPU), Ceilings(CPU, case["precision"]), Step(case), Step(case | {"photos": 1})
-    with closing(step.batches), closing(alone.batches), autocast(CPU, case["precision"]):
-        images = step.batches.batch(0).images
-        layers = convolutions(step.state.model, images, DTYPES[case["precision"]])
+    step, alone = Step(case), Step(case | {"photos": 1})
+    with closing(step.batches), closing(alone.batches):
+        return {
+            "case": case,
+            "machine": environment.record(CPU, fast_math=False),
+            "rounds": rounds,
+            **timed(case, step, alone, rounds),
+            "operations": operations(step),
+            "kinds": profiled(step, rounds),
+            "channels": {n: by_channels(n, case, Clock(CPU)) for n in CHANNELS},
+        }
+
+
+def timed(case: dict[str, Any], step: Step, alone: Step, rounds: int) -> dict[str, Any]:
+    """Medians over rounds of the machine's rates, the step and its convolutions; `alone` is a step of one photo."""
+    clock, ceilings = Clock(CPU), Ceilings(CPU, case["precision"])
+    with autocast(CPU, case["precision"]):
+        layers = convolutions(step.state.model, step.batches.batch(0).images, DTYPES[case["precision"]])
     cost, found = cost_of(step), []
     for _ in range(WARM_UP + rounds):
         seconds = sum(step.parts(clock).values())
         by_layer = [clock.seconds(layer.work) for layer in layers]
-        one = clock.seconds(alone)
-        found.append((ceilings.flops(), ceilings.bytes(), seconds, by_layer, one))
+        found.append((ceilings.flops(), ceilings.bytes(), seconds, by_layer, clock.seconds(alone)))
     matmul, copy, seconds, by_layer, one = zip(*found[WARM_UP:], strict=True)
     whole, convolved = median(seconds), [median(times) for times in zip(*by_layer, strict=True)]
     return {
-        "case": case,
-        "machine": environment.record(CPU, fast_math=False),
-        "rounds": rounds,
         "flops": cost.flops,
         "bytes": cost.bytes,
         "matmul": median(matmul),
@@ -99,12 +109,9 @@ def measure(case: dict[str, Any], rounds: int) -> dict[str, Any]:
         "step_seconds": whole,
         "convolution_seconds": sum(convolved),
         "convolution_flops": sum(layer.flops for layer in layers),
-        "operations": operations(step),
         "layers": len(layers),
         "overhead_seconds": max(0.0, median(one) - whole / case["photos"]),
-        "kinds": profiled(step, rounds),
         "stages": stages(step.state.model, layers, convolved),
-        "channels": {n: by_channels(n, case, clock) for n in CHANNELS},
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from plusx.lab.results import Figure, Finding, Table, direction, seeds_said
 from plusx.metrics import interval95, percent
 from plusx.report.axes import Axis
-from plusx.report.figures import WIDE, Bars, Series, Spread, Svg, bar_chart, grouped_bars, line_chart
+from plusx.report.figures import WIDE, Bars, Series, Spread, Svg, grouped_bars, line_chart
 from plusx.trust.significance import LEVEL, discordant, mcnemar
 
 SHOWN = {
@@ -210,7 +210,8 @@ def _against_operations(family: Family) -> Svg:
         point = (member.operations / 1e6, _accuracy(member.by_epochs))
         series.append(Series(SHOWN[member.name], [point], colour, dots=True, spread=[_interval(member.by_epochs)]))
     x = Axis.around("million operations a photo", [m.operations / 1e6 for m in family.members], log=True)
-    return line_chart("Accuracy against operations", x, _accuracies(family, (by_epochs,)), series, size=WIDE)
+    y = Axis.around("accuracy on test photos", [e for m in family.members for e in _interval(m.by_epochs)], share=True)
+    return line_chart("Accuracy against operations", x, y, series, size=WIDE)
 
 
 def _both(family: Family) -> Svg:
@@ -220,18 +221,16 @@ def _both(family: Family) -> Svg:
         for colour, (name, budget) in enumerate(budgets, start=1)
     ]
     names = [SHOWN[member.name] for member in family.members]
-    return grouped_bars("Accuracy by budget", _accuracies(family, (by_epochs, by_time)), names, bars, size=WIDE)
-
-
-def _accuracies(family: Family, budgets: Sequence[Budget]) -> Axis:
-    ends = [end for member in family.members for budget in budgets for end in _interval(budget(member))]
-    return Axis.around("accuracy on test photos", ends, share=True)
+    y = Axis("accuracy on test photos", 0.0, 1.0, share=True)  # bars begin at nothing
+    return grouped_bars("Accuracy by budget", y, names, bars, size=WIDE)
 
 
 def _speeds(family: Family) -> Svg:
-    y = Axis.around("photos trained a second", [0.0, *(member.speed for member in family.members)])
-    bars = [(SHOWN[m.name], m.speed, f"{SHOWN[m.name]}: {m.speed:,.0f} photos a second") for m in family.members]
-    return bar_chart("Photos trained on in a second", y, bars)
+    speeds = [round(member.speed) for member in family.members]
+    y = Axis.around("photos trained a second", [0, *speeds])
+    bars = Bars("photos a second", [Spread.of([speed]) for speed in speeds], 1)
+    names = [SHOWN[member.name] for member in family.members]
+    return grouped_bars("Photos trained on in a second", y, names, [bars], size=WIDE)
 
 
 def findings(family: Family) -> tuple[Finding, ...]:

@@ -56,11 +56,11 @@ class Scene:
 
 
 def findings(raw: Raw, scene: Scene) -> tuple[Finding, ...]:
-    """What the numbers say, seed by seed."""
+    """What the numbers say, seed by seed: the whole network first, then its blocks."""
     ways = raw["ways"]
     return (
-        _block(raw["blocks"], scene),
         _grown(ways, scene),
+        _block(raw["blocks"], scene),
         _goes_on(ways, scene),
         _fresh(ways, scene),
         _built(ways, raw["scratch"][f"plain{scene.deep}"], scene),

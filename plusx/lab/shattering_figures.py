@@ -77,14 +77,15 @@ def _curves(measured: Measured, kind: str) -> Figure:
 
 def _theory(measured: Measured) -> Figure:
     series = []
-    for colour, (name, kind, norm) in enumerate(THEORY, start=1):
+    for (name, kind, norm), colour in zip(THEORY, (*COLOURS.values(), 3, 4), strict=True):
         rows = [row for row in measured.theory if (row.kind, row.norm) == (kind, norm) and row.depth <= 32]
         points = [(row.depth, mean(row.correlations)) for row in rows]
         series.append(Series(name, [(x, y) for x, y in points if y > LEAST], colour, dots=True))
     depths = range(33)
     halves = [(d, 0.5 * 0.5**d) for d in depths if 0.5 * 0.5**d > LEAST]
-    series.append(Series("1/2^L", halves, 1, dashed=True))
-    series.append(Series("1/√(L+1)", [(d, 0.5 * (d + 1) ** -0.5) for d in depths], 2, dashed=True))
+    series.append(Series("1/2^L", halves, COLOURS["plain"], dashed=True))
+    roots = [(d, 0.5 * (d + 1) ** -0.5) for d in depths]
+    series.append(Series("1/√(L+1)", roots, COLOURS["resnet"], dashed=True))
     y = Axis("correlation of gradients", LEAST, 1.0, log=True)
     svg = line_chart(
         "Fully connected networks and the theorems", Axis("layers or blocks L", 0, 32), y, series, size=WIDE

@@ -31,12 +31,12 @@ EXPECTED = {
 
 
 def findings(measured: Measured) -> tuple[Finding, ...]:
-    """In the order of the story: theory, photos, what batch norm does."""
+    """The networks of the lab first, as they tell most; then the theory, and what batch norm does."""
     return (
-        _theory_plain(measured),
-        _theory_residual(measured),
         _on_photos(measured),
         _halved(measured),
+        _theory_plain(measured),
+        _theory_residual(measured),
         _root(measured),
         _norms(measured),
     )
