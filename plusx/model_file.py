@@ -115,6 +115,8 @@ def _document(header: Header) -> str:
 
 def load(path: Path) -> ModelFile:
     """The model file at `path`. Raises ModelError where it is something else, of another version or damaged."""
+    if is_onnx(path):
+        raise sentences.exported(path)
     header = read_header(path)
     try:
         tensors = safetensors.numpy.load(path.read_bytes())

@@ -76,12 +76,3 @@ def computed_by_onnx(path: Path, device: str) -> UsageError:
         "use the model file.",
         code="device-of-onnx",
     )
-
-
-def no_maps(path: Path, method: str) -> UsageError:
-    """An exported file cannot be explained so."""
-    return UsageError(
-        f"{path} is an exported file, which holds exact class-activation maps or none, and {method} is not among what "
-        "it can do; explain with the model file it was made from.",
-        code="maps-of-onnx",
-    )

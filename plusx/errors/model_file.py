@@ -25,6 +25,15 @@ def foreign(path: Path, kind: str) -> ModelError:
     return ModelError(f"{path} is {kind}; {EXPECTED}.", code="not-a-model")
 
 
+def exported(path: Path) -> ModelError:
+    """An exported file where a network is needed."""
+    return ModelError(
+        f"{path} is an exported file, which answers and holds no network to look into or to go on with; name the "
+        "model.safetensors or the run folder it was made from.",
+        code="exported-file",
+    )
+
+
 def other_format(path: Path, found: object, expected: int) -> ModelError:
     """A model file of another format version."""
     return ModelError(

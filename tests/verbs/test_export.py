@@ -113,6 +113,12 @@ def test_what_cannot_be_exported_is_refused_in_a_sentence(trained: Trained, expo
         plusx.export(trained.model, out=tmp_path / "x.onnx")
 
 
+def test_an_exported_file_is_no_network_to_look_into(trained: Trained, exported: Path) -> None:
+    photo = next((trained.run.parent / "stripes" / "lying").iterdir())
+    with pytest.raises(ModelError, match="which answers and holds no network to look into or to go on with"):
+        plusx.explain(exported, photo)
+
+
 def test_the_exporter_that_is_not_installed_is_named(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
