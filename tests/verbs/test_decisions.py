@@ -60,7 +60,7 @@ def test_what_was_dropped_is_nowhere_and_what_was_relabelled_is_elsewhere(
     assert not {"lying/0.jpg", "standing/1.jpg"} & rows.keys()
     assert rows["lying/2.jpg"].label == "standing"
     model = load(trained.model)
-    assert not model.has_seen(row(data, "lying/0.jpg", "").sha256)
+    assert not model.known.has_seen(row(data, "lying/0.jpg", "").sha256)
     assert trained.metrics["data_fingerprint"] != whole.metrics["data_fingerprint"]
     assert events[0] == Notice("By decision, 2 photos left out and 1 relabelled.")
     kept = decisions.read([trained.run / "decisions.csv"])

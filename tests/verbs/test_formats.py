@@ -74,8 +74,8 @@ def test_a_model_file_comes_back_as_it_was(tmp_path: Path) -> None:
     found = model_file.load(tmp_path / "m.safetensors")
     assert found.header == model.header
     assert np.array_equal(found.tensors["w"], model.tensors["w"])
-    assert found.has_seen("ab" * 32)
-    assert not found.has_seen("cd" * 32)
+    assert found.known.has_seen("ab" * 32)
+    assert not found.known.has_seen("cd" * 32)
 
 
 ZIP = "{path} is a zip archive, perhaps a PyTorch .pt file; plusx never loads pickles; "

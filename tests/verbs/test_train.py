@@ -587,8 +587,8 @@ def test_a_photo_that_could_not_be_read_was_not_trained_on(data: Path, tmp_path:
     bad = [row for row in rows if "bad" in row.path]
     assert {row.split for row in bad} >= {"train"}
     model = load(trained.model)
-    assert not any(model.has_seen(row.sha256) for row in bad)
-    assert all(model.has_seen(row.sha256) for row in rows if row.split != "test" and row not in bad)
+    assert not any(model.known.has_seen(row.sha256) for row in bad)
+    assert all(model.known.has_seen(row.sha256) for row in rows if row.split != "test" and row not in bad)
 
 
 def test_a_photo_that_could_not_be_read_at_the_start_stays_out_when_it_can_be_read_later(
