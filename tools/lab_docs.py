@@ -46,7 +46,12 @@ def _section(result: dict[str, Any]) -> Iterator[str]:
         yield from (f"| {' | '.join(table['header'])} |", "|" + "---|" * len(table["header"]))
         yield from (f"| {' | '.join(row)} |" for row in table["rows"])
     for figure in result["figures"]:
-        yield from ("", f"![{figure['caption']}]({result['name']}/{figure['name']}.svg)", "", f"*{figure['caption']}*")
+        yield from (
+            "",
+            f"![{result['title']}, figure {figure['name']}]({result['name']}/{figure['name']}.svg)",
+            "",
+            f"*{figure['caption']}*",
+        )
     yield ""
 
 

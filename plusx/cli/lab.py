@@ -41,7 +41,7 @@ def lab(
     quick
         Smaller networks and fewer steps, for two cores and less than 15 minutes: the default.
     full
-        The published sizes.
+        The published sizes: days on a CPU; --estimate says how long.
     seeds
         Networks of each kind, which differ by their seed alone.
     steps
@@ -62,7 +62,7 @@ def lab(
     from plusx.lab import catalogue
 
     if name is None:
-        return _list()
+        return _list(json=json)
     if quick and full:
         raise sentences.both_modes()
     catalogue.require(name, catalogue.TOUR, catalogue.EVERY)
@@ -119,11 +119,14 @@ def _tour(data: tuple[str, ...], wish: LabWish, *, json: bool) -> dict[str, Any]
     return {"page": str(page)}
 
 
-def _list() -> int:
-    from plusx.cli.terminal import result, table
+def _list(*, json: bool) -> int:
+    from plusx.cli.terminal import document, result, table
     from plusx.lab.catalogue import EVERY, EVERY_SUMMARY, EXPERIMENTS, TOUR, TOUR_SUMMARY
 
     rows = [*EXPERIMENTS.items(), (TOUR, TOUR_SUMMARY), (EVERY, EVERY_SUMMARY)]
+    if json:
+        document({"experiments": dict(rows)})
+        return 0
     for line in table(rows, ("experiment", "what it shows")):
         result(line)
     return 0

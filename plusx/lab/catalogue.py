@@ -5,7 +5,7 @@ from __future__ import annotations
 from plusx.errors import lab as sentences
 
 EXPERIMENTS = {
-    "degradation": "Deeper plain networks train worse, deeper residual ones do not.",
+    "degradation": "What more layers do to plain networks and to their residual twins.",
     "signals": "Activations and gradients through depth, with and without batch norm and shortcuts.",
     "shattering": "How alike the gradients of neighbouring inputs are, against depth.",
     "landscape": "The loss surface around the minimum, as contours and in 3-D.",

@@ -6,6 +6,7 @@ shortcuts are option A, so both have the same parameters, and they see the same 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
@@ -60,6 +61,7 @@ class Course:
     test: tuple[tuple[float, float], ...]
     training_error: float
     test_error: float
+    n_training: int
     n_test: int
     diverged: int | None = None
 
@@ -108,7 +110,13 @@ def findings(rows: Rows, after: str, passes: float) -> tuple[Finding, ...]:
     found = [_deeper(after, training, kind) for kind in TWINS]
     if found[1].agrees is not True:
         found[1] = replace(found[1], why=LATE.format(passes=passes) if passes < ENOUGH else "")
-    told = (*found, _twins(after, training), _no_overfitting(after, training, test))
+    told = [*found, _twins(after, training), _no_overfitting(after, training, test)]
+    photos = min(course.n_training for courses in rows.values() for course in courses)
+    pairs = (*([(kind, SHALLOW), (kind, DEEP)] for kind in TWINS), [("plain", DEEP), ("resnet", DEEP)])
+    told = [
+        finding if _clear(training[one], training[other], photos) else _by_chance(finding, photos)
+        for finding, (one, other) in zip(told, (*pairs, pairs[0]), strict=True)
+    ]
     plain, residual = ([*rows[kind, SHALLOW], *rows[kind, DEEP]] for kind in TWINS)
     of = (plain, residual, [*rows["plain", DEEP], *rows["resnet", DEEP]], plain)
     return tuple(_unless_diverged(finding, courses) for finding, courses in zip(told, of, strict=True))
@@ -129,6 +137,19 @@ def _deeper(after: str, errors: Errors, kind: str) -> Finding:
     pair = ((kind, SHALLOW), (kind, DEEP))
     better, worse = pair if kind == "plain" else pair[::-1]
     return Finding(said, EXPECTED[kind], _worse(errors, better, worse))
+
+
+def _clear(one: Sequence[float], other: Sequence[float], photos: int) -> bool:
+    """Whether two mean errors, each a share of so many photos, differ by more than twice the error of their difference.
+
+    Photos are the same under every seed, so seeds do not add to them.
+    """
+    a, b = mean(one), mean(other)
+    return abs(a - b) > 2 * math.sqrt((a * (1 - a) + b * (1 - b)) / photos)
+
+
+def _by_chance(finding: Finding, photos: int) -> Finding:
+    return replace(finding, agrees=None, why=f"On {photos:,} training photos so small a difference could be chance.")
 
 
 def _unless_diverged(finding: Finding, courses: Sequence[Course]) -> Finding:
@@ -174,16 +195,16 @@ def _course(lab: Lab, network: Network) -> Course:
     test = tuple((row["step"], 1.0 - row["validation"]["accuracy"]) for row in history if "validation" in row)
     parameters = sum(p.numel() for p in lab.build(network).parameters())
     curves = (network.name, parameters, grouped(steps), test)
-    diverged = lab.diverged(network)
+    diverged, looked_at = lab.diverged(network), min(LOOKED_AT, lab.counts["train"])
     if diverged is not None:
         chance = 1.0 - 1.0 / len(lab.classes)
-        return Course(*curves, chance, chance, lab.counts["test"], diverged)
+        return Course(*curves, chance, chance, looked_at, lab.counts["test"], diverged)
     end = lab.remembered(network.name, lambda: _at_the_end(lab, network))
-    return Course(*curves, end["training_error"], end["test_error"], end["n_test"])
+    return Course(*curves, end["training_error"], end["test_error"], looked_at, end["n_test"])
 
 
 def _at_the_end(lab: Lab, network: Network) -> dict[str, Any]:
-    lab.tell(f"measuring {network.name}")
+    lab.tell(f"the errors of {network.name}")
     trained = lab.load(network)
     training, _ = error_and_loss(trained, lab.photos("train", LOOKED_AT))
     test, _ = error_and_loss(trained, lab.photos("test"))
@@ -227,14 +248,13 @@ def _beside_the_paper(rows: Rows, kept: Sequence[int]) -> Table:
 
 
 def _figures(rows: Rows) -> tuple[Figure, ...]:
-    top = max(y for courses in rows.values() for course in courses for _, y in course.training)
     curves = [
         Figure(
             f"curves-{said}",
             f"Error of {said} networks while they learn, mean and range over seeds; dashed on training photos as they "
             "are seen, cropped and flipped, several batches a point; solid on test photos as they are. Look at which "
             "depth is lowest.",
-            _curves(rows, kind, said, top),
+            _curves(rows, kind, said),
         )
         for kind, said in TWINS.items()
     ]
@@ -242,15 +262,16 @@ def _figures(rows: Rows) -> tuple[Figure, ...]:
     return (*curves, Figure("depth", caption, _against_depth(rows)))
 
 
-def _curves(rows: Rows, kind: str, said: str, top: float) -> Svg:
+def _curves(rows: Rows, kind: str, said: str) -> Svg:
     series = []
     for colour, depth in enumerate(sorted(d for k, d in rows if k == kind), start=1):
         courses = rows[kind, depth]
-        series.append(over_seeds(f"{depth} layers", [c.test for c in courses], colour))
+        few = len(courses[0].test) < 2  # a line of one point is not seen
+        series.append(over_seeds(f"{depth} layers", [c.test for c in courses], colour, dots=few))
         training = [c.training for c in courses]
         series.append(over_seeds(f"{depth} layers, training", training, colour, dashed=True))
     steps = max(x for line in series for x, _ in line.points)
-    y = Axis("error", 0.0, top, share=True)
+    y = Axis("error", 0.0, 1.0, share=True)
     return line_chart(f"Error of {said} networks against steps", Axis("step", 0, steps), y, series, size=WIDE)
 
 

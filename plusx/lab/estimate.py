@@ -65,7 +65,8 @@ class Estimate:
         count = sum(cost.count for cost in self.costs)
         return (
             f"{count} networks still to be trained, {self.processes} side by side on {self.threads} threads each: "
-            f"about {duration(self.seconds)} of steps, if a process is as fast beside the others as it was alone."
+            f"about {duration(self.seconds)} of steps, if a process is as fast beside the others as it was alone. "
+            "What is measured on them comes on top."
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -29,6 +29,8 @@ EXPECTED = {
     "(He et al. 2015, section 3.3 and table 3).",
     "alexnet": "ResNets are far better than AlexNet: top-5 errors on ImageNet are 5.7 % of ResNet-34 (He et al. 2015, "
     "table 4) and 18.2 % of one AlexNet (Krizhevsky et al. 2012, table 2).",
+    "deeper": "Deeper ResNets are better on ImageNet: 25.0 % top-1 error of ResNet-34 against 27.9 % of ResNet-18 "
+    "(He et al. 2015, table 2).",
     "depth": "Deeper ResNets are better on ImageNet, ResNet-50 than ResNet-34 (He et al. 2015, table 3), trained until "
     "they no longer improve.",
     "time": "The published order is that of networks trained for as long as helps; of the same short time it says "
@@ -240,6 +242,7 @@ def findings(family: Family) -> tuple[Finding, ...]:
         _pair(family, ("resnet34", "plain34"), by_time, EXPECTED["shortcut"]),
         _pair(family, ("resnet34", "vgg16"), by_epochs, EXPECTED["vgg"]),
         _pair(family, ("resnet34", "alexnet"), by_epochs, EXPECTED["alexnet"]),
+        _pair(family, ("resnet34", "resnet18"), by_epochs, EXPECTED["deeper"]),
         _pair(family, ("resnet50", "resnet34"), by_epochs, EXPECTED["depth"]),
         _at_equal_time(family),
     )

@@ -186,7 +186,7 @@ def _at_the_end(lab: Lab, network: Network) -> dict[str, Any]:
     """Errors, and the responses of the trained network; of one that diverged those of guessing."""
 
     def measure() -> dict[str, Any]:
-        lab.tell(f"measuring {network.name}")
+        lab.tell(f"the errors and responses of {network.name}")
         trained = lab.load(network)
         training, _ = error_and_loss(trained, lab.photos("train", LOOKED_AT))
         test, _ = error_and_loss(trained, lab.photos("test"))

@@ -17,7 +17,10 @@ from tests.lab.conftest import SIZE, train_here
 
 
 def courses(*errors: tuple[float, float]) -> list[Course]:
-    return [Course(f"n-{i}", 10, ((1, 0.9),), ((1, 0.9),), train, test, 100) for i, (train, test) in enumerate(errors)]
+    return [
+        Course(f"n-{i}", 10, ((1, 0.9),), ((1, 0.9),), train, test, 5_000, 100)
+        for i, (train, test) in enumerate(errors)
+    ]
 
 
 def rows(plain20: float, plain56: float, residual20: float, residual56: float) -> dict[tuple[str, int], list[Course]]:
@@ -86,6 +89,13 @@ def test_full_errors_stand_beside_those_published() -> None:
 def test_seeds_that_disagree_tell_nothing() -> None:
     mixed = rows(0.3, 0.4, 0.25, 0.22) | {("plain", 56): courses((0.2, 0.3), (0.5, 0.6))}
     assert [f.agrees for f in findings(mixed, "", 200)] == [None, True, None, None]
+
+
+def test_a_difference_that_could_be_chance_tells_nothing() -> None:
+    made = rows(0.30, 0.302, 0.25, 0.22)
+    found = findings(made, "", 200)
+    assert [f.agrees for f in found] == [None, True, True, None]
+    assert found[0].why == "On 5,000 training photos so small a difference could be chance."
 
 
 def test_a_deeper_network_that_over_fits_is_not_called_degraded() -> None:

@@ -199,7 +199,7 @@ def test_correlations_of_the_other_direction_do_not_agree() -> None:
 
 
 def test_what_is_below_one_half_from_the_start_is_not_said_to_stay_above_it() -> None:
-    found = findings(measured(cells(0.9, 0.995, 0.97)))[3]
+    found = findings(measured(cells(0.9, 0.995, 0.97)))[1]
     assert "falls below one half at 8 or fewer layers without shortcuts and at more than 110 with them" in (
         found.sentence
     )
