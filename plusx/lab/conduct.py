@@ -151,10 +151,12 @@ def _size(name: str, wish: LabWish) -> Size:
 
 
 def _config(size: Size, wish: LabWish) -> Any:
-    for name in sorted(given({}, wish.sets, None)):
+    wished = given({}, wish.sets, None)
+    for name in sorted(wished):
         if name in DECIDED:
             raise sentences.not_of_the_lab(name)
-    flags = dict(size.flags) | {"device": wish.device, "skip_bad": True}
+    own = {name: value for name, value in size.flags.items() if name not in wished}  # flags would win over --set
+    flags = own | {"device": wish.device, "skip_bad": True}
     config = resolve(flags, sets=wish.sets, environment={})
     # Not as flags: None there means "not given", and a recipe's own patience would stay.
     return config.model_copy(update={"patience": None, "keep": "last"})

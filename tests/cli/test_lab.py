@@ -129,6 +129,16 @@ def test_an_estimate_times_a_step_of_each_network_and_trains_none(
     assert not list((tmp_path / "lab").glob("networks/*/config.yaml"))
 
 
+def test_a_setting_that_is_typed_wins_over_that_of_the_quick_size(
+    tmp_path: Path, stripes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wish = LabWish(sets=("width=1", "learning_rate=0.1", "log_every=7"))
+    config = conduct._config(conduct._size("degradation", wish), wish)
+    assert (config.width, config.learning_rate, config.log_every, config.size) == (1.0, 0.1, 7, 16)
+    assert cli(["lab", "degradation", str(stripes), "--out", str(tmp_path / "lab"), "--set", "size=2"]) == 2
+    assert "--set sets size to 2: input should be greater than or equal to 8." in capsys.readouterr().err
+
+
 def test_the_command_that_goes_on_says_everything_that_was_wished() -> None:
     wish = LabWish(True, 2, 30, 4, "cpu", Path("my lab"), ("batch_size=64",))
     assert wish.command("signals", ["my photos"]) == (
