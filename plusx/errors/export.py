@@ -50,6 +50,13 @@ def no_photos(path: Path) -> UsageError:
     )
 
 
+def too_few_photos(count: int) -> UsageError:
+    """`--count` asks for none."""
+    return UsageError(
+        f"--count is {count}, and an export has to agree on at least 1 photo; leave it out for 256.", code="too-few"
+    )
+
+
 def disagrees(count: int, flips: int, worst: float, allowed: float) -> ModelError:
     """The exported file answers otherwise than the model."""
     return ModelError(
@@ -57,15 +64,6 @@ def disagrees(count: int, flips: int, worst: float, allowed: float) -> ModelErro
         f"probabilities differ by up to {worst:.1e}, where {allowed:.0e} is allowed; nothing was written. This is a "
         "fault of plusx; report it with the name of the network.",
         code="export-disagrees",
-    )
-
-
-def loses_too_much(before: float, after: float, count: int, allowed: float) -> ModelError:
-    """int8 costs more accuracy than it may."""
-    return ModelError(
-        f"In int8 the accuracy on {count:,} photos goes from {100 * before:.2f} to {100 * after:.2f} %, and "
-        f"{100 * allowed:g} points may be lost; nothing was written. Export without --int8.",
-        code="int8-loses-too-much",
     )
 
 

@@ -48,6 +48,8 @@ def export(
     It is tried first on `count` of `photos`, of a run on its own validation photos: from bytes to answer through both.
     Raises ModelError where they do not agree, UsageError where there are no photos to try, and nothing is written.
     """
+    if count < 1:
+        raise sentences.too_few_photos(count)
     path = Path(model)
     found = model_path(path)
     if is_onnx(found):
@@ -55,11 +57,17 @@ def export(
     target = Path(out) if out else found.with_suffix(SUFFIX)
     if target.exists():
         raise sentences.out_taken(target)
-    sources = _sources(path, photos)[:count]
+    sources = spread(_sources(path, photos), count)
     known = load(found)
     content, agreed = _tried(known, found, sources)
     write_file(target, content)
     return Exported(target, len(content), agreed)
+
+
+def spread(sources: Sequence[Source], count: int) -> list[Source]:
+    """At most `count` of them, from beginning to end: photos are listed class by class."""
+    step = max(1.0, len(sources) / count)
+    return [sources[int(step * i)] for i in range(min(count, len(sources)))]
 
 
 def _tried(model: ModelFile, origin: Path, sources: Sequence[Source]) -> tuple[bytes, Agreement]:
@@ -83,7 +91,7 @@ def _tried(model: ModelFile, origin: Path, sources: Sequence[Source]) -> tuple[b
 
 
 def _sources(path: Path, named: Sequence[str]) -> list[Source]:
-    """Photos to try: those that are named, or those that a run validated on, spread over all of them."""
+    """Photos to try: those that are named, or those that a run validated on."""
     found = walk(named) if named else _validated(path)
     if not found:
         raise sentences.no_photos(path)

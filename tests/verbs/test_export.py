@@ -104,11 +104,18 @@ def test_a_flip_is_told_from_a_rounding_at_a_threshold() -> None:
     assert not Agreement(5, 0, 2e-4, 0.0).holds
 
 
+def test_photos_of_every_class_are_tried() -> None:
+    assert exporting.spread(list(range(10)), 4) == [0, 2, 5, 7]  # type: ignore[arg-type, comparison-overlap]
+    assert exporting.spread(list(range(3)), 8) == [0, 1, 2]  # type: ignore[arg-type, comparison-overlap]
+
+
 def test_what_cannot_be_exported_is_refused_in_a_sentence(trained: Trained, exported: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"stripes\.onnx is an exported file already; export the model\."):
         plusx.export(exported)
     with pytest.raises(UsageError, match=r"stripes\.onnx exists already, and exports are never overwritten"):
         plusx.export(trained.run, out=exported)
+    with pytest.raises(UsageError, match="--count is 0, and an export has to agree on at least 1 photo"):
+        plusx.export(trained.run, out=tmp_path / "x.onnx", count=0)
     with pytest.raises(UsageError, match="does not say where any are; name some with --photos FOLDER"):
         plusx.export(trained.model, out=tmp_path / "x.onnx")
 
