@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from plusx.errors.export import computed_by_onnx
-from plusx.errors.model_file import damaged
+from plusx.errors.model_file import not_as_written
 from plusx.errors.usage import no_batch, unknown_precision
 from plusx.images.decode import BadPhoto, upright_rgb
 from plusx.images.pool import DecodePool, Source
@@ -118,7 +118,7 @@ class Classifier:
         if device not in ("auto", "cpu"):
             raise computed_by_onnx(path, device)
         header = read_header(path)
-        return cls(header, OnnxEngine(path, len(header.classes)))
+        return cls._whole(path, header, OnnxEngine(path, len(header.classes)))
 
     @classmethod
     def of(cls, model: ModelFile, device: str, origin: Path, precision: str = "auto") -> Classifier:
@@ -135,9 +135,19 @@ class Classifier:
         keep_freed_memory()
         engine = TorchEngine(model, there, origin, choose_precision(there, precision))
         try:
-            return cls(model.header, engine, Discriminant.found(model.tensors, engine.descriptor_size))
+            return cls._whole(origin, model.header, engine, Discriminant.found(model.tensors, engine.descriptor_size))
+        except ValueError as error:
+            raise not_as_written(origin, error) from None
+
+    @classmethod
+    def _whole(
+        cls, origin: Path, header: Header, engine: Engine, discriminant: Discriminant | None = None
+    ) -> Classifier:
+        """The classifier, or ModelError where calibration or thresholds of the header are damaged."""
+        try:
+            return cls(header, engine, discriminant)
         except (TypeError, KeyError, ValueError) as error:
-            raise damaged(origin, f"its calibration, thresholds or novelty are not as written ({error})") from None
+            raise not_as_written(origin, error) from None
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -132,10 +132,22 @@ def load(path: Path) -> ModelFile:
 def read_known(path: Path) -> Known:
     """All but the tensors, of a model file or an exported one. Raises ModelError as `load` does."""
     header = read_header(path)
-    if is_onnx(path):
-        text = _metadata(path).get(SEEN, "")
-        return Known(header, np.frombuffer(base64.b64decode(text), dtype=np.uint64))
-    return load(path).known
+    try:
+        return Known(header, _seen_of_onnx(path) if is_onnx(path) else _seen_of_safetensors(path))
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise sentences.damaged(path, str(error)) from None
+
+
+def _seen_of_onnx(path: Path) -> npt.NDArray[np.uint64]:
+    return np.frombuffer(base64.b64decode(_metadata(path).get(SEEN, ""), validate=True), dtype=np.uint64)
+
+
+def _seen_of_safetensors(path: Path) -> npt.NDArray[np.uint64]:
+    with safetensors.safe_open(path, framework="np") as file:
+        found: npt.NDArray[np.uint64] = (
+            file.get_tensor(SEEN) if SEEN in file.keys() else np.zeros(0, dtype=np.uint64)  # noqa: SIM118 no mapping
+        )
+    return found
 
 
 def metadata_of(model: ModelFile) -> dict[str, str]:

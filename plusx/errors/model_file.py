@@ -48,6 +48,11 @@ def damaged(path: Path, what: str) -> ModelError:
     return ModelError(f"{path} is damaged: {what}; copy it again or train again.", code="model-damaged")
 
 
+def not_as_written(path: Path, error: Exception) -> ModelError:
+    """What answers are decided by does not fit."""
+    return damaged(path, f"its calibration, thresholds or novelty are not as written ({error})")
+
+
 def no_run(path: Path) -> ModelError:
     """Not a run folder."""
     return ModelError(f"{path} is not a run folder of plusx; expected one that `plusx train` made.", code="no-run")

@@ -14,6 +14,8 @@ from plusx.images.pool import Source
 
 MARGIN = 1e-3  # between the two likeliest classes: closer than that a rounding may decide
 MOST = 1e-4  # by which a probability may differ
+STRANGEST = 1e-3  # by which the score of novelty may differ, whose spread is about one
+ROUNDING = MOST / 100  # what two programs differ by that compute the same: at a threshold that may decide
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Agreement:
     @property
     def holds(self) -> bool:
         """Whether the two are the same for all that matters."""
-        return self.flips == 0 and self.probability <= MOST
+        return self.flips == 0 and self.probability <= MOST and self.novelty <= STRANGEST
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
@@ -75,4 +77,5 @@ def _differs(one: _Answer, other: _Answer) -> bool:
     if one[2] == other[2]:
         return False
     low, high = np.sort(one[0])[-2:] if len(one[0]) > 1 else (0.0, 1.0)
-    return bool(high - low > MARGIN) and bool(np.abs(one[0] - other[0]).max() > MOST / 100)
+    apart = max(float(np.abs(one[0] - other[0]).max()), float(np.nan_to_num(abs(one[1] - other[1]))))
+    return bool(high - low > MARGIN) and apart > ROUNDING

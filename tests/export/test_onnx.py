@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,16 @@ def test_what_is_no_exported_file_is_refused_in_a_sentence(content: bytes, sente
     path = tmp_path / "x.onnx"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=sentence.replace("(", r"\(").replace(")", r"\)")):
+        Classifier.load(path)
+
+
+def test_a_header_that_is_not_as_written_is_a_damaged_file(tmp_path: Path) -> None:
+    made = model("resnet10", views=("identity",))
+    broken = replace(made, header=replace(made.header, calibration={"temperature": 1.0}))
+    path = exported(made, tmp_path)
+    told, meant = (metadata_of(each)["plusx"].encode() for each in (made, broken))
+    path.write_bytes(path.read_bytes().replace(told, meant + b" " * (len(told) - len(meant))))  # equally long
+    with pytest.raises(ModelError, match="its calibration, thresholds or novelty are not as written"):
         Classifier.load(path)
 
 

@@ -99,7 +99,10 @@ def test_a_flip_is_told_from_a_rounding_at_a_threshold() -> None:
     assert agreeing._differs((sure, 0.0, "a"), (other, 0.0, "b"))
     assert not agreeing._differs((close, 0.0, "a"), (close[::-1], 0.0, "b")), "the margin is below a thousandth"
     assert not agreeing._differs((sure, 0.0, "a"), (sure + np.float32(1e-7), 0.0, "unsure")), "at a threshold"
+    assert agreeing._differs((sure, 0.1, "a"), (sure, 0.4, "none of these")), "by another score of novelty alone"
+    assert agreeing._differs((sure, float("nan"), "a"), (other, float("nan"), "b"))
     assert Agreement(5, 0, 1e-4, 0.0).holds
+    assert not Agreement(5, 0, 0.0, 0.01).holds
     assert not Agreement(5, 1, 0.0, 0.0).holds
     assert not Agreement(5, 0, 2e-4, 0.0).holds
 
