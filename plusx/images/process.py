@@ -71,9 +71,9 @@ class DecodingProcess:
         photos = [(index, source.file, source.offset, source.length) for index, source in tasks]
         self._send(tasks, facts, worker.message({"facts": facts, "photos": photos}))
 
-    def send_bytes(self, index: int, photo: bytes) -> None:
-        """Put one photo at the end of the queue that lies in no file."""
-        self._send([(index, _NO_FILE)], False, worker.message({"facts": False, "photo": index}, photo))
+    def send_bytes(self, photo: bytes, facts: bool) -> None:
+        """Put one photo at the end of the queue that lies in no file, as number 0."""
+        self._send([(0, _NO_FILE)], facts, worker.message({"facts": facts, "photo": 0}, photo))
 
     def _send(self, tasks: Sequence[Task], facts: bool, message: bytes) -> None:
         self.facts = facts
