@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -72,6 +73,7 @@ def serve(
 
     def ready(name: str, url: str) -> None:
         result(f"serving {name} on {url}")
+        sys.stdout.flush()  # whoever started it may wait for this line
         if not quiet:
             console().print("Ctrl-C ends it; photos that are in hand are answered first.")
 
