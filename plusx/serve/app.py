@@ -19,7 +19,7 @@ from plusx.classifier import Prediction
 from plusx.errors import Error
 from plusx.errors import serve as sentences
 from plusx.serve import inference_protocol, schemas
-from plusx.serve.desk import READY, STARTING, Desk
+from plusx.serve.desk import READY, Desk
 from plusx.serve.page import Page
 from plusx.serve.problems import MEDIA_TYPE, of_status, problem
 from plusx.serve.served import Explained
@@ -117,9 +117,7 @@ def _health(desk: Desk) -> APIRouter:
     @router.get("/readyz", response_model=schemas.State, responses=problems(400, 403, 503))
     async def ready() -> Response:
         """Whether photos should be sent here: the self-test has passed, and the service is not about to end."""
-        if desk.state == READY:
-            return JSONResponse({"status": "ready"})
-        return problem(sentences.not_ready() if desk.state == STARTING else desk.failure or sentences.draining())
+        return JSONResponse({"status": "ready"}) if desk.state == READY else problem(desk.unready())
 
     return router
 
