@@ -120,7 +120,7 @@ def test_every_odd_photo_is_answered_or_refused_as_the_library_does(service: Ser
             assert (name, reply.status) == (name, 200)
             said = list(reply.json["probabilities"].values())
             assert said == pytest.approx(list(found.probabilities.values()), abs=1e-6)
-    assert len(refused) == 16, refused
+    assert len(refused) == 15
     assert service.photo(jpeg()).status == 200
 
 
