@@ -159,11 +159,10 @@ class Page:
             self._chooser.set()
 
     def look(self, width: int, height: int, *, dark: bool = False, still: bool = True) -> None:
-        """Set the screen in px, the colour scheme, and whether the person wants less motion."""
-        self.call(
-            *("Emulation.setDeviceMetricsOverride",),
-            **{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
-        )
+        """Set the screen in px, a phone below 600; the colour scheme; whether the person wants less motion."""
+        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **screen)
+        self.call("Emulation.setTouchEmulationEnabled", enabled=width < 600)
         features = {"prefers-color-scheme": "dark" if dark else "light"}
         features |= {"prefers-reduced-motion": "reduce" if still else "no-preference"}
         self.call("Emulation.setEmulatedMedia", features=[{"name": k, "value": v} for k, v in features.items()])

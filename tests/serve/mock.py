@@ -141,10 +141,11 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(mock.delay)
         with mock.lock:
             mock.now -= 1
-            busy = mock.busy = max(0, mock.busy - 1) if mock.busy else -1
+            busy = mock.busy > 0
+            mock.busy -= busy
         if self._refused():
             return
-        if busy >= 0:
+        if busy:
             self._problem(503, "queue-full", "64 photos wait already.", {"Retry-After": mock.retry_after})
             return
         self._photo(path.path, parse_qs(path.query).get("class", [None])[0], body)
