@@ -178,13 +178,12 @@ class Page:
         assert "exceptionDetails" not in said, said["exceptionDetails"]
         return said["result"].get("value")
 
-    def wait(self, expression: str, seconds: float = PATIENCE) -> Any:
-        """The value of an expression as soon as it is true. Raises AssertionError where it does not become so."""
+    def wait(self, expression: str, seconds: float = PATIENCE) -> None:
+        """Wait until an expression is true. Raises AssertionError where it does not become so."""
         end = time.monotonic() + seconds
-        while not (value := self.js(f"(() => {{ try {{ return {expression}; }} catch {{ return false; }} }})()")):
+        while not self.js(f"(() => {{ try {{ return !!({expression}); }} catch {{ return false; }} }})()"):
             assert time.monotonic() < end, f"never true: {expression}; the page says: {self.text('body')[:2000]}"
             time.sleep(0.02)
-        return value
 
     def text(self, selector: str) -> str:
         """What a person reads in the first element of a selector; nothing where there is none."""
