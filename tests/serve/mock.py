@@ -36,7 +36,6 @@ class Mock:
     retry_after: str = "1"
     delay: float = 0.0  # s
     megabytes: float = 20
-    said: dict[str, Answer] = field(default_factory=dict)  # what is said of a photo, by the start of its bytes in hex
     asked: list[tuple[str, str]] = field(default_factory=list)
     most: int = 0  # photos that were worked on at once
     now: int = 0
