@@ -22,6 +22,9 @@ RED, BLUE, GREY, GREEN = (200, 40, 40), (40, 60, 210), (120, 118, 122), (30, 190
 SETTLED = """document.querySelectorAll('.photo').length == COUNT && [...document.querySelectorAll('.photo')]
   .every(e => !['waiting', 'looking'].includes(e.dataset.state))"""
 EXPLAINED = "document.querySelector('.open .words').innerText.includes('half')"
+WEIGH = (
+    "most => { const e = document.querySelector('.open input'); e.value = most; e.dispatchEvent(new Event('input')) }"
+)
 
 Visit = Callable[..., AbstractContextManager[Page]]
 

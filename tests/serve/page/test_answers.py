@@ -12,7 +12,7 @@ from PIL import Image
 from plusx.explain.overlay import overlay
 from plusx.verbs.predict import Row, to_csv
 from tests.serve.mock import Mock, serving
-from tests.serve.page.steps import BLUE, EXPLAINED, GREEN, GREY, RED, Visit, arrived, pixels, settle, told
+from tests.serve.page.steps import BLUE, EXPLAINED, GREEN, GREY, RED, WEIGH, Visit, arrived, pixels, settle, told
 
 
 def test_a_photo_that_is_dropped_shows_its_answer_its_bars_and_why(visit: Visit, address: str, photo: Any) -> None:
@@ -50,22 +50,26 @@ def test_the_map_is_drawn_as_plusx_explain_draws_it(visit: Visit, photo: Any) ->
         drawn = np.asarray(overlay(plain, box, values, most=960), dtype=float)
         assert found.shape == drawn.shape
         assert np.abs(found - drawn).mean() < 4, "but for the filter that enlarges the photo"
-        page.js("(e => { e.value = 0; e.dispatchEvent(new Event('input')) })(document.querySelector('.open input'))")
+        page.js(f"({WEIGH})(0)")
         bare = np.asarray(plain.resize((960, 600), Image.Resampling.BICUBIC), dtype=float)
         assert np.abs(pixels(page) - bare).mean() < 6
         assert np.abs(found - bare).mean() > 30
 
 
-def test_a_photo_that_its_file_says_to_turn_stands_upright(visit: Visit, address: str, photo: Any) -> None:
-    turned = Image.Exif()
+def test_a_photo_that_its_file_says_to_turn_stands_upright(visit: Visit, address: str, tmp_path: Path) -> None:
+    turned, path = Image.Exif(), tmp_path / "a.jpg"
     turned[0x0112] = 6
+    halves = np.full((80, 120, 3), RED, np.uint8)
+    halves[:, 60:] = BLUE
+    Image.fromarray(halves).save(path, exif=turned)
     with visit(address) as page:
-        page.drop([photo("a.jpg", RED, (120, 80), exif=turned)])
+        page.drop([path])
         page.wait(EXPLAINED)
-        assert page.js("[document.querySelector('.large').width, document.querySelector('.large').height]") == [
-            640,
-            960,
-        ]
+        page.js(f"({WEIGH})(0)")
+        shown = pixels(page)
+        assert shown.shape == (960, 640, 3)
+        assert np.abs(shown[100] - RED).max() < 10
+        assert np.abs(shown[-100] - BLUE).max() < 10
         assert "80 × 120 px" in page.text(".figures")
 
 
@@ -77,6 +81,8 @@ def test_another_class_can_be_explained(visit: Visit, photo: Any) -> None:
         assert [option.partition(",")[0] for option in page.texts(".open option")] == ["cat", "dog"]
         page.js("(e => { e.value = 'dog'; e.dispatchEvent(new Event('change')) })(document.querySelector('select'))")
         page.wait("document.querySelector('.large').getAttribute('aria-label').includes('what speaks for dog')")
+        page.js(f"({WEIGH})(0)")
+        assert np.abs(pixels(page) - RED).mean() < 20, "the photo is under it, not the photo with the map before"
         assert mock.asked[-2:] == [("POST", "/v1/explain?class=cat"), ("POST", "/v1/explain?class=dog")]
 
 

@@ -155,11 +155,14 @@ def test_the_camera_takes_a_photo(visit: Visit, address: str) -> None:
 
 
 def test_clearing_stops_what_is_under_way(visit: Visit, photo: Any) -> None:
-    mock = Mock(delay=0.2)
+    mock = Mock(delay=1)
     with serving(mock) as url, visit(url) as page:
         page.drop([photo(f"{i}.jpg", RED) for i in range(12)])
         page.wait("document.querySelectorAll('.photo').length == 12")
+        page.wait("running == 3")
         page.click("#clear")
+        page.wait("running == 0", seconds=0.5)
+        mock.delay = 0
         page.drop([photo("b.jpg", BLUE)])
         page.wait(EXPLAINED)
         assert page.text("#counts") == "1 photo: 1 dog"
