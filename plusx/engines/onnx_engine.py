@@ -52,9 +52,14 @@ class OnnxEngine:
         """Answers for every batch, with the key it came with, in order."""
         return ((key, self.answers(pixels)) for key, pixels in batches)
 
+    @property
+    def gives_evidence(self) -> bool:
+        """Whether the graph says what every place contributes."""
+        return EVIDENCE in self.outputs
+
     def evidence(self, pixels: Pixels) -> Floats | None:
         """What every place contributes to each class [n, C, h, w], by the first view; None where the graph has none."""
-        if EVIDENCE not in self.outputs:
+        if not self.gives_evidence:
             return None
         (found,) = self._session.run([EVIDENCE], {INPUT: np.ascontiguousarray(pixels)})
         return np.asarray(found, dtype=np.float32)
