@@ -119,7 +119,7 @@ class Classifier:
         if device not in ("auto", "cpu"):
             raise computed_by_onnx(path, device)
         header = read_header(path)
-        return cls._whole(path, header, OnnxEngine(path, len(header.classes)))
+        return cls._whole(path, header, OnnxEngine(path, len(header.classes), header.preprocess.crop))
 
     @classmethod
     def of(cls, model: ModelFile, device: str, origin: Path, precision: str = "auto") -> Classifier:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from plusx.errors import DataError, ModelError, UsageError
@@ -92,6 +93,34 @@ def int8_loses(n: int, lost: float, allowed: float) -> ModelError:
         f"{100 * allowed:.1f} % are allowed; nothing was written. Export without --int8, or name other photos to "
         "calibrate by with --photos.",
         code="int8-loses",
+    )
+
+
+def external_data(path: Path) -> ModelError:
+    """Part of an ONNX file is said to lie in another file, which may be any file of the reader."""
+    return ModelError(
+        f"{path} keeps part of its data in other files, which no exported file of plusx does, so it is not opened; "
+        "export the model again.",
+        code="external-data",
+    )
+
+
+def foreign_operators(path: Path, domains: Iterable[str]) -> ModelError:
+    """An ONNX file asks for operators that ONNX does not define."""
+    named = ", ".join(repr(name[:40]) for name in sorted(domains)[:3])
+    return ModelError(
+        f"{path} asks for operators of {named}, and exported files of plusx have only those of ONNX itself, so it is "
+        "not opened; export the model again.",
+        code="foreign-operators",
+    )
+
+
+def programs_within(path: Path) -> ModelError:
+    """An ONNX file brings functions or a graph for training."""
+    return ModelError(
+        f"{path} holds functions or a graph to train, which no exported file of plusx does, so it is not opened; "
+        "export the model again.",
+        code="foreign-operators",
     )
 
 

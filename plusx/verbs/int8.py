@@ -85,7 +85,7 @@ class Cost:
         (before, after), (low, high), ece = self.accuracy, self.interval, self.ece
         return [
             f"eight bits, on {self.n:,} validation photos: accuracy {percent(before)} before, {percent(after)} after; "
-            f"difference {percent(after - before)} (95 % interval {percent(low)} to {percent(high)})",
+            f"{100 * (after - before):+.2f} points (95 % interval {100 * low:+.2f} to {100 * high:+.2f})",
             f"{self.others} other answers; calibration error {percent(ece[0])} before, {percent(ece[1])} after",
         ]
 
