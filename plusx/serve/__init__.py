@@ -1,0 +1,1 @@
+"""Over HTTP: a model that answers, and a run that is watched."""
