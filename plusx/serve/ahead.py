@@ -13,6 +13,7 @@ from typing import Any
 
 from plusx.training.schedule import progress
 
+MOST = 1 << 40  # steps or seconds; what is beyond is no plan
 EDGE = 1e-9  # shares of steps add up to one but for rounding
 
 
@@ -44,9 +45,15 @@ class Ahead:
             ending=float(values.get("ending", 0.0)),
             stalled_at=None if values.get("stalled_at") is None else int(values["stalled_at"]),
         )
-        if plan.total < 1 or plan.steps_per_epoch < 1 or not plan.sizes:
-            raise ValueError("a plan has steps and sizes")
+        if not plan._makes_sense():
+            raise ValueError("a plan has steps, sizes, and costs above zero")
         return plan
+
+    def _makes_sense(self) -> bool:
+        counts = (self.total, self.steps_per_epoch, *(end for _, end in self.revisions))
+        amounts = (*(share for share, _ in self.sizes), *(seconds for _, seconds in self.costs))
+        whole = all(0 < count < MOST for count in counts) and self.ending >= 0
+        return whole and bool(self.sizes) and all(0 < amount < MOST for amount in (*amounts, self.ending + 1))
 
     @property
     def last_step(self) -> int:

@@ -9,8 +9,8 @@ import hashlib
 import io
 import itertools
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -19,7 +19,6 @@ from PIL import Image
 
 from plusx.data.source import scan
 from plusx.data.split import read_split_csv
-from plusx.errors import Error
 from plusx.errors import watch as sentences
 from plusx.images.decode import BadPhoto, Undecodable
 from plusx.images.pool import DecodePool
@@ -35,6 +34,9 @@ from plusx.verbs.answers import read_answers
 SHOWN = 12  # photos
 PICTURE = 192  # px of a photo with an answer
 QUALITY = 82
+GONE = "gone"  # the key where there are none
+AGAIN = 60.0  # seconds after which they are looked for again
+LEAVING = 2.0  # seconds that a thread may take to its end
 SMALLEST, LARGEST = 16, 512  # px of a photo as it is trained on
 
 Key = tuple[Any, ...]
@@ -73,27 +75,38 @@ class Album:
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="album")
         self._lock = threading.Lock()
         self._made: tuple[Key, Shown] | None = None
-        self._making: tuple[Key, Future[Shown]] | None = None
+        self._since = 0.0  # when they were made
+        self._making: threading.Thread | None = None
         self._sources: tuple[tuple[str, ...], dict[str, Source]] | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        if self._making is not None:
+            self._making.join(LEAVING)
 
     def of(self, seen: Seen) -> Shown:
         """What goes with the run as it was seen; until that is ready, what went with it before."""
         key = self._key(seen)
         with self._lock:
-            if self._making is not None and self._making[1].done():
-                self._made, self._making = (self._making[0], self._making[1].result()), None
-            if self._making is None and key is not None and (self._made is None or self._made[0] != key):
-                self._making = (key, self._thread.submit(self._make, key, seen))
+            if key is not None and self._making is None and self._is_due(key):
+                self._making = threading.Thread(target=self._work, args=(key, seen), name="album", daemon=True)
+                self._making.start()
             return self._made[1] if self._made else Shown(told=sentences.LOOKING if key else "")
+
+    def _is_due(self, key: Key) -> bool:
+        """Whether there are none for this key, or they were gone a while ago: a disk may have come back."""
+        if self._made is None or self._made[0] != key:
+            return True
+        return self._made[1].key == GONE and time.monotonic() - self._since > AGAIN
+
+    def _work(self, key: Key, seen: Seen) -> None:
+        shown = self._make(key, seen)
+        with self._lock:
+            self._made, self._since, self._making = (key, shown), time.monotonic(), None
 
     def _key(self, seen: Seen) -> Key | None:
         """What photos depend on: the answers where there are some, else the size that is trained at."""
@@ -105,11 +118,10 @@ class Album:
         return "training", min(max(seen.size, SMALLEST), LARGEST)
 
     def _make(self, key: Key, seen: Seen) -> Shown:
-        """Never raises: photos are an extra."""
         try:
             return self._answers(seen) if key[0] == "answers" else self._training(key[1], seen)
-        except (Error, OSError):
-            return Shown(key="gone", told=sentences.GONE)
+        except Exception:  # photos are never worth the curves
+            return Shown(key=GONE, told=sentences.GONE)
 
     def _training(self, size: int, seen: Seen) -> Shown:
         rows = [row for row in read_split_csv(self.run.split) if row.split == "train"]

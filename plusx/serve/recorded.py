@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from plusx.metrics import percent
+from plusx.report.page import duration
 from plusx.run_folder import RunFolder
 from plusx.serve.ahead import Ahead
 from plusx.serve.tail import Stamp, finite, whole
@@ -67,7 +68,7 @@ class Recorded:
         """The settings that shape a training, as far as they are used."""
         values = self.config
         used = [name for name in SETTINGS if name in values and (name == "seed" or values[name] not in UNUSED)]
-        return tuple((name, _told(values[name])) for name in used)
+        return tuple((name, _lasting(values[name]) if name == "time" else _told(values[name])) for name in used)
 
     def machine(self) -> Facts:
         """Where the run is trained, and with what."""
@@ -120,6 +121,11 @@ def _skipped_rows(data: bytes) -> list[tuple[str, str]]:
 
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _lasting(value: Any) -> str:
+    seconds = finite(value)
+    return _told(value) if seconds is None else duration(seconds)
 
 
 def _told(value: Any) -> str:
