@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plusx.errors import ModelError
+from plusx.errors.serve import Refused
 
-RUNNING = "Training."
+TRAINING = "Training."
 PREPARING = "The photos are being read; there is no plan yet."
 BEGINNING = "The plan is made; the first step is about to be logged."
 FINISHING = "Every step is done; the weights are being measured and calibrated on validation photos."
@@ -33,6 +34,16 @@ def several_runs(path: Path, runs: Sequence[Path]) -> ModelError:
     """A folder of `--seeds`: each seed is a run."""
     named = " or ".join(shlex.quote(str(run)) for run in runs[:3])
     return ModelError(f"{path} holds {len(runs)} runs, one per seed; watch one of them: {named}.", code="several-runs")
+
+
+def no_image(number: int, count: int) -> Refused:
+    """There are other photos now, or fewer."""
+    return Refused(404, "no-image", f"There is no photo {number}; the run shows {count} at the moment.")
+
+
+def running(size: int) -> str:
+    """The run trains, at photos of that many pixels."""
+    return f"Training on photos of {size} × {size} pixels."
 
 
 def silent(seconds: float) -> str:

@@ -184,7 +184,9 @@ class WatchedRun:
     def _at_work(self, plan: Ahead | None, all_done: bool) -> tuple[str, str, None]:
         if not self._step:
             return "planned", sentences.PREPARING if plan is None else sentences.BEGINNING, None
-        return "running", sentences.FINISHING if all_done else sentences.RUNNING, None
+        if all_done:
+            return "running", sentences.FINISHING, None
+        return "running", sentences.running(plan.size_at(self._step)) if plan else sentences.TRAINING, None
 
     def _quiet_for(self) -> float:
         """Seconds since the last line of a log, or since the run was made."""
