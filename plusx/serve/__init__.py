@@ -1,1 +1,1 @@
-"""Over HTTP: a model that answers, and a run that is watched."""
+"""A trained model behind HTTP: admitted, decoded in processes of their own, answered in batches."""
