@@ -79,28 +79,28 @@ class Growing:
             yield
 
 
-def photos_of(run: Growing, data: Path, count: int = 6) -> list[Row]:
+def photos_of(run: Growing, data: Path, count: int = 6, labels: tuple[str, str] = ("cat", "dog")) -> list[Row]:
     """Plain photos of two classes in folders, and the split.csv that names them; the first third validates."""
     rows = []
-    for label in ("cat", "dog"):
+    for label in labels:
         (data / label).mkdir(parents=True)
         for i in range(count):
             path = data / label / f"{i}.png"
-            Image.new("RGB", (60, 50), (40 * i, 90 if label == "cat" else 200, 120)).save(path)
+            Image.new("RGB", (60, 50), (40 * i, 90 if label == labels[0] else 200, 120)).save(path)
             where = "val" if i < count // 3 else "train"
             rows.append(Row(f"{label}/{i}.png", label, where, hashlib.sha256(path.read_bytes()).hexdigest()))
     write_split_csv(run.path / "split.csv", rows)
     return rows
 
 
-def answers_of(run: Growing, rows: list[Row], wrong: int) -> None:
+def answers_of(run: Growing, rows: list[Row], wrong: int, classes: tuple[str, str] = ("cat", "dog")) -> None:
     """validation.csv: the first `wrong` of the validation photos are answered wrong, the first of them the surest."""
     rows = [row for row in rows if row.split == "val"]
-    labels = [int(row.label == "dog") for row in rows]
+    labels = [classes.index(row.label) for row in rows]
     sure = [0.9 - 0.05 * i for i in range(len(rows))]
     answers = [1 - label if i < wrong else label for i, label in enumerate(labels)]
     p = np.array([[s if a == k else 1 - s for k in (0, 1)] for a, s in zip(answers, sure, strict=True)], np.float32)
-    answered = Answered.of(("cat", "dog"), [(row.path, row.sha256) for row in rows], labels, p)
+    answered = Answered.of(classes, [(row.path, row.sha256) for row in rows], labels, p)
     write_answers(run.path / "validation.csv", answered)
 
 
