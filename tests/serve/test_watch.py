@@ -253,7 +253,7 @@ def test_the_page_shows_the_run_on_every_screen_and_follows_it(
         assert page.js("document.documentElement.scrollWidth") <= width
         assert page.text("#words") == "Training on photos of 32 × 32 pixels."
         assert [text.split("\n")[0] for text in page.texts(".chart h2")] == [
-            *("Loss", "Accuracy", "Learning rate", "Photos per second"),
+            *("Loss", "Accuracy", "Learning rate", "Speed"),
         ]
         assert page.js("document.querySelectorAll('svg .line').length") == 6
         assert "80.00 %" in page.text("#tiles")

@@ -84,6 +84,7 @@ def test_a_log_that_is_cut_back_begins_anew_even_where_it_has_grown_past_its_old
     assert seen.best is None
     assert [step for step, *_ in seen.series["loss"]] == [1, *range(10, 500 if longer else 70, 10)]
     assert [loss for _, loss, *_ in seen.series["loss"]][:6] == [0.5] * 5 + [0.111]
+    assert [step for step, _ in seen.series["speed"]] == [step for step, *_ in seen.series["loss"]]
 
 
 def test_a_run_with_its_model_is_finished_and_says_what_was_measured(run: Growing) -> None:
@@ -110,6 +111,8 @@ def test_a_run_that_stands_still_and_is_saved_is_interrupted(run: Growing) -> No
     assert (seen.state, seen.words) == ("interrupted", "Interrupted and saved: it goes on from step 43.")
     assert seen.next == f"plusx train --resume --out {run.path}"
     assert seen.seconds_left is None
+    run.step(43)
+    assert looking(run).look().state == "interrupted"
 
 
 def test_a_run_that_stands_still_further_than_its_checkpoint_has_failed_or_was_killed(run: Growing) -> None:
