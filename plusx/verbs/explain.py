@@ -94,12 +94,13 @@ class Explanation:
     def lines(self) -> list[str]:
         """The explanation for people."""
         deleted, like = self.sanity.deletion, self.sanity.likeness
+        calibrated = ", not calibrated" if like is not None else ""  # an exported file gives final answers
         compared = UNCOMPARED if like is None else f"rank correlation with untrained networks {like.rank[0]:.2f}"
         return [
             *headline(self.path, self.prediction),
             f"evidence for {self.explained} ({self.method}): {self.place.words()}",
-            f"test of this map: mean probability, not calibrated, {deleted.marked[0]:.3f} while what it marks is "
-            f"covered first, {deleted.random[0]:.3f} at random; {compared}",
+            f"test of this map: mean probability{calibrated}, {deleted.marked[0]:.3f} while what it marks is covered "
+            f"first, {deleted.random[0]:.3f} at random; {compared}",
             *(f"Warning: {warning}." for warning in self.warnings),
             *(f"near: {n.path} ({n.label}), cosine {n.cosine:.3f}" for n in self.near),
         ]
