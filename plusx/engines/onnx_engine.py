@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plusx import onnx_file
+from plusx.engines.onnx_runtime import onnx_runtime
 from plusx.errors import export as sentences
 from plusx.errors import model_file
 
@@ -96,18 +97,14 @@ def _session(path: Path) -> Any:
 
     What is looked through is what the runtime gets: bytes, not a file that could be another one by then.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise sentences.no_runtime() from None
-    content = _harmless(path)
-    options = onnxruntime.SessionOptions()
+    runtime, content = onnx_runtime(), _harmless(path)
+    options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors: they come as exceptions as well
     options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as fast, and others get the processor
     options.add_session_config_entry("session.load_model_format", "ONNX")  # by its first bytes it could pass for ORT's
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # it has no base class of its own that is public
         raise model_file.damaged(
             path, f"ONNX Runtime does not take it ({' '.join(str(error).split())[:200]})"

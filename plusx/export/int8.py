@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plusx.engines.onnx_engine import EVIDENCE, INPUT
+from plusx.engines.onnx_runtime import onnx_runtime
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -31,13 +32,14 @@ def quantised(content: bytes, photos: Pixels) -> bytes:
     Metadata and everything it takes and gives stay. Needs onnx and onnxruntime.
     """
     import onnx
-    from onnxruntime import quantization
-    from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
+    quantization = onnx_runtime(".quantization")
     model = onnx.load_from_string(content)
     told = {entry.key: entry.value for entry in model.metadata_props}
     float_nodes = [node.name for node in model.graph.node if EVIDENCE in node.output]
-    add_pre_process_metadata(model)  # the graph is folded already, and a warning would say it should be
+    quantization.quant_utils.add_pre_process_metadata(
+        model
+    )  # the graph is folded already, and a warning would say it should be
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "int8.onnx"
         quantization.quantize_static(

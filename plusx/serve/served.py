@@ -42,7 +42,7 @@ class Explained:
 
 @dataclass(frozen=True)
 class Served:
-    """A classifier under a name, with the SHA-256 of its file. `explainer` is None where nothing explains the network."""
+    """A classifier under a name, with the SHA-256 of its file. `explainer`: None where nothing explains it."""
 
     name: str
     sha256: str

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from plusx.classifier import Classifier
 from plusx.data.source import Photo, walk
 from plusx.durable import write_file
+from plusx.engines.onnx_runtime import onnx_runtime
 from plusx.errors import DataError
 from plusx.errors import export as sentences
 from plusx.export.agreement import MOST, Agreement, agreement
@@ -101,10 +102,10 @@ def _tried(model: ModelFile, origin: Path, sources: Sequence[Source]) -> tuple[b
     """The bytes of the exported file, once they have answered as the model does."""
     try:
         import onnx  # noqa: F401 - what the exporter needs besides torch
-        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError:
         raise sentences.no_exporter() from None
+    onnx_runtime()
     from plusx.export.onnx import to_onnx
 
     content = to_onnx(model)
