@@ -85,7 +85,7 @@ def routes(desk: Desk, uploads: Uploads, responses: dict[int | str, dict[str, An
     @router.get("/health/ready", response_model=Ready, responses={503: responses[503]})
     async def ready() -> Response:
         """Whether every model is ready."""
-        return JSONResponse({"ready": True}) if desk.state == READY else problem(sentences.not_ready())
+        return JSONResponse({"ready": True}) if desk.state == READY else problem(desk.unready())
 
     @router.get("/models/{model}")
     async def about(model: str) -> Response:
@@ -98,7 +98,7 @@ def routes(desk: Desk, uploads: Uploads, responses: dict[int | str, dict[str, An
         """Whether this model is ready."""
         _known(model, name)
         ready = {"name": name, "ready": True}
-        return JSONResponse(ready) if desk.state == READY else problem(sentences.not_ready())
+        return JSONResponse(ready) if desk.state == READY else problem(desk.unready())
 
     body = {"requestBody": {"required": True, "content": {"application/json": {"schema": Asked.model_json_schema(
         ref_template="#/components/schemas/{model}")}}}}  # fmt: skip
