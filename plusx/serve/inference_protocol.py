@@ -71,8 +71,12 @@ class Ready(BaseModel):
 def routes(desk: Desk, uploads: Uploads, responses: dict[int | str, dict[str, Any]]) -> APIRouter:
     """The paths below /v2."""
     router = APIRouter(prefix="/v2", responses={key: responses[key] for key in (400, 401, 403, 404)})
-    name = desk.served.name
+    _health(router, desk, responses)
+    _models(router, desk, uploads, responses)
+    return router
 
+
+def _health(router: APIRouter, desk: Desk, responses: dict[int | str, dict[str, Any]]) -> None:
     @router.get("", include_in_schema=False)
     async def server() -> Response:
         return JSONResponse({"name": "plusx", "version": __version__, "extensions": []})
@@ -87,6 +91,12 @@ def routes(desk: Desk, uploads: Uploads, responses: dict[int | str, dict[str, An
         """Whether every model is ready."""
         return JSONResponse({"ready": True}) if desk.state == READY else problem(desk.unready())
 
+
+def _models(router: APIRouter, desk: Desk, uploads: Uploads, responses: dict[int | str, dict[str, Any]]) -> None:
+    name = desk.served.name
+    schema = Asked.model_json_schema(ref_template="#/components/schemas/{model}")
+    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
     @router.get("/models/{model}")
     async def about(model: str) -> Response:
         """Names, types and shapes of what goes in and comes out."""
@@ -100,17 +110,12 @@ def routes(desk: Desk, uploads: Uploads, responses: dict[int | str, dict[str, An
         ready = {"name": name, "ready": True}
         return JSONResponse(ready) if desk.state == READY else problem(desk.unready())
 
-    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": Asked.model_json_schema(
-        ref_template="#/components/schemas/{model}")}}}}  # fmt: skip
-
     @router.post("/models/{model}/infer", response_model=Replied, responses=responses, openapi_extra=body)
     async def infer(model: str, request: Request) -> Response:
         """Answers to several photos."""
         _known(model, name)
         asked = _parsed(await uploads.body(request))
         return JSONResponse(reply(desk, asked.id, await _answers(desk, asked.inputs[0])))
-
-    return router
 
 
 def metadata(desk: Desk) -> dict[str, Any]:
