@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from plusx.cli.run import run as run_cli
+from tests.serve.browser import ABSENT, CHROMIUM, Browser
 from tests.serve.growing import Growing, answers_of, photos_of, tree
 
 ROOT = Path(__file__).parents[2]
@@ -227,11 +228,10 @@ def test_others_are_let_in_only_with_a_token(run: Growing, capsys: pytest.Captur
 @pytest.fixture
 def browse(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Opens a page of a browser, of a width and a colour scheme."""
-    browser = pytest.importorskip("tests.serve.browser")
-    if browser.CHROMIUM is None:
-        pytest.skip(browser.ABSENT)
-    with browser.Browser(tmp_path / "profile") as opened:
-        yield opened.page
+    if CHROMIUM is None:
+        pytest.skip(ABSENT)
+    with Browser(tmp_path / "profile") as browser:
+        yield browser.page
 
 
 @contextlib.contextmanager
