@@ -21,6 +21,7 @@ from plusx.export.agreement import Agreement
 from plusx.trust.calibration import Calibration
 from plusx.verbs import export as exporting
 from plusx.verbs.finish import Trained
+from plusx.verbs.sanity import maps_tested
 from tests.verbs.conftest import fill
 
 SMALL: dict[str, Any] = {"size": 32, "batch_size": 16, "workers": 0, "model": "resnet20", "width": 0.25, "epochs": 2}
@@ -72,6 +73,47 @@ def test_answers_of_an_exported_file_load_no_torch(trained: Trained, exported: P
     assert json.loads(done.stdout)["predictions"][0]["label"] in ("lying", "standing")
 
 
+def without_torch(*arguments: str) -> Any:
+    """The JSON of a command that has loaded no torch."""
+    program = (
+        "import sys; from plusx.cli.run import run; code = run(sys.argv[1:]); sys.exit(code or 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments, "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_an_exported_file_is_explained_as_its_model_without_torch(
+    trained: Trained, exported: Path, tmp_path: Path
+) -> None:
+    photo = next((trained.run.parent / "stripes" / "lying").iterdir())
+    told = without_torch("explain", str(exported), str(photo), "--out", str(tmp_path / "why.png"))
+    ours = plusx.explain(trained.run, photo)
+    assert (told["class"], told["method"], told["label"]) == (ours.explained, "cam", ours.prediction.label)
+    assert told["log_odds"] == pytest.approx(ours.log_odds, rel=0.3), "what is looked at from nearer is scaled twice"
+    assert told["where"]["words"].partition(":")[0] == ours.place.words().partition(":")[0]
+    assert told["sanity"]["deletion"]["marked"] == pytest.approx(float(ours.sanity.deletion.marked[0]), abs=0.02)
+    assert told["sanity"]["rank_correlation"] is told["sanity"]["similarity"] is None
+    assert told["remark"].startswith("An exported file gives no features to find the nearest training photos by;")
+    theirs = plusx.explain(exported, photo)
+    assert np.corrcoef(theirs.map.ravel(), ours.map.ravel())[0, 1] > 0.98
+    assert any("compared with no untrained network, which needs the model file" in line for line in theirs.lines())
+
+
+def test_maps_of_an_exported_file_are_tested_by_deletion_alone(trained: Trained, exported: Path) -> None:
+    told = without_torch("explain", str(exported), str(trained.run.parent / "stripes"), "--sanity", "12")
+    assert told["deletion"]["beats_random"]["n"] == told["n"] == 12
+    assert told["rank_correlation"] is told["similarity"] is None
+    assert {photo["rank_correlation"] for photo in told["photos"]} == {None}
+    tested = maps_tested(exported, trained.run.parent / "stripes", 12)
+    assert any("needs the model file it was exported from" in line for line in tested.lines())
+
+
+def test_an_exported_file_is_evaluated_without_torch(trained: Trained, exported: Path) -> None:
+    told = without_torch("evaluate", str(exported), str(trained.run.parent / "stripes"))
+    assert told["n"] > 0
+
+
 def test_a_file_that_answers_otherwise_is_not_written(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,12 +163,6 @@ def test_what_cannot_be_exported_is_refused_in_a_sentence(trained: Trained, expo
         plusx.export(trained.run, out=tmp_path / "x.onnx", count=0)
     with pytest.raises(UsageError, match="does not say where any are; name some with --photos FOLDER"):
         plusx.export(trained.model, out=tmp_path / "x.onnx")
-
-
-def test_an_exported_file_is_no_network_to_look_into(trained: Trained, exported: Path) -> None:
-    photo = next((trained.run.parent / "stripes" / "lying").iterdir())
-    with pytest.raises(ModelError, match="which answers and holds no network to look into or to go on with"):
-        plusx.explain(exported, photo)
 
 
 def test_the_exporter_that_is_not_installed_is_named(
