@@ -132,6 +132,7 @@ def test_a_photo_that_the_browser_cannot_show_is_answered_all_the_same(visit: Vi
         page.drop([path])
         page.wait(EXPLAINED)
         assert page.text(".word") == worded(told(address, path))
+        assert page.text(".words").endswith("The photo itself is not shown.")
         width, height = page.js("[document.querySelector('.large').width, document.querySelector('.large').height]")
         assert width / height == pytest.approx(120 / 90, abs=0.01), "the box of the map tells the shape of the photo"
         page.click(".why")
