@@ -87,10 +87,10 @@ class Mock:
 
 
 @contextmanager
-def serving(mock: Mock, port: int = 0) -> Iterator[str]:
+def serving(mock: Mock) -> Iterator[str]:
     """The address of a stand-in that runs meanwhile."""
     handler = type("Handler", (_Handler,), {"mock": mock})
-    server = ThreadingHTTPServer(("127.0.0.1", port), handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

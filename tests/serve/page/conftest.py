@@ -12,24 +12,24 @@ import pytest
 from PIL import Image
 
 from tests.serve.browser import ABSENT, CHROMIUM, Browser, Page
-from tests.serve.mock import Mock, serving
 from tests.serve.page.steps import Visit
+from tests.serve.service import running as service
 
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """One browser for all tests of this module."""
+    """One browser for all tests of the page."""
     if CHROMIUM is None:
         pytest.skip(ABSENT)
     with Browser(tmp_path_factory.mktemp("profile")) as running:
         yield running
 
 
-@pytest.fixture
-def address() -> Iterator[str]:
-    """A service that answers; tests that take it ask it themselves what it says, so any service will do."""
-    with serving(Mock()) as url:
-        yield url
+@pytest.fixture(scope="session")
+def address(onnx: Path) -> Iterator[str]:
+    """The service itself. What it says of a photo is asked of it; tests that need certain answers take a stand-in."""
+    with service(onnx) as found:
+        yield found.url
 
 
 @pytest.fixture

@@ -45,6 +45,11 @@ def told(url: str, path: Path) -> Any:
             return json.load(error)
 
 
+def worded(said: Any) -> str:
+    """An answer of the service as the page words it."""
+    return {"unsure": "Unsure", "none of these": "None of these"}.get(said["answer"], said["answer"])
+
+
 def pixels(page: Page) -> Any:
     """The large picture of the open photo, [h, w, 3]."""
     picture = page.js("document.querySelector('.large').toDataURL('image/png')").partition(",")[2]
