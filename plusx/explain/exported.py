@@ -1,7 +1,8 @@
 """An exported file that is asked why, without torch: its graph says what every place contributes to every class.
 
 The graph takes uint8 pixels, so a part of a photo is cut out of these and scaled back to their size by Pillow, rounded
-to whole levels, where the network of PyTorch is given what lies between them.
+to whole levels, where the network of PyTorch is given what lies between them. A graph that scales what it is given
+smooths it, so there the part is enlarged by a filter that does not: straight lines would smooth it twice.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class ExportedExplainer:
 
     def __init__(self, header: Header, engine: OnnxEngine, method: str = "auto", *, quick: bool = False) -> None:
         self.header, self.engine, self.quick = header, engine, quick
+        scales = header.size not in (None, header.preprocess.crop)
+        self._enlarging = Image.Resampling.LANCZOS if scales else Image.Resampling.BILINEAR
         self.method = _chosen(method, str(header.network["name"]), pooled=engine.gives_evidence)
 
     def randomised(self, number: int) -> Self | None:
@@ -81,26 +84,25 @@ class ExportedExplainer:
         """
         (first,) = windows.of_views(self.header.views[:1])
         given = [part._replace(mirrored=part.mirrored != first.mirrored) for part in parts]
-        found = [(first.within(part), self.engine.evidence(cut(pixels, part))) for part in given]
+        found = [(first.within(part), self.engine.evidence(cut(pixels, part, self._enlarging))) for part in given]
         return [(look, values) for look, values in found if values is not None]
 
     def _probabilities(self, pixels: Pixels) -> npt.NDArray[np.float32]:
         return self.engine.answers(pixels).probabilities
 
 
-def cut(pixels: Pixels, window: Window) -> Pixels:
-    """The part of photos [n, S, S, 3] in the window, at the size of the whole: uint8 [n, S, S, 3]."""
+def cut(pixels: Pixels, window: Window, by: Image.Resampling = Image.Resampling.BILINEAR) -> Pixels:
+    """The part of photos [n, S, S, 3] in the window, enlarged to the size of the whole: uint8 [n, S, S, 3]."""
     side = pixels.shape[1]
-    corner = (window.left * side, window.top * side)
-    box = (*corner, *(min(side, start + window.share * side) for start in corner))
-    shown = pixels if window.share == 1 else np.stack([_scaled(photo, box) for photo in pixels])
+    left, top = window.left * side, window.top * side
+    box = (left, top, min(side, left + window.share * side), min(side, top + window.share * side))
+    shown = pixels if window.share == 1 else np.stack([_enlarged(photo, box, by) for photo in pixels])
     return shown[:, :, ::-1] if window.mirrored else shown
 
 
-def _scaled(photo: Pixels, box: tuple[float, ...]) -> Pixels:
+def _enlarged(photo: Pixels, box: tuple[float, float, float, float], by: Image.Resampling) -> Pixels:
     image = Image.fromarray(photo)
-    left, top, right, bottom = box
-    return np.asarray(image.resize(image.size, Image.Resampling.BILINEAR, box=(left, top, right, bottom)))
+    return np.asarray(image.resize(image.size, by, box=box))
 
 
 def _contrasted(found: npt.NDArray[np.float32], contrast: npt.NDArray[np.float32]) -> Floats:

@@ -85,8 +85,18 @@ def test_an_export_that_answers_otherwise_is_seen(parity: Any, monkeypatch: pyte
 
 
 def test_the_table_names_the_network_and_both_accuracies_where_they_differ(parity: Any) -> None:
-    found = parity.Found("resnet8", 0.5, 64, 32, 8, 2e-7, 1e-8, 0, 7, (0.5, 0.25), 1.25, 2.0)
+    found = parity.Found("resnet8", 0.5, 64, 32, 8, 2e-7, 3e-7, 1e-8, 0, 7, (0.5, 0.25), 1.25, 2.0)
     assert not found.holds
     assert parity.table([asdict(found)])[2] == (
-        "| resnet8 | 0.5 | 64 | 32 | 8 | 2.0e-07 | 1.0e-08 | 0 | 7 | 0.5000, 0.2500 | 1.2 |"
+        "| resnet8 | 0.5 | 64 | 32 | 8 | 2.0e-07 | 3.0e-07 | 1.0e-08 | 0 | 7 | 0.5000, 0.2500 | 1.2 |"
     )
+
+
+def test_a_network_that_differs_from_itself_is_not_held_against_its_export(parity: Any) -> None:
+    def found(apart: float, own: float) -> bool:
+        return bool(parity.Found("plain101", 1.0, 64, 32, 8, apart, own, 0.0, 0, 7, (0.5, 0.5), 1.0, 1.0).holds)
+
+    assert found(9e-5, 1e-7)
+    assert not found(2e-4, 1e-5), "it could be told from rounding"
+    assert found(2e-2, 1e-2)
+    assert not found(2e-1, 1e-2)
