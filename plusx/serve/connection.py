@@ -61,7 +61,8 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self._head = self._count = 0
         self._receiving = True
-        self._wait("head", self._limits.head_seconds)
+        if self.cycle is not None:  # of the first head the time runs from the connection on
+            self._wait("head", self._limits.head_seconds)
 
     def on_url(self, url: bytes) -> None:
         """A part of the path."""

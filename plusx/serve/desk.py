@@ -65,7 +65,9 @@ class Desk:
         await self._decoders.start()
         pixels = await self._decoders.pixels(proof_photo())
         await asyncio.to_thread(prove, self.served, pixels)
-        self._batcher.allow(await asyncio.to_thread(worthwhile, self._compute, pixels))
+        most, self._seconds = await asyncio.to_thread(worthwhile, self._compute, pixels)
+        self._batcher.allow(most)
+        self.gauges.largest.set(most)
         self._batcher.on_batch = self._note
 
     async def close(self) -> None:
@@ -93,8 +95,9 @@ class Desk:
         """Why a photo that came now would not be taken; None where it would."""
         if self.state in (STARTING, FAILED):
             return self.unready()
-        if self.inside >= self.limits.queue:
-            return sentences.queue_full(self.inside, max(1, math.ceil(self.inside * self._seconds)))
+        seconds = self.inside * self._seconds
+        if self.inside >= self.limits.queue or seconds > self.limits.deadline:  # it would come too late
+            return sentences.queue_full(self.inside, max(1, math.ceil(seconds)))
         return None
 
     async def predict(self, photo: bytes) -> Prediction:

@@ -31,6 +31,7 @@ class Gauges:
         self.batches = Histogram(
             "plusx_batch_photos", "Photos computed together", buckets=_BATCH, registry=self.registry
         )
+        self.largest = Gauge("plusx_batch_largest", "Photos computed together at most", registry=self.registry)
         self.computed = Histogram(
             "plusx_batch_seconds", "Seconds a batch was computed", buckets=_SECONDS, registry=self.registry
         )

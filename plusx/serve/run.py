@@ -19,6 +19,9 @@ from plusx.serve.guard import App
 from plusx.serve.limits import Limits
 
 BACKLOG = 2048
+SENT = (
+    64 << 10
+)  # bytes of a reply that the kernel keeps for a client: it would take megabytes for one that reads nothing
 SPARE_FILES = 256  # descriptors that are kept for other things than connections
 
 
@@ -30,6 +33,7 @@ def listening(host: str, port: int) -> socket.socket:
         )[0]
         found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT)
         found.bind(address)
         found.listen(BACKLOG)
     except OSError as error:
