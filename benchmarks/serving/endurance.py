@@ -78,7 +78,7 @@ def memory(session: Session, name: str) -> dict[str, Any]:
             times.append(client.now())
             weights.append(server.weight() / 1e6)
 
-        client.every(seconds / 600, weigh, seconds)
+        client.every(max(0.25, seconds / 600), weigh, seconds)
         outcomes = client.closed_loop(CONCURRENCY, seconds)
     when, what = np.array(times), np.array(weights)
     settled = when >= seconds / 5

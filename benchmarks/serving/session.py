@@ -39,7 +39,7 @@ class Lengths:
     warm: float = 3.0  # at the start of a stretch, not counted
 
 
-SHORT = Lengths(0.5, 1.5, 2, 0.5, 5.0, 4.0, 14.0, 1, 1_500, 3, 20, 1.0)
+SHORT = Lengths(0.5, 1.5, 2, 0.5, 5.0, 4.0, 14.0, 1, 3_000, 3, 20, 1.0)
 
 
 @dataclass
