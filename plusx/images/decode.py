@@ -70,13 +70,14 @@ class Facts:
     alpha: bool
 
 
-def decode(data: bytes, background: Background = WHITE, *, draft: int = 0) -> Image.Image:
+def decode(data: bytes, background: Background = WHITE, *, draft: int = 0, most: int = MAX_PIXELS) -> Image.Image:
     """`data` as an upright RGB image; transparent parts show `background`.
 
     With `draft` > 0 a JPEG is decoded at 1/2, 1/4 or 1/8 of its size (libjpeg's scaled DCT), at the
-    smallest of these whose short side is at least `draft` pixels. Raises Undecodable.
+    smallest of these whose short side is at least `draft` pixels. Raises Undecodable, also for a claim of over `most`
+    pixels.
     """
-    with _quiet(), _open(data) as image, _decoder_faults(data):
+    with _quiet(), _open(data, most) as image, _decoder_faults(data):
         if draft:
             image.draft(None, (draft, draft))
         image.load()
@@ -116,12 +117,12 @@ def heif_version() -> str | None:
         return None
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
     kind = _known_kind(data)
     with _decoder_faults(data):
         image = Image.open(io.BytesIO(data), formats=[_registered_format(kind)])
-    if image.width * image.height > MAX_PIXELS:
-        raise errors.too_many_pixels(image.width, image.height, MAX_PIXELS)
+    if image.width * image.height > most:
+        raise errors.too_many_pixels(image.width, image.height, most)
     return image
 
 

@@ -9,27 +9,24 @@ dealt out again. Nothing is pickled in either direction.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
 import selectors
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 from plusx.errors import images as errors
-from plusx.images import answers, worker
+from plusx.images import worker
 from plusx.images.answers import Surveyed
 from plusx.images.decode import BadPhoto, Undecodable
 from plusx.images.preprocess import Pixels, Preprocess
-from plusx.images.source import Source
+from plusx.images.process import Answer, DecodingProcess, Limits, Task, worker_command
+from plusx.images.source import Source, read
 
 __all__ = ["QUEUE", "DecodePool", "Result", "Source", "Surveyed", "usable_cpus", "worker_command"]
 
@@ -37,14 +34,9 @@ QUEUE = 16  # photos dealt to a worker and not answered: enough to hide the way 
 _HAND = 4  # photos dealt at a time, so that a short list is spread over all workers
 _PLENTY = 10  # photos in a worker's queue that keep it busy for `_SOON`
 _SOON = 0.001  # seconds
-_MAX_HEADER = 1 << 16
-_PIPE = 1 << 20
 _MAX_FAILED_STARTS = 3
-_BOOT = "import sys; r = sys.argv[1]; r in sys.path or sys.path.insert(0, r); import plusx.images.worker as w; w.main()"
 
 Result = Pixels | BadPhoto
-Task = tuple[int, Source]
-_Answer = tuple[int, Any]  # what was asked for, Pixels or Surveyed, or a BadPhoto
 
 
 def usable_cpus() -> int:
@@ -67,11 +59,6 @@ def _quota(cgroup: Path) -> int | None:
     return None
 
 
-def worker_command() -> tuple[str, ...]:
-    """The command of one worker: this interpreter and this plusx, whatever the current folder holds."""
-    return (sys.executable, "-P", "-c", _BOOT, str(Path(__file__).parents[2]))
-
-
 class DecodePool:
     """Decodes and preprocesses many photos; a context manager that ends its processes.
 
@@ -91,7 +78,7 @@ class DecodePool:
         self.workers = usable_cpus() if workers is None else workers
         self.seconds = seconds
         self.command = tuple(command or worker_command())
-        self._crew: list[_Worker] = []
+        self._crew: list[DecodingProcess] = []
         self._failed_starts = 0
 
     def __enter__(self) -> DecodePool:
@@ -122,7 +109,7 @@ class DecodePool:
             member.end()
         self._crew.clear()
 
-    def _supervise(self, tasks: _Tasks) -> Iterator[_Answer]:
+    def _supervise(self, tasks: _Tasks) -> Iterator[Answer]:
         self._dismiss(member for member in self._crew if member.gone())
         try:
             self._deal(tasks)
@@ -135,7 +122,7 @@ class DecodePool:
             # After an abandoned map, answers to it are still under way; their workers must not serve the next one.
             self._dismiss(member for member in self._crew if member.queue)
 
-    def _collect(self, member: _Worker, tasks: _Tasks) -> Iterator[_Answer]:
+    def _collect(self, member: DecodingProcess, tasks: _Tasks) -> Iterator[Answer]:
         member.receive()
         # Judged before the yield: however long its consumer pauses, no worker is late by that.
         late = member.is_late(self.seconds)
@@ -147,7 +134,7 @@ class DecodePool:
             reason = errors.timed_out(self.seconds) if late or stopped else errors.worker_died()
             yield blamed[0], BadPhoto(reason.code, reason.reason)
 
-    def _bury(self, member: _Worker, tasks: _Tasks) -> tuple[Task | None, bool]:
+    def _bury(self, member: DecodingProcess, tasks: _Tasks) -> tuple[Task | None, bool]:
         """Take a worker off the crew and its queue back.
 
         Returns the photo it had in hand, if it ever began one, and whether its own alarm had stopped it.
@@ -167,17 +154,16 @@ class DecodePool:
             member.send(hand, tasks.facts)
         tasks.give_back(hand)
 
-    def _least_busy(self) -> _Worker | None:
+    def _least_busy(self) -> DecodingProcess | None:
         idle = min(self._crew, key=lambda member: len(member.queue), default=None)
         if len(self._crew) < self.workers and (idle is None or idle.queue):
             self._crew.append(self._start())
             return self._crew[-1]
         return idle if idle is not None and len(idle.queue) <= QUEUE - _HAND else None
 
-    def _start(self) -> _Worker:
-        setup = {"preprocess": self.preprocess.to_json(), "seconds": self.seconds, "memory": worker.MEMORY}
+    def _start(self) -> DecodingProcess:
         try:
-            return _Worker(self.command, setup, self.preprocess.crop)
+            return DecodingProcess(self.command, self.preprocess, Limits(self.seconds))
         except OSError as error:
             raise errors.workers_do_not_start(error.strerror or str(error)) from error
 
@@ -195,7 +181,7 @@ class DecodePool:
             pause = 0.05 if any(member.outbox for member in self._crew) else late - time.monotonic()
             selector.select(max(pause, 0.001))
 
-    def _dismiss(self, members: Iterable[_Worker]) -> None:
+    def _dismiss(self, members: Iterable[DecodingProcess]) -> None:
         for member in list(members):
             member.end()
             self._crew.remove(member)
@@ -219,157 +205,11 @@ class _Tasks:
         self._returned.extend(tasks)
 
 
-class _Worker:
-    """The parent's side of one process. Nothing it says is trusted: index, code and size must be what is due."""
-
-    def __init__(self, command: Sequence[str], setup: dict[str, Any], crop: int) -> None:
-        self.crop = crop
-        self.queue: deque[Task] = deque()
-        self.facts = False  # whether facts are due beside the pixels of the photos in the queue
-        self.ready = False
-        self.confused = self.ended = self.silent = False
-        self.since = time.monotonic()  # when the photo in hand, or the start, began
-        self.outbox = bytearray(worker.message(setup))
-        self._inbox = bytearray()
-        # its own, since what several print at once would mix; end() closes it
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115
-        self.last_words = ""  # the last line it complained with, known when it has ended
-        self._process = _spawn(command, self._complaints)
-        assert self._process.stdin is not None, "stdin is a pipe"
-        assert self._process.stdout is not None, "stdout is a pipe"
-        self._input = self._process.stdin.fileno()
-        self.output = self._process.stdout.fileno()
-        _prepare_pipes(self._input, self.output)
-
-    def send(self, tasks: Sequence[Task], facts: bool) -> None:
-        """Put `tasks` at the end of the worker's queue, which holds those of one `map` or one `survey` alone."""
-        self.facts = facts
-        if not self.queue:
-            self.since = time.monotonic()
-        self.queue.extend(tasks)
-        photos = [(index, source.file, source.offset, source.length) for index, source in tasks]
-        self.outbox += worker.message({"facts": facts, "photos": photos})
-        self._flush()
-
-    def receive(self) -> None:
-        """Take in what has arrived, without waiting; sets `silent` where nothing has, `ended` at the end."""
-        self._flush()
-        self.silent = False
-        try:
-            data = os.read(self.output, _PIPE)
-        except BlockingIOError:
-            self.silent = True
-            return
-        self._inbox += data
-        self.ended = not data
-
-    def answers(self) -> Iterator[_Answer]:
-        """Every complete answer received so far; sets `confused` at the first one that makes no sense."""
-        while not self.confused and (parts := self._next_message()) is not None:
-            try:
-                answer = self._understood(*parts)
-            except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-                self.confused = True
-                return
-            self.since = time.monotonic()
-            if answer is not None:
-                yield answer
-
-    def deadline(self, seconds: float) -> float:
-        """When the photo in hand will have taken `seconds`; starting up may take a minute."""
-        return self.since + (seconds if self.ready else max(seconds, 60.0))
-
-    def is_late(self, seconds: float) -> bool:
-        """Whether the deadline is over and, looked at just now, there is still no word of the photo in hand."""
-        return bool(self.queue) and self.silent and time.monotonic() > self.deadline(seconds)
-
-    def gone(self) -> bool:
-        """Whether the process has ended."""
-        return self._process.poll() is not None
-
-    def end(self) -> int:
-        """Kill the process unless it has ended, free what belonged to it; its exit status, negative: a signal's."""
-        self._process.kill()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
-        status = self._process.wait()
-        self.last_words = _last_line(self._complaints)
-        self._complaints.close()
-        return status
-
-    def _flush(self) -> None:
-        # A dead worker's pipe is broken: receive() finds its end and that is where it is dealt with.
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            while self.outbox:
-                del self.outbox[: os.write(self._input, self.outbox)]
-
-    def _next_message(self) -> tuple[Any, bytearray] | None:
-        start = worker.LENGTHS.size
-        if len(self._inbox) < start:
-            return None
-        header, payload = worker.LENGTHS.unpack_from(self._inbox)
-        if header > _MAX_HEADER or payload > self.crop * self.crop * 3:
-            self.confused = True
-            return None
-        end = start + header + payload
-        if len(self._inbox) < end:
-            return None
-        text, pixels = bytes(self._inbox[start : start + header]), self._inbox[start + header : end]
-        del self._inbox[:end]
-        return text, pixels
-
-    def _understood(self, text: bytes, pixels: bytearray) -> _Answer | None:
-        header = json.loads(text)
-        if not self.ready:
-            self.ready = header["ready"] is True
-            return None
-        index = self.queue[0][0]
-        if header["index"] != index:
-            raise ValueError("an answer to a question that was not asked")
-        result = answers.bad_photo(header) if "code" in header else self._due(header, pixels)
-        self.queue.popleft()
-        return index, result
-
-    def _due(self, header: dict[str, Any], payload: bytearray) -> Pixels | Surveyed:
-        if self.facts:
-            return answers.surveyed(header, payload, self.crop)
-        return answers.pixels(payload, self.crop)
-
-
 def _in_process(
-    answer: Callable[[Preprocess, Source], Any], preprocess: Preprocess, sources: Iterable[Source]
-) -> Iterator[_Answer]:
+    look: Callable[[Preprocess, bytes], Any], preprocess: Preprocess, sources: Iterable[Source]
+) -> Iterator[Answer]:
     for index, source in enumerate(sources):
         try:
-            yield index, answer(preprocess, source)
+            yield index, look(preprocess, read(source))
         except Undecodable as bad:
             yield index, BadPhoto(bad.code, bad.reason)
-
-
-def _spawn(command: Sequence[str], complaints: BinaryIO) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # its threads would eat the address space, unused
-    return subprocess.Popen(
-        command,
-        bufsize=0,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=complaints,
-        env=environment,
-        start_new_session=True,  # a terminal's Ctrl-C and hang-up are for the parent
-    )
-
-
-def _last_line(file: BinaryIO) -> str:
-    file.seek(0)
-    lines = file.read().decode(errors="replace").strip().splitlines()
-    return lines[-1].strip() if lines else ""
-
-
-def _prepare_pipes(written: int, read: int) -> None:
-    os.set_blocking(written, False)
-    os.set_blocking(read, False)
-    if hasattr(fcntl, "F_SETPIPE_SZ"):  # Linux: room for more than a few answers
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(read, fcntl.F_SETPIPE_SZ, _PIPE)

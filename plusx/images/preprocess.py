@@ -60,10 +60,10 @@ class Preprocess:
         left, top = _centre(width, self.crop), _centre(height, self.crop)
         return np.array(image.crop((left, top, left + self.crop, top + self.crop)))
 
-    def from_bytes(self, data: bytes) -> Pixels:
-        """An image file's bytes to uint8 pixels [crop, crop, 3]. Raises Undecodable."""
+    def from_bytes(self, data: bytes, most: int = decode.MAX_PIXELS) -> Pixels:
+        """An image file's bytes, of `most` pixels at most, to uint8 pixels [crop, crop, 3]. Raises Undecodable."""
         draft = 2 * self.resize if self.decoder_scale else 0
-        return self(decode.decode(data, self.background, draft=draft))
+        return self(decode.decode(data, self.background, draft=draft, most=most))
 
     def seen(self, width: int, height: int) -> tuple[float, float, float, float]:
         """The part of an upright photo that is kept, in its pixels: left, top, right, bottom."""

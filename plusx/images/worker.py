@@ -4,9 +4,10 @@ It imports Pillow and NumPy and no more. A photo that takes it over costs the pa
 goes back is a JSON header and raw pixels, which the parent checks, never objects.
 
 A message is two lengths (little-endian uint32), the JSON header and the payload. To the worker: first
-the set-up, then {"facts": ..., "photos": [[index, file, offset, length], ...]}; from it: {"ready": true},
-then for each photo {"index": i} with its pixels, beside them "facts" and "contrast" where these were asked for,
-or {"index": i, "code": ..., "reason": ...} without pixels.
+the set-up, then {"facts": ..., "photos": [[index, file, offset, length], ...]}, or {"facts": ..., "photo": index} with
+the bytes of a photo that lies in no file; from it: {"ready": true}, then for each photo {"index": i} with its pixels,
+beside them "facts" and "contrast" where these were asked for, or {"index": i, "code": ..., "reason": ...}
+without pixels.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import os
 import resource
 import signal
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -26,7 +28,7 @@ from PIL import Image
 
 from plusx.errors import images as errors
 from plusx.images.answers import Surveyed
-from plusx.images.decode import Undecodable, decode, inspect
+from plusx.images.decode import MAX_PIXELS, Undecodable, decode, inspect
 from plusx.images.preprocess import Pixels, Preprocess
 from plusx.images.source import Source, read
 
@@ -48,30 +50,40 @@ def main() -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     requests = os.fdopen(os.dup(0), "rb")
     answers = os.dup(1)
-    setup = _receive(requests)
+    setup, _ = _receive(requests)
     if setup is None:
         return
     _limit_memory(setup["memory"])
-    preprocess = Preprocess.from_json(setup["preprocess"])
+    preprocess, most = Preprocess.from_json(setup["preprocess"]), setup["pixels"]
     _write(answers, message({"ready": True}))
     _leave_standard_streams()  # only now: until here, what goes wrong must be seen
-    while (chunk := _receive(requests)) is not None:
-        for index, *where in chunk["photos"]:
+    while (chunk := _receive(requests))[0] is not None:
+        for index, bytes_of in _photos(*chunk):
             with _alarm(setup["seconds"] + _GRACE):
-                answer = _answer(preprocess, index, Source(*where), chunk["facts"])
+                answer = _answer(partial(_LOOKS[chunk[0]["facts"]], preprocess, most=most), index, bytes_of)
             _write(answers, answer)
 
 
-def pixels_of(preprocess: Preprocess, source: Source) -> Pixels:
-    """The photo at `source`, uint8 [crop, crop, 3]. Raises Undecodable."""
-    return preprocess.from_bytes(read(source))
+def pixels_of(preprocess: Preprocess, data: bytes, most: int = MAX_PIXELS) -> Pixels:
+    """A photo of `most` pixels at most, uint8 [crop, crop, 3]. Raises Undecodable."""
+    return preprocess.from_bytes(data, most)
 
 
-def survey_of(preprocess: Preprocess, source: Source) -> Surveyed:
-    """Facts, contrast and pixels of the photo at `source`, which is decoded once and whole. Raises Undecodable."""
-    data = read(source)
-    image = decode(data, preprocess.background)
+def survey_of(preprocess: Preprocess, data: bytes, most: int = MAX_PIXELS) -> Surveyed:
+    """Facts, contrast and pixels of a photo, which is decoded once and whole. Raises Undecodable."""
+    image = decode(data, preprocess.background, most=most)
     return Surveyed(inspect(data), _contrast(image), preprocess(image))
+
+
+_LOOKS: tuple[Callable[..., Pixels | Surveyed], ...] = (pixels_of, survey_of)  # without facts, with them
+
+
+def _photos(asked: dict[str, Any], payload: bytes) -> Iterator[tuple[int, Callable[[], bytes]]]:
+    """Every photo that is asked for with how to get its bytes."""
+    if "photo" in asked:
+        yield asked["photo"], lambda: payload
+    for index, *where in asked.get("photos", ()):
+        yield index, partial(read, Source(*where))
 
 
 def _contrast(image: Image.Image) -> int:
@@ -79,13 +91,13 @@ def _contrast(image: Image.Image) -> int:
     return int(np.ptp(boxes, axis=(0, 1)).max())
 
 
-def _answer(preprocess: Preprocess, index: int, source: Source, facts: bool) -> bytes:
+def _answer(look: Callable[[bytes], Pixels | Surveyed], index: int, bytes_of: Callable[[], bytes]) -> bytes:
     try:
-        if facts:
-            found = survey_of(preprocess, source)
+        found = look(bytes_of())
+        if isinstance(found, Surveyed):
             header = {"index": index, "facts": asdict(found.facts), "contrast": found.contrast}
             return message(header, found.pixels.tobytes())
-        return message({"index": index}, pixels_of(preprocess, source).tobytes())
+        return message({"index": index}, found.tobytes())
     except Undecodable as error:
         bad = error
     except MemoryError:
@@ -93,13 +105,14 @@ def _answer(preprocess: Preprocess, index: int, source: Source, facts: bool) -> 
     return message({"index": index, "code": bad.code, "reason": bad.reason})
 
 
-def _receive(requests: BinaryIO) -> Any:
+def _receive(requests: BinaryIO) -> tuple[Any, bytes]:
+    """Header and payload of the next message; no header where the parent is gone, or done."""
     lengths = requests.read(LENGTHS.size)
     if len(lengths) < LENGTHS.size:
-        return None  # the parent is gone, or done
-    header, _ = LENGTHS.unpack(lengths)
-    text = requests.read(header)
-    return json.loads(text) if len(text) == header else None
+        return None, b""
+    header, size = LENGTHS.unpack(lengths)
+    text, payload = requests.read(header), requests.read(size)
+    return (json.loads(text), payload) if len(text) == header and len(payload) == size else (None, b"")
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -17,7 +17,7 @@ from plusx.errors import usage
 from plusx.recipes.recipe import recipe
 
 _PREFIX = "PLUSX_"
-_NO_SETTINGS = ("PLUSX_CACHE_GB", "PLUSX_TRACE")  # what the cache and the command line read themselves
+_NO_SETTINGS = ("PLUSX_CACHE_GB", "PLUSX_TRACE", "PLUSX_TOKEN")  # what cache, command line and service read themselves
 MOST_RISK = 0.5
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 

@@ -24,43 +24,13 @@ from plusx.images.preprocess import Preprocess
 from plusx.images.source import read
 from plusx.images.worker import LENGTHS, message
 from tests.images.heic import heic
+from tests.images.hostile import HOSTILE
 
 RULE = Preprocess(24, 16)
-ROOT = str(Path(__file__).parents[2])
-
-# A worker that obeys its photos: what a hostile file could make a decoder do, done in the open.
-HOSTILE = """
-import sys; sys.path.insert(0, sys.argv[1])
-import os, signal, time
-from plusx.images import worker
-from plusx.images.preprocess import Preprocess
-def obey(data):
-    if data.startswith(b"DIE"): os.kill(os.getpid(), signal.SIGKILL)
-    if data.startswith(b"SPIN"):
-        while True: pass
-    if data.startswith(b"SLEEP"): time.sleep(60)
-    if data.startswith(b"RAW"):
-        os.write(answers[0], data[3:])
-        time.sleep(60)
-    if data.startswith(b"EAT"): bytes(8 << 30)
-    if data.startswith(b"MODULES"):
-        from plusx.errors.images import Undecodable
-        raise Undecodable("unreadable", " ".join(sorted(sys.modules)))
-real, decode = Preprocess.from_bytes, worker.decode
-Preprocess.from_bytes = lambda self, data: (obey(data), real(self, data))[1]
-worker.decode = lambda data, background: (obey(data), decode(data, background))[1]
-answers = []
-write = worker._write
-def spying(descriptor, data):
-    answers[:] = [descriptor]
-    write(descriptor, data)
-worker._write = spying
-worker.main()
-"""
 
 
 def hostile(rule: Preprocess = RULE, workers: int = 2, seconds: float = 20.0) -> DecodePool:
-    return DecodePool(rule, workers, seconds, command=(sys.executable, "-P", "-c", HOSTILE, ROOT))
+    return DecodePool(rule, workers, seconds, command=HOSTILE)
 
 
 @pytest.fixture
@@ -362,7 +332,11 @@ def test_workers_end_when_their_parent_is_killed(folder: Path) -> None:
         "pool = DecodePool(Preprocess(8, 8), 2); list(pool.map([Source(sys.argv[2])] * 20))\n"
         "print(*[m._process.pid for m in pool._crew], flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    ran = subprocess.run([sys.executable, "-c", code, ROOT, str(folder / "000.jpg")], capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parents[2]), str(folder / "000.jpg")],
+        capture_output=True,
+        text=True,
+    )
     pids = [int(word) for word in ran.stdout.split()]
     assert len(pids) == 2
     deadline = time.monotonic() + 10

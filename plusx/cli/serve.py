@@ -1,0 +1,80 @@
+"""`plusx serve MODEL`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from plusx.cli.flags import Quiet, Switch, Whole
+
+Named = Annotated[list[str] | None, Parameter(name="--allow-host", negative="")]
+
+
+def serve(
+    model: Annotated[Path, Parameter(name="MODEL")],
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: Whole = 8000,
+    token_file: Path | None = None,
+    insecure: Switch = False,
+    allow_host: Named = None,
+    queue: Whole = 64,
+    deadline: float = 10,
+    max_megabytes: float = 20,
+    max_megapixels: float = 25,
+    workers: Whole | None = None,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    quiet: Quiet = False,
+) -> int:
+    """Serve a model over HTTP, with a page to drop photos on; SIGTERM or Ctrl-C ends it in order.
+
+    Photos are decoded in processes of their own, answered in batches, and not kept. Bodies, pixels, waiting and
+    connections are bounded; what is refused is told in a sentence (RFC 9457). An exported file starts fastest.
+
+    Parameters
+    ----------
+    model
+        A run folder, a model file or an exported file.
+    host
+        The address to listen on; any but this machine's own needs a token.
+    port
+        The port; 0 takes a free one.
+    token_file
+        A file with the token that every request has to bring; otherwise the environment's PLUSX_TOKEN.
+    insecure
+        Listen on an address that others can reach without any token.
+    allow_host
+        A name by which the service is called besides its address, such as that of a proxy.
+    queue
+        Photos that may be in hand; more are refused with 503 and when to come again.
+    deadline
+        The most seconds from a photo's arrival to its answer.
+    max_megabytes
+        The largest body.
+    max_megapixels
+        The largest photo.
+    workers
+        Processes that decode; otherwise one for each CPU.
+    precision
+        auto: bf16 where the processor multiplies in it; exported files keep their own.
+    """
+    from plusx.cli.terminal import console, result
+    from plusx.serve.address import Address, token_of
+    from plusx.serve.api import require_extra, serve
+    from plusx.serve.limits import Limits
+
+    require_extra()
+    address = Address(host, port, token_of(token_file), insecure, tuple(allow_host or ()))
+    limits = Limits(max_megabytes, max_megapixels, deadline, queue)
+
+    def ready(name: str, url: str) -> None:
+        result(f"serving {name} on {url}")
+        sys.stdout.flush()  # whoever started it may wait for this line
+        if not quiet:
+            console().print("Ctrl-C ends it; photos that are in hand are answered first.")
+
+    return serve(model, address, limits=limits, workers=workers, precision=precision, on_ready=ready)

@@ -1,0 +1,131 @@
+"""Photos that wait are computed together: what is there when the network becomes free, up to a size worth its while.
+
+Nobody waits for a batch to fill. A photo whose asker has left, or whose time is over, is not computed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+from typing import Generic, TypeVar
+
+Photo = TypeVar("Photo")
+Answer = TypeVar("Answer")
+Other = TypeVar("Other")
+
+SIZES = (2, 4, 8, 16, 32)
+GAIN = 0.9  # of its cost a photo may have in twice the batch, for that to be worth the wait of its first ones
+TRIES = 3
+
+
+@dataclass(eq=False)
+class _Job(Generic[Photo, Answer]):
+    """One photo; `taken` when its computation begins."""
+
+    photo: Photo
+    taken: asyncio.Future[None]
+    answer: asyncio.Future[Answer]
+
+
+class Batcher(Generic[Photo, Answer]):
+    """One thread that computes `compute(photos) -> answers`, `most` at a time; made in a running event loop.
+
+    `ahead` photos may be ready or in preparation besides those that are computed.
+    """
+
+    def __init__(self, compute: Callable[[Sequence[Photo]], Sequence[Answer]], most: int, spare: int) -> None:
+        self._compute, self._spare = compute, spare
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, "plusx-network")
+        self._waiting: deque[_Job[Photo, Answer]] = deque()
+        self._something = asyncio.Event()
+        self.on_batch: Callable[[int, float], None] | None = None  # hears how many photos took how many seconds
+        self.allow(most)
+        self._running = self._loop.create_task(self._run())
+
+    def allow(self, most: int) -> None:
+        """Compute up to `most` photos at a time from now on; nothing may be under way."""
+        self.most = most
+        self.room = asyncio.Semaphore(most + self._spare)
+
+    async def answer(self, prepare: Callable[[], Awaitable[Photo]]) -> Answer:
+        """The answer to a photo, which is prepared once there is room; what `compute` raises is raised."""
+        async with self.room:
+            photo = await prepare()
+            job = _Job(photo, self._loop.create_future(), self._loop.create_future())
+            self._waiting.append(job)
+            self._something.set()
+            await job.taken
+        answer: Answer = await job.answer
+        return answer
+
+    async def alone(self, work: Callable[[], Other]) -> Other:
+        """Something else computed in the same thread, between batches."""
+        return await self._loop.run_in_executor(self._thread, work)
+
+    async def close(self) -> None:
+        """End the thread; what waits is not computed."""
+        self._running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._running
+        self._thread.shutdown(wait=True)
+
+    async def _run(self) -> None:
+        while True:
+            await self._something.wait()
+            jobs = self._take()
+            if jobs:
+                await self._computed(jobs)
+
+    def _take(self) -> list[_Job[Photo, Answer]]:
+        jobs: list[_Job[Photo, Answer]] = []
+        while self._waiting and len(jobs) < self.most:
+            job = self._waiting.popleft()
+            if not job.taken.done():  # else nobody waits for it any more
+                job.taken.set_result(None)
+                jobs.append(job)
+        if not self._waiting:
+            self._something.clear()
+        return jobs
+
+    async def _computed(self, jobs: Sequence[_Job[Photo, Answer]]) -> None:
+        photos, started = [job.photo for job in jobs], perf_counter()
+        try:
+            answers = await self._loop.run_in_executor(self._thread, self._compute, photos)
+        except Exception as error:
+            for job in jobs:
+                if not job.answer.done():
+                    job.answer.set_exception(error)
+            return
+        if self.on_batch is not None:
+            self.on_batch(len(jobs), perf_counter() - started)
+        for job, answer in zip(jobs, answers, strict=True):
+            if not job.answer.done():
+                job.answer.set_result(answer)
+
+
+def worthwhile(compute: Callable[[Sequence[Photo]], object], photo: Photo) -> int:
+    """The size of batches to compute: doubled for as long as that makes each photo cheaper by a tenth."""
+    chosen, cost = 1, _cost(compute, [photo])
+    for size in SIZES:
+        found = _cost(compute, [photo] * size)
+        if found > GAIN * cost:
+            break
+        chosen, cost = size, found
+    return chosen
+
+
+def _cost(compute: Callable[[Sequence[Photo]], object], photos: Sequence[Photo]) -> float:
+    """Median seconds for each photo."""
+    found = []
+    for _ in range(TRIES):
+        started = perf_counter()
+        compute(photos)
+        found.append((perf_counter() - started) / len(photos))
+    return median(found)

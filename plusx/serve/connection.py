@@ -1,0 +1,174 @@
+"""HTTP/1.1 as uvicorn speaks it, with a deadline for everything a client may keep us waiting for.
+
+uvicorn alone waits for ever: for a head, for a body, for a client that reads nothing. Heads are bounded here, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from http import HTTPStatus
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from plusx.errors import serve as sentences
+from plusx.errors.serve import Refused
+from plusx.serve.limits import Limits
+from plusx.serve.problems import MEDIA_TYPE, document, headers_of
+
+PATH_BYTES, HEADERS = 8 << 10, 100
+LAST_REQUEST = 0.3  # seconds in which what a client had sent before it heard of the end is still seen
+
+
+def patient(limits: Limits, connections: int) -> type[asyncio.Protocol]:
+    """What uvicorn makes connections with, `connections` of them at a time."""
+    return cast(type[asyncio.Protocol], partial(Connection, limits, connections))
+
+
+class Connection(HttpToolsProtocol):
+    """One connection. Whoever is too slow, or sends what is no HTTP, gets a problem and is hung up on."""
+
+    def __init__(self, limits: Limits, connections: int, **of_uvicorn: Any) -> None:
+        super().__init__(**of_uvicorn)
+        self._limits, self._connections = limits, connections
+        self._timer: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+        self._head = self._count = 0
+        self._receiving = False  # whether a request has begun to arrive and is not whole
+        self._refusal: Refused | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client is there."""
+        super().connection_made(transport)
+        if len(self.connections) > self._connections:
+            self._hang_up(sentences.too_many_connections())
+            return
+        self._wait("head", self._limits.head_seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone: whatever it asked for is dropped."""
+        self._stop_waiting()
+        self._unset_stalled()
+        unanswered = self.cycle is not None and not self.cycle.response_complete
+        super().connection_lost(exc)
+        if unanswered and self._task is not None:
+            self._task.cancel()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._head = self._count = 0
+        self._receiving = True
+        self._wait("head", self._limits.head_seconds)
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the path."""
+        super().on_url(url)
+        if len(self.url) > PATH_BYTES:
+            self._refuse(sentences.too_long("path"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._head += len(name) + len(value)
+        self._count += 1
+        if self._head > self._limits.head_bytes or self._count > HEADERS:
+            self._refuse(sentences.too_long("head"))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        super().on_headers_complete()
+        self._wait("body", self._limits.body_seconds)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        super().on_message_complete()
+        self._receiving = False
+        self._stop_waiting()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes; nothing more is parsed once the client was refused."""
+        if self._refusal is None:
+            super().data_received(data)
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self._limits.reply_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        super().resume_writing()
+        self._unset_stalled()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Nothing was asked for a while."""
+        super().timeout_keep_alive_handler()
+        self.loop.call_later(self._limits.reply_seconds, self.transport.abort)  # if it never reads the rest
+
+    def send_400_response(self, msg: str) -> None:
+        """What cannot be parsed is answered with a problem, and no more is read."""
+        self._hang_up(self._refusal or sentences.malformed(msg.rstrip(".").lower()))
+
+    def shutdown(self) -> None:
+        """The service ends: a request that has begun is answered, an idle connection is closed a little later."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        elif not self._receiving:
+            self.loop.call_later(LAST_REQUEST, self._close_if_idle)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """As uvicorn does, and the task is kept: nobody else could end it when its client leaves."""
+        self._task = self.loop.create_task(cycle.run_asgi(app))
+        self._task.add_done_callback(self.tasks.discard)
+        self.tasks.add(self._task)
+
+    def _close_if_idle(self) -> None:
+        if not self._receiving and (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()
+        else:
+            self.shutdown()
+
+    def _wait(self, stage: str, seconds: float) -> None:
+        self._stop_waiting()
+        self._timer = self.loop.call_later(seconds, self._too_slow, stage, seconds)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _unset_stalled(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _too_slow(self, stage: str, seconds: float) -> None:
+        self._hang_up(sentences.too_slow(stage, seconds))
+
+    def _refuse(self, refusal: Refused) -> None:
+        """Out of the parser's callbacks only an exception leads; the parser then asks for a 400."""
+        self._refusal = self._refusal or refusal
+        raise ValueError(refusal.code)
+
+    def _hang_up(self, refusal: Refused) -> None:
+        self._refusal = refusal
+        self._stop_waiting()
+        answering = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+        if not self.transport.is_closing():
+            if not answering:
+                self.transport.write(reply(refusal))
+            self.transport.close()
+            self.loop.call_later(1.0, self.transport.abort)  # if it never reads that
+
+
+def reply(refusal: Refused) -> bytes:
+    """A whole response, after which the connection is closed."""
+    body = document(refusal)
+    said = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), "connection": "close", **headers_of(refusal)}
+    said |= {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+    head = "".join(f"{name}: {value}\r\n" for name, value in said.items())
+    status = f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\n"
+    return status.encode() + head.encode() + b"\r\n" + body

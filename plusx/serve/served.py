@@ -1,0 +1,110 @@
+"""The model that is served: its classifier, how it is explained, and what it says of itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from plusx.classifier import Classifier, Pixels, Prediction
+from plusx.errors import explain as explain_errors
+from plusx.errors import serve as sentences
+from plusx.explain.place import place
+from plusx.images.decode import Facts
+from plusx.onnx_file import is_onnx
+from plusx.run_folder import model_path
+from plusx.version import __version__
+
+Floats = npt.NDArray[np.float64]
+Maps = Callable[[Pixels, int], Floats]  # pixels [1, S, S, 3] and a class to a map [h, w]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An answer, and the map [h, w] of what speaks for the class `explained`, over `box` of the upright photo.
+
+    `box` is left, top, right, bottom as shares of its width and height; `words` say where most of it lies.
+    """
+
+    prediction: Prediction
+    explained: str
+    method: str
+    words: str
+    box: tuple[float, float, float, float]
+    map: Floats
+
+
+@dataclass(frozen=True)
+class Served:
+    """A classifier under a name, with the SHA-256 of its file. `maps` is None where nothing explains the network."""
+
+    name: str
+    sha256: str
+    classifier: Classifier
+    method: str | None = None
+    maps: Maps | None = None
+
+    @classmethod
+    def load(cls, model: Path, precision: str = "auto") -> Served:
+        """Of a run folder, a model file, or an exported one, which loads no torch. Raises ModelError, UsageError."""
+        found = model_path(model)
+        name, sha256 = _name(model, found), hashlib.sha256(found.read_bytes()).hexdigest()
+        if is_onnx(found):
+            from plusx.serve.maps_of_onnx import maps_of
+
+            classifier = Classifier.exported(found)
+        else:
+            from plusx.serve.maps_of_torch import maps_of, opened
+
+            classifier = opened(found, precision)
+        method, maps = maps_of(classifier, found)
+        return cls(name, sha256, classifier, method, maps)
+
+    def explained(self, pixels: Pixels, facts: Facts, name: str | None) -> Explained:
+        """The answer to pixels [S, S, 3] of a photo of these `facts`, and the evidence for the class `name`.
+
+        Raises UsageError for an unknown class, Refused where nothing explains the network.
+        """
+        if self.maps is None or self.method is None:
+            raise sentences.no_explanations(str(self.classifier.header.network["name"]))
+        prediction = self.classifier.answers(pixels[None])[0]
+        explained = prediction.label if name is None else name
+        if explained not in self.classifier.classes:
+            raise explain_errors.unknown_class(explained, self.classifier.classes)
+        found = self.maps(pixels[None], self.classifier.classes.index(explained))
+        width, height = (facts.height, facts.width) if facts.orientation >= 5 else (facts.width, facts.height)
+        box = self.classifier.header.preprocess.seen(width, height)
+        left, top, right, bottom = box
+        shares = (left / width, top / height, right / width, bottom / height)
+        words = place(found, box, width, height).words()
+        return Explained(prediction, explained, self.method, words, shares, found)
+
+    def about(self) -> dict[str, Any]:
+        """What the model says of itself, limits of the service left out."""
+        header = self.classifier.header
+        return {
+            "name": self.name,
+            "network": str(header.network["name"]),
+            "classes": list(header.classes),
+            "pixels": header.preprocess.crop,
+            "views": list(header.views),
+            "step": header.step,
+            "calibrated": header.calibration is not None,
+            "thresholds": header.thresholds,
+            "knows_novelty": header.novelty is not None,
+            "explains": self.method,
+            "sha256": self.sha256,
+            "data_fingerprint": header.data_fingerprint,
+            "plusx": __version__,
+        }
+
+
+def _name(model: Path, found: Path) -> str:
+    """The run's name, or the file's without its ending; in letters that a path of HTTP takes as they are."""
+    raw = model.resolve().name if model.is_dir() else found.stem
+    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "-_.") else "-" for letter in raw)
