@@ -3,8 +3,9 @@
     python benchmarks/serving/bare.py MODEL PHOTOS
 
 Reads questions from standard input, a JSON line each, and answers each with one:
-{"do": "rate", "batch": b, "seconds": s, "beside": true} photos a second, with decoding in a thread beside the loop, or
-in the loop itself; {"do": "times", "batch": b, "seconds": s} the seconds of every batch, decoding in the loop.
+{"do": "rate", "batch": b, "seconds": s, "beside": true} with photos a second and milliseconds of CPU a photo, decoding
+in a thread beside the loop, or in the loop itself; {"do": "times", "batch": b, "seconds": s} with the seconds of every
+batch, decoding in the loop.
 """
 
 from __future__ import annotations
@@ -53,16 +54,18 @@ class Loop:
             found.append(time.perf_counter() - begun)
         return found
 
-    def rate(self, batch: int, seconds: float, beside: bool) -> float:
-        """Photos a second."""
-        if not beside:
-            times = self.times(batch, seconds)
-            return batch * len(times) / sum(times)
-        begun, count = time.perf_counter(), 0
-        for pixels in self._ahead(batch, begun + seconds):
+    def rate(self, batch: int, seconds: float, beside: bool) -> tuple[float, float]:
+        """Photos a second, and the milliseconds of CPU that each took."""
+        begun, used, count = time.perf_counter(), time.process_time(), 0
+        for pixels in self._ahead(batch, begun + seconds) if beside else self._here(batch, begun + seconds):
             self._engine.answers(pixels)
             count += len(pixels)
-        return count / (time.perf_counter() - begun)
+        return count / (time.perf_counter() - begun), 1e3 * (time.process_time() - used) / count
+
+    def _here(self, size: int, end: float) -> Iterator[Pixels]:
+        """Batches, each decoded when it is asked for, until `end`."""
+        while time.perf_counter() < end:
+            yield self.batch(size)
 
     def _ahead(self, size: int, end: float) -> Iterator[Pixels]:
         """Batches that a thread decodes while the last one is computed, until `end`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -72,9 +73,10 @@ def slope_estimate(times: Floats, values: Floats, segments: int = 10) -> Estimat
     Memory goes up in steps and wanders, so residuals are far from independent. Slopes of parts that follow one another
     are nearly so: one step makes one of them steep, a leak makes all of them rise (batch means, Student's t).
     """
-    parts = np.array_split(np.arange(len(times)), segments)
-    if min(map(len, parts)) < 3:
+    if len(times) < 3 * segments:
         raise ValueError(f"{len(times)} values are too few for {segments} segments")
+    ends = np.linspace(0, len(times) - 1, segments + 1).astype(int)
+    parts = [np.arange(first, last + 1) for first, last in itertools.pairwise(ends)]
     slopes = np.array([_slope(times[part], values[part]) for part in parts])
     half = float(stats.t.ppf((1 + LEVEL) / 2, segments - 1) * slopes.std(ddof=1) / np.sqrt(segments))
     return Estimate(_slope(times, values), float(slopes.mean()) - half, float(slopes.mean()) + half, len(times))

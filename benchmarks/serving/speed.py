@@ -30,16 +30,21 @@ def peak(session: Session, name: str, bare: Bare | None = None) -> dict[str, Any
     lengths = session.lengths
     batches = _best_batches(bare, lengths.trial) if bare else {}
     rounds: dict[str, list[float]] = {name: [], **{way: [] for way in batches}}
+    cpu: dict[str, list[float]] = {way: [] for way in rounds}
     with session.server(name) as server:
         concurrency = _best_concurrency(session, server)
         for _ in range(lengths.rounds):
             for way, batch in batches.items():
                 assert bare, "there are batches"
-                rounds[way].append(bare.ask(do="rate", batch=batch, seconds=lengths.rate, beside=way == "beside"))
+                found = bare.ask(do="rate", batch=batch, seconds=lengths.rate, beside=way == "beside")
+                rounds[way].append(found[0])
+                cpu[way].append(found[1])
+            used = server.cpu()
             outcomes = session.client(server).closed_loop(concurrency, lengths.warm / 2 + lengths.rate)
             rounds[name].append(outcomes.rate(lengths.warm / 2, lengths.warm / 2 + lengths.rate))
-    ours = rounds.pop(name)
-    figures = {"concurrency": concurrency, "rounds": ours, "bare": rounds, "batches": batches, "client": cost(outcomes)}
+            cpu[name].append(1e3 * (server.cpu() - used) / len(outcomes.due))
+    ours, costs = rounds.pop(name), {"cpu": cpu.pop(name), "bare_cpu": cpu, "client": cost(outcomes)}
+    figures = {"concurrency": concurrency, "rounds": ours, "bare": rounds, "batches": batches} | costs
     return session.say("peak", name, rate=statistics.median(ours), **figures, counts=outcomes.counts())
 
 
@@ -47,7 +52,7 @@ def _best_batches(bare: Bare, seconds: float) -> dict[str, int]:
     """The batch with which the bare loop is fastest, for both ways of decoding."""
 
     def rate(batch: int, way: str) -> float:
-        return float(bare.ask(do="rate", batch=batch, seconds=seconds, beside=way == "beside"))
+        return float(bare.ask(do="rate", batch=batch, seconds=seconds, beside=way == "beside")[0])
 
     return {way: max(ideal.SIZES, key=lambda batch: rate(batch, way)) for way in ("alone", "beside")}
 

@@ -43,7 +43,8 @@ def _peak(line: Line) -> list[list[Any]]:
             cells += [f"{statistics.median(theirs):.1f}, batches of {line['batches'][way]}", share]
         else:
             cells += ["", ""]
-    return [[*_names(line), *cells, len(ours), f"{line['client']:.0f}"]]
+    cpu = [f"{statistics.median(values):.1f}" for values in (line["cpu"], *line["bare_cpu"].values())]
+    return [[*_names(line), *cells, ", ".join(cpu), len(ours), f"{line['client']:.0f}"]]
 
 
 def _latency(line: Line) -> list[list[Any]]:
@@ -109,9 +110,10 @@ def _status(status: str) -> str:
 PARTS: dict[str, tuple[str, tuple[str, ...], Callable[[Line], list[list[Any]]]]] = {
     "peak": (
         "**Peak**, answers a second in a closed loop, medians over rounds with the least and the greatest; ONNX "
-        "Runtime in a bare loop of the same round, with decoding in the loop and in a thread beside it.",
+        "Runtime in a bare loop of the same round, with decoding in the loop and in a thread beside it. CPU is that of "
+        "all cores, of the server and of both loops.",
         ("model", "server", "peak", "connections", "bare loop", "share of it", "decoding beside", "share of it",
-         "rounds", "client, µs a request"),
+         "CPU, ms a photo", "rounds", "client, µs a request"),
         _peak,
     ),
     "latency": (
