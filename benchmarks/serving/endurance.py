@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from serving import wanted
 from serving.client import OK, Client, Outcomes, poisson
 from serving.intervals import quantile_estimate, ratio_estimate, slope_estimate
 from serving.servers import Server
@@ -22,8 +23,6 @@ from serving.session import Session, cost
 EACH = 250  # slow clients of each kind
 SETTLE = 2.0  # seconds in which the slow clients connect
 SHARE, HEALTHY = 0.99, 0.3  # the quantile; the load of the healthy clients, of the peak
-CLOSED_WITHIN = {"idle": 10.0, "headers": 10.0, "body": 30.0, "reader": 30.0}
-MOST_GROWTH = 16.0  # MB
 CONCURRENCY = 8
 
 
@@ -91,7 +90,7 @@ def _verdict(weights: Any, slope: Any) -> dict[str, Any]:
     """Slope in MB a second; growth in MB, between the means of the first and the last tenth."""
     tenth = max(1, len(weights) // 10)
     growth = float(weights[-tenth:].mean() - weights[:tenth].mean())
-    passed = bool(slope.low <= 0 and growth <= MOST_GROWTH)
+    passed = bool(slope.low <= 0 and growth <= wanted.GROWTH)
     return {"slope": slope, "growth": growth, "passed": passed}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from table import row_of
 
-from serving.endurance import CLOSED_WITHIN, MOST_GROWTH
+from serving import wanted
 
 Line = dict[str, Any]
 
@@ -64,7 +64,7 @@ def _overload(line: Line) -> list[list[Any]]:
 
 def _slow(line: Line) -> list[list[Any]]:
     found = []
-    for kind, limit in CLOSED_WITHIN.items():
+    for kind, limit in wanted.CLOSED_WITHIN.items():
         told = [one["kinds"][kind] for one in line["became"]]
         longest = max([one["longest"] or 0.0 for one in told] + [one["oldest"] for one in told])
         closed = sum(one["closed"] for one in told)
@@ -77,7 +77,7 @@ def _memory(line: Line) -> list[list[Any]]:
     slope = ", ".join(f"{1e3 * value:+.1f}" for value in line["slope"][:3])
     verdict = "holds" if line["passed"] else "leaks"
     cells = [f"{line['requests']:,}", f"{line['seconds']:.0f}", f"{line['weight']:.0f} MB", slope]
-    return [[*_names(line), *cells, f"{line['growth']:+.1f} MB (wanted at most {MOST_GROWTH:.0f})", verdict]]
+    return [[*_names(line), *cells, f"{line['growth']:+.1f} MB (wanted at most {wanted.GROWTH:.0f})", verdict]]
 
 
 def _sigterm(line: Line) -> list[list[Any]]:
@@ -110,7 +110,8 @@ def _status(status: str) -> str:
 PARTS: dict[str, tuple[str, tuple[str, ...], Callable[[Line], list[list[Any]]]]] = {
     "peak": (
         "**Peak**, answers a second in a closed loop, medians over rounds with the least and the greatest; ONNX "
-        "Runtime in a bare loop of the same round, with decoding in the loop and in a thread beside it. CPU is that of "
+        "Runtime in a bare loop of the same round, with decoding in the loop and in a thread beside it: wanted "
+        f"is at least {wanted.OF_THE_BARE_LOOP} of it. CPU is that of "
         "all cores, of the server and of both loops.",
         ("model", "server", "peak", "connections", "bare loop", "share of it", "decoding beside", "share of it",
          "CPU, ms a photo", "rounds", "client, µs a request"),
@@ -118,21 +119,23 @@ PARTS: dict[str, tuple[str, tuple[str, ...], Callable[[Line], list[list[Any]]]]]
     ),
     "latency": (
         "**Latency** under Poisson arrivals, from when a request was due; p99 with its interval, beside that of the "
-        "ideal queue with the same arrivals: wanted is at most 1.20 of it.",
+        "ideal queue with the same arrivals: wanted is at most "
+        f"{wanted.OF_THE_IDEAL} of it. The best ideal takes as many at once as gives it the lowest p99.",
         ("model", "server", "load", "requests/s", "median", "p99", "ideal p99", "ratio", "best ideal p99", "ratio",
          "requests", "not answered"),
         _latency,
     ),
     "overload": (
-        "**Overload**: goodput are answers within the deadline, as a share of the peak, wanted at least 90 %; refusals "
-        "at most 10 ms from when they were sent; memory grows by at most 64 MB.",
+        "**Overload**: goodput are answers within the deadline, as a share of the peak, wanted at least "
+        f"{wanted.GOODPUT:.0%}; refusals come {wanted.REFUSED_WITHIN:.0f} ms after they were sent at most; memory grows by "
+        f"at most {wanted.OVERLOAD_GROWTH:.0f} MB.",
         ("model", "server", "times the peak", "goodput", "refused, p99", "answered, p99", "memory", "all requests"),
         _overload,
     ),
     "slow": (
         "**Slow clients**: p99 of healthy ones at 30 % of the peak without and beside a thousand slow ones, the same "
-        "arrivals; how long the longest connection of each kind lived.",
-        ("model", "server", "without", "beside", "ratio", "requests", *CLOSED_WITHIN),
+        f"arrivals, wanted is a ratio of at most {wanted.OF_THE_IDEAL}; how long the longest connection of each kind lived.",
+        ("model", "server", "without", "beside", "ratio", "requests", *wanted.CLOSED_WITHIN),
         _slow,
     ),
     "memory": (
