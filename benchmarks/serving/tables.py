@@ -127,14 +127,15 @@ PARTS: dict[str, tuple[str, tuple[str, ...], Callable[[Line], list[list[Any]]]]]
     ),
     "overload": (
         "**Overload**: goodput are answers within the deadline, as a share of the peak, wanted at least "
-        f"{wanted.GOODPUT:.0%}; refusals come {wanted.REFUSED_WITHIN:.0f} ms after they were sent at most; memory grows by "
-        f"at most {wanted.OVERLOAD_GROWTH:.0f} MB.",
+        f"{wanted.GOODPUT:.0%}; refusals come {wanted.REFUSED_WITHIN:.0f} ms after they were sent at most; memory "
+        f"grows by at most {wanted.OVERLOAD_GROWTH:.0f} MB.",
         ("model", "server", "times the peak", "goodput", "refused, p99", "answered, p99", "memory", "all requests"),
         _overload,
     ),
     "slow": (
         "**Slow clients**: p99 of healthy ones at 30 % of the peak without and beside a thousand slow ones, the same "
-        f"arrivals, wanted is a ratio of at most {wanted.OF_THE_IDEAL}; how long the longest connection of each kind lived.",
+        f"arrivals, wanted is a ratio of at most {wanted.OF_THE_IDEAL}; how long the longest connection of each "
+        "kind lived.",
         ("model", "server", "without", "beside", "ratio", "requests", *wanted.CLOSED_WITHIN),
         _slow,
     ),
