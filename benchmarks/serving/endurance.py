@@ -33,16 +33,20 @@ def slow(session: Session, name: str, peak_rate: float) -> dict[str, Any]:
     values: dict[bool, list[Any]] = {True: [], False: []}
     became: list[dict[str, Any]] = []
     counts: list[dict[str, int]] = []
+    cores: dict[bool, list[float]] = {True: [], False: []}
     for number in range(lengths.slow_rounds):
         for crowded in (True, False) if number % 2 else (False, True):
             with session.server(name) as server:
+                used = server.cpu()
                 outcomes, told = _beside(session, server, due, crowded)
+                cores[crowded].append((server.cpu() - used) / float(due[-1]))
             values[crowded].append(outcomes.after(lengths.warm).latencies())
             counts.append(outcomes.counts())
             became += [told] if told else []
     without, beside = (np.concatenate(values[crowded]) for crowded in (False, True))
     p99 = {way: _milliseconds(found) for way, found in (("without", without), ("beside", beside))}
-    return session.say("slow", name, ratio=ratio_estimate(beside, without, SHARE), **p99, became=became, counts=counts)
+    more = {"became": became, "counts": counts, "cores": {"without": cores[False], "beside": cores[True]}}
+    return session.say("slow", name, ratio=ratio_estimate(beside, without, SHARE), **p99, **more)
 
 
 def _beside(session: Session, server: Server, due: Any, crowded: bool) -> tuple[Outcomes, dict[str, Any] | None]:

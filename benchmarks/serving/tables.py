@@ -70,6 +70,7 @@ def _slow(line: Line) -> list[list[Any]]:
         closed = sum(one["closed"] for one in told)
         found.append(f"{longest:.1f} s ({closed:,} closed; wanted {limit:.0f} s)")
     cells = [_between(line["without"]), _between(line["beside"]), _between(line["ratio"], "", 2)]
+    cells.append(", ".join(f"{statistics.mean(line['cores'][way]):.2f}" for way in ("without", "beside")))
     return [[*_names(line), *cells, f"{line['without'][3]:,}", *found]]
 
 
@@ -136,7 +137,7 @@ PARTS: dict[str, tuple[str, tuple[str, ...], Callable[[Line], list[list[Any]]]]]
         "**Slow clients**: p99 of healthy ones at 30 % of the peak without and beside a thousand slow ones, the same "
         f"arrivals, wanted is a ratio of at most {wanted.OF_THE_IDEAL}; how long the longest connection of each "
         "kind lived.",
-        ("model", "server", "without", "beside", "ratio", "requests", *wanted.CLOSED_WITHIN),
+        ("model", "server", "without", "beside", "ratio", "cores of the server", "requests", *wanted.CLOSED_WITHIN),
         _slow,
     ),
     "memory": (

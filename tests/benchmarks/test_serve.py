@@ -28,11 +28,11 @@ def serving() -> Iterator[Any]:
     before = list(sys.path)
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        from serving import client, endurance, ideal, intervals, photos, session, tables
+        from serving import client, endurance, ideal, intervals, photos, session, slow, tables
 
         yield SimpleNamespace(**{
             "client": client, "endurance": endurance, "ideal": ideal, "intervals": intervals, "photos": photos,
-            "session": session, "tables": tables,
+            "session": session, "slow": slow, "tables": tables,
         })  # fmt: skip
     finally:
         sys.path[:] = before
@@ -264,3 +264,15 @@ def test_the_newest_line_of_everything_is_in_the_table(serving: Any) -> None:
         "| small | plusx | 100,000 | 200 | 150 MB | +1.0, -1.0, +2.0 | +1.0 MB (wanted at most 16) | holds |",
         "| small | leaking | 100,000 | 200 | 150 MB | +200.0, +100.0, +300.0 | +35.0 MB (wanted at most 16) | leaks |",
     ]
+
+
+def test_a_slow_reader_is_held_until_the_server_closes_though_its_end_sees_nothing(serving: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as reader:
+            connection, (_, client) = listener.accept()
+            assert client in serving.slow.held_by(port)
+            connection.sendall(b"unread")
+            connection.close()
+            assert client not in serving.slow.held_by(port)
+            assert reader.recv(1) == b"u"
