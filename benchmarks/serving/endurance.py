@@ -21,7 +21,7 @@ from serving.servers import Server
 from serving.session import Session, cost
 
 EACH = 250  # slow clients of each kind
-SETTLE = 2.0  # seconds in which the slow clients connect
+SETTLE = 3.0  # seconds in which the slow clients connect
 SHARE, HEALTHY = 0.99, 0.3  # the quantile; the load of the healthy clients, of the peak
 CONCURRENCY = 8
 

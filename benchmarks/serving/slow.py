@@ -29,6 +29,7 @@ from typing import Any
 KINDS = ("idle", "headers", "body", "reader")
 STEPS = 20  # a second: each client does something in one of them
 ASKED_BYTES, MOST_ASKED = 1_500_000, 300  # that a slow reader asks for at once, and how many pages at most
+AT_ONCE = 25  # that come in one step
 TABLE = Path("/proc/net/tcp")
 
 
@@ -86,9 +87,7 @@ class Crowd:
         self._open: dict[int, Slow] = {}
         self._closed: dict[str, list[float]] = {kind: [] for kind in KINDS}
         self._lines: dict[str, collections.Counter[str]] = {kind: collections.Counter() for kind in KINDS}
-        for _ in range(each):
-            for kind in KINDS:
-                self._add(kind)
+        self._to_come = [kind for _ in range(each) for kind in KINDS]
 
     def _add(self, kind: str) -> None:
         slow = Slow(kind, self._address, self._pages)
@@ -107,6 +106,9 @@ class Crowd:
                         self._try(slow, slow.act)
                 if step % STEPS == 0:
                     self._look_after_readers()
+                for kind in self._to_come[:AT_ONCE]:
+                    self._add(kind)
+                del self._to_come[:AT_ONCE]
                 step += 1
 
     def _look_after_readers(self) -> None:
@@ -145,7 +147,7 @@ class Crowd:
         found = {}
         for kind in KINDS:
             closed, ages = self._closed[kind], [slow.age for slow in self._open.values() if slow.kind == kind]
-            lives = {"closed": len(closed), "longest": max(closed, default=None), "oldest": max(ages)}
+            lives = {"closed": len(closed), "longest": max(closed, default=None), "oldest": max(ages, default=0.0)}
             found[kind] = lives | {"open": len(ages), "answers": dict(self._lines[kind])}
         return found
 

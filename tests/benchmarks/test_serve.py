@@ -237,8 +237,9 @@ def test_arrivals_are_those_of_their_rate_and_the_same_for_the_same_seed(serving
 
 def test_a_request_is_in_flight_when_it_was_sent_and_not_answered_at_the_signal(serving: Any) -> None:
     nan = np.nan
+    due = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.45])
     sent, done = np.array([0.1, 0.2, 0.3, 0.4, 0.6, nan]), np.array([0.15, 0.7, 0.8, nan, nan, nan])
-    outcomes = serving.client.Outcomes(sent - 0.01, sent, done, np.array([200, 200, 503, 0, 0, -1]), 0.0)
+    outcomes = serving.client.Outcomes(due, sent, done, np.array([200, 200, 503, 0, 0, -1]), 0.0)
     found = serving.endurance.in_flight(outcomes, 0.5)
     assert found == {"in_flight": 3, "answered": 1, "refused": 1, "failed": 1, "later": 1}
 
@@ -287,7 +288,8 @@ LINES = {
                bare={"alone": [50.0, 50.0, 50.0], "beside": [55.0, 55.0, 55.0]}, batches={"alone": 1, "beside": 2},
                bare_cpu={"alone": [37.0], "beside": [36.0]}),
     "latency": of("latency", load="30%", rate=15.0, median=19.0, p99=[40.0, 38.0, None, 1800],
-                  counts={"200": 1799, "0": 1}, ideal=[39.0, 37.0, 41.0, 1800], ratio=[1.03, 0.9, 1.1, 1800], best_batch=1, best_ideal=38.0,
+                  counts={"200": 1799, "0": 1}, ideal=[39.0, 37.0, 41.0, 1800], ratio=[1.03, 0.9, 1.1, 1800],
+                  best_batch=1, best_ideal=38.0,
                   best_ratio=[1.05, 0.9, 1.2, 1800]),
     "overload": of("overload", factor=10, goodput=0.95, refusal=None, answer=[1300.0, 1200.0, 1400.0, 900],
                    weight=200.0, growth=3.0, counts={"200": 900, "503": 8000, "-1": 2}),
