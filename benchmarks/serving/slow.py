@@ -28,7 +28,7 @@ from typing import Any
 
 KINDS = ("idle", "headers", "body", "reader")
 STEPS = 20  # a second: each client does something in one of them
-ASKED_BYTES, MOST_ASKED = 1_500_000, 300  # that a slow reader asks for at once, and how many pages at most
+ASKED_BYTES, MOST_ASKED = 6_000_000, 300  # that a slow reader asks for at once, and how many pages at most
 AT_ONCE = 25  # that come in one step
 TABLE = Path("/proc/net/tcp")
 
