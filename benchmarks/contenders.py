@@ -26,6 +26,7 @@ from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.transforms.v2 import functional
 
 from plusx import model_file
+from plusx.engines.onnx_runtime import onnx_runtime
 from plusx.engines.torch_engine import build
 from plusx.engines.views import mean_probabilities
 from plusx.images.preprocess import Preprocess
@@ -227,8 +228,7 @@ def exported(contender: Contender, batch: int) -> Path:
 
 def onnxruntime(contender: Contender, batch: int, precision: str) -> Compute:
     """ONNX Runtime on all cores, every optimisation on; its convolutions know float32 only."""
-    import onnxruntime as runtime
-
+    runtime = onnx_runtime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = THREADS
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL

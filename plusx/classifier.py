@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from plusx.trust.calibration import Calibration, temper
 from plusx.trust.decide import Rule
 from plusx.trust.novelty import Discriminant
 
+Key = TypeVar("Key")
 Pixels = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.floating[Any]]
 Places = list[int]
@@ -61,8 +62,8 @@ class Engine(Protocol):
     def answers(self, pixels: Pixels) -> Said:
         """What it says of the photos of one batch."""
 
-    def many(self, batches: Iterable[tuple[Places, Pixels]]) -> Iterator[tuple[Places, Said]]:
-        """The same for many batches, each with the places of its photos, in order."""
+    def many(self, batches: Iterable[tuple[Key, Pixels]]) -> Iterator[tuple[Key, Said]]:
+        """The same for many batches, each with the key it came with, in order."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Classifier:
         if device not in ("auto", "cpu"):
             raise computed_by_onnx(path, device)
         header = read_header(path)
-        return cls._whole(path, header, OnnxEngine(path, len(header.classes)))
+        return cls._whole(path, header, OnnxEngine(path, len(header.classes), header.preprocess.crop))
 
     @classmethod
     def of(cls, model: ModelFile, device: str, origin: Path, precision: str = "auto") -> Classifier:

@@ -1,19 +1,56 @@
-"""What an exported file says of itself, read without the runtime that computes with it: the metadata of an ONNX file.
+"""What an exported file says of itself, and what it is made of, read without the runtime that computes with it.
 
 ONNX is a protocol buffer: fields one after another, each with its number, its kind and, of text and messages, its
-length (onnx.proto, ModelProto). The graph is stepped over, so a file of any size is read in no time.
+length (onnx.proto, ModelProto). What nobody asks for is stepped over, so a file of any size is read in no time, and
+what no exported file of plusx has is found before a runtime sees it.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 SUFFIX = ".onnx"
+OWN_DOMAINS = frozenset({"", "ai.onnx"})  # of operators that ONNX itself defines
+MOST_FIELDS, MOST_DEPTH = 500_000, 12  # beyond these a file is no network, but made to keep a reader busy
+
 _METADATA, _KEY, _VALUE = 14, 1, 2  # fields of ModelProto, and of the StringStringEntryProto in it
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # kinds of fields
+_LARGEST_TAG = 1 << 32  # readers that keep 32 bits would see another field in a larger one
+
+# Messages by name: which of their fields are messages in turn, and of which name (onnx.proto).
+_MESSAGES: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 8: "operators", 20: "training", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+_DOMAINS = {("node", 7), ("operators", 1)}
+_EXTERNAL_DATA, _DATA_LOCATION = ("tensor", 13), ("tensor", 14)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a file is made of that no exported file of plusx has: data kept in other files, operators of other
+    `domains` than ONNX's own, and functions or training graphs (`programs`)."""
+
+    external: bool
+    domains: frozenset[str]
+    programs: bool
+
+
+class _Field(NamedTuple):
+    """A field: its number, its kind, its value where that is a number, and where its content lies."""
+
+    number: int
+    kind: int
+    value: int
+    start: int
+    end: int
 
 
 def is_onnx(path: Path) -> bool:
@@ -23,39 +60,80 @@ def is_onnx(path: Path) -> bool:
 
 def metadata(path: Path) -> dict[str, str]:
     """Keys and values of the metadata. Raises OSError, and ValueError where the file is no whole protocol buffer."""
-    end, found = path.stat().st_size, {}
+    found = {}
     with path.open("rb") as file:
-        for field, value in _fields(file, end, wanted=_METADATA):
-            if field == _METADATA:
-                entry = _entry(value)
-                found[entry[0]] = entry[1]
+        for field in _fields(file, path.stat().st_size):
+            if field.number == _METADATA and field.kind == _BYTES:
+                key, value = _entry(_content(file, field))
+                found[key] = value
     return found
 
 
+def parts(content: bytes) -> Parts:
+    """What the bytes of a file are made of, subgraphs and all. Raises ValueError where they are no ONNX file."""
+    external, domains, programs = False, set(), False
+    file = io.BytesIO(content)
+    for count, (message, field) in enumerate(_walk(file, "model", len(content))):
+        if count > MOST_FIELDS:
+            raise ValueError(f"it has more than {MOST_FIELDS:,} parts")
+        place = (message, field.number)
+        external |= place == _EXTERNAL_DATA or (place == _DATA_LOCATION and field.value != 0)
+        programs |= _MESSAGES.get(message, {}).get(field.number) in ("function", "training")
+        if place in _DOMAINS and field.kind == _BYTES:
+            domains.add(_content(file, field).decode())
+    return Parts(external, frozenset(domains - OWN_DOMAINS), programs)
+
+
+def _walk(file: IO[bytes], message: str, end: int, depth: int = 0) -> Iterator[tuple[str, _Field]]:
+    """Every field of a message and of the messages in it, each with the name of its message."""
+    if depth > MOST_DEPTH:
+        raise ValueError("its graphs lie within each other too deeply")
+    within = _MESSAGES.get(message, {})
+    for field in _fields(file, end):
+        yield message, field
+        if field.number in within and field.kind == _BYTES:
+            file.seek(field.start)
+            yield from _walk(file, within[field.number], field.end, depth + 1)
+
+
 def _entry(value: bytes) -> tuple[str, str]:
-    parts = dict(_fields(io.BytesIO(value), len(value), wanted=None))
-    return parts.get(_KEY, b"").decode(), parts.get(_VALUE, b"").decode()
+    file = io.BytesIO(value)
+    texts = {field.number: _content(file, field).decode() for field in _fields(file, len(value))}
+    return texts.get(_KEY, ""), texts.get(_VALUE, "")
 
 
-def _fields(file: IO[bytes], end: int, wanted: int | None) -> Iterator[tuple[int, bytes]]:
-    """Numbers and contents of fields; of those of bytes only the `wanted` ones are read, all for None."""
-    while file.tell() < end:
-        tag = _varint(file)
-        field, kind = tag >> 3, tag & 7
-        if kind == _VARINT:
-            _varint(file)
-        elif kind in (_FIXED64, _FIXED32):
-            file.seek(8 if kind == _FIXED64 else 4, 1)
-        elif kind == _BYTES:
-            length = _varint(file)
-            if file.tell() + length > end:
-                raise ValueError("it ends too early")
-            if wanted in (None, field):
-                yield field, file.read(length)
-            else:
-                file.seek(length, 1)
-        else:
-            raise ValueError(f"a field of kind {kind}")
+def _content(file: IO[bytes], field: _Field) -> bytes:
+    file.seek(field.start)
+    return file.read(field.end - field.start)
+
+
+def _fields(file: IO[bytes], end: int) -> Iterator[_Field]:
+    """The fields from here to `end`; whoever gets one may read elsewhere before asking for the next."""
+    place = file.tell()
+    while place < end:
+        field = _next_field(file, end)
+        place = field.end
+        yield field
+        file.seek(place)
+
+
+def _next_field(file: IO[bytes], end: int) -> _Field:
+    tag, value = _varint(file), 0
+    number, kind = tag >> 3, tag & 7
+    if tag >= _LARGEST_TAG:
+        raise ValueError("a field without a number")
+    if kind == _BYTES:
+        length = _varint(file)
+    elif kind in (_FIXED64, _FIXED32):
+        length = 8 if kind == _FIXED64 else 4
+    elif kind == _VARINT:
+        value, length = _varint(file), 0
+    else:
+        raise ValueError(f"a field of kind {kind}")
+    start = file.tell()
+    if start + length > end:
+        raise ValueError("it ends too early")
+    return _Field(number, kind, value, start, start + length)
 
 
 def _varint(file: IO[bytes]) -> int:

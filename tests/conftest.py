@@ -9,6 +9,8 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads of one would stall the others
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime reports what it loads, otherwise
+
 ROOT = Path(__file__).parents[1]
 PHOTOS = Path(os.environ.get("PLUSX_PHOTOS", ROOT.parent / "shared" / "data"))
 

@@ -31,6 +31,7 @@ VERBS = {
     "explain": "Show where in a photo the evidence for an answer lies.",
     "export": "Write a model as one ONNX file that gives the same answers.",
     "serve": "Answer over HTTP, with a page to drop photos on.",
+    "watch": "See a run's curves live in the browser, while it trains or afterwards.",
     "lab": 'See why the "+ x" matters: experiments on plain and residual networks.',
     "models": "List the networks, or print the layers of one.",
     "bench": "Measure how fast this machine trains, and where the time goes.",

@@ -66,6 +66,7 @@ def serve(
     from plusx.serve.address import Address, token_of
     from plusx.serve.api import require_extra, serve
     from plusx.serve.limits import Limits
+    from plusx.serve.supervisor import tell_supervisor
 
     require_extra()
     address = Address(host, port, token_of(token_file), insecure, tuple(allow_host or ()))
@@ -74,6 +75,7 @@ def serve(
     def ready(name: str, url: str) -> None:
         result(f"serving {name} on {url}")
         sys.stdout.flush()  # whoever started it may wait for this line
+        tell_supervisor("READY=1")
         if not quiet:
             console().print("Ctrl-C ends it; photos that are in hand are answered first.")
 

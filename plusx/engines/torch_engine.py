@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from plusx.engines.features import pooled_features
 from plusx.engines.folded import folded, fused, fuses, fuses_bf16
+from plusx.engines.looks import VIEWS
 from plusx.engines.streams import side_by_side
-from plusx.engines.views import VIEWS, averaged, by_views
+from plusx.engines.views import averaged, by_views
 from plusx.errors import model_file as sentences
 from plusx.model_file import ModelFile
 from plusx.models import create_model

@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from plusx.data import geometry
-
-
-class View(NamedTuple):
-    """The middle of a photo, a share of each side, mirrored or not."""
-
-    share: float
-    mirrored: bool
-
-
-# A random crop shows an animal larger than its whole photo does: "closer" is about as close as those of training
-# (Touvron et al. 2019, arXiv 1906.06423, section 3).
-VIEWS: dict[str, View] = {
-    "identity": View(1.0, mirrored=False),
-    "flip": View(1.0, mirrored=True),
-    "closer": View(0.8, mirrored=False),
-    "closer-flip": View(0.8, mirrored=True),
-}
+from plusx.engines.looks import VIEWS
 
 
 def mean_probabilities(network: nn.Module, images: Tensor, views: tuple[str, ...], size: int) -> Tensor:

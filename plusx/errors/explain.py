@@ -34,6 +34,24 @@ def no_pooled_head(name: str) -> UsageError:
     )
 
 
+def no_gradients() -> UsageError:
+    """Grad-CAM of an exported file."""
+    return UsageError(
+        "An exported file gives no gradients, which --method grad-cam needs; use auto, or name the model.safetensors "
+        "or the run folder it was made from.",
+        code="no-gradients",
+    )
+
+
+def no_evidence(name: str) -> UsageError:
+    """Class-activation maps of an exported file whose graph gives none."""
+    return UsageError(
+        f"{name} does not end in global average pooling and one fully connected layer, which --method cam needs; "
+        "use --method occlusion, or auto.",
+        code="no-pooled-head",
+    )
+
+
 def unknown_class(name: str, known: Iterable[str]) -> UsageError:
     """The class to explain is none of the model's."""
     known = tuple(known)

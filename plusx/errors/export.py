@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from plusx.errors import ModelError, UsageError
+from plusx.errors import DataError, ModelError, UsageError
 
 INSTALL = "pip install 'plusx[export]'"
 
@@ -64,6 +65,62 @@ def disagrees(count: int, flips: int, worst: float, allowed: float) -> ModelErro
         f"probabilities differ by up to {worst:.1e}, where {allowed:.0e} is allowed; nothing was written. This is a "
         "fault of plusx; report it with the name of the network.",
         code="export-disagrees",
+    )
+
+
+def int8_of_a_file(path: Path) -> UsageError:
+    """`--int8` of a model file, which knows no labelled photos."""
+    return UsageError(
+        f"--int8 measures what is lost on the labelled validation photos of a run, and {path} is a model file alone; "
+        "name the run folder.",
+        code="int8-needs-a-run",
+    )
+
+
+def int8_without_photos(path: Path, which: str) -> DataError:
+    """The photos of a run are gone, or it never had any of this kind."""
+    return DataError(
+        f"--int8 needs {which} photos, and those of {path} are not where they were, cannot be read, or are none; put "
+        "them back, or export without --int8.",
+        code="int8-without-photos",
+    )
+
+
+def int8_loses(n: int, lost: float, allowed: float) -> ModelError:
+    """Eight bits are too few for this network."""
+    return ModelError(
+        f"With eight bits the model loses {100 * lost:.2f} % of accuracy on {n:,} validation photos, where "
+        f"{100 * allowed:.1f} % are allowed; nothing was written. Export without --int8, or name other photos to "
+        "calibrate by with --photos.",
+        code="int8-loses",
+    )
+
+
+def external_data(path: Path) -> ModelError:
+    """Part of an ONNX file is said to lie in another file, which may be any file of the reader."""
+    return ModelError(
+        f"{path} keeps part of its data in other files, which no exported file of plusx does, so it is not opened; "
+        "export the model again.",
+        code="external-data",
+    )
+
+
+def foreign_operators(path: Path, domains: Iterable[str]) -> ModelError:
+    """An ONNX file asks for operators that ONNX does not define."""
+    named = ", ".join(repr(name[:40]) for name in sorted(domains)[:3])
+    return ModelError(
+        f"{path} asks for operators of {named}, and exported files of plusx have only those of ONNX itself, so it is "
+        "not opened; export the model again.",
+        code="foreign-operators",
+    )
+
+
+def programs_within(path: Path) -> ModelError:
+    """An ONNX file brings functions or a graph for training."""
+    return ModelError(
+        f"{path} holds functions or a graph to train, which no exported file of plusx does, so it is not opened; "
+        "export the model again.",
+        code="foreign-operators",
     )
 
 

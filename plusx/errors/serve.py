@@ -136,6 +136,11 @@ def not_ready() -> Refused:
     )
 
 
+def failed(why: str) -> Refused:
+    """The self-test has not passed, and will not."""
+    return Refused(503, "not-ready", f"The service did not start: {why}")
+
+
 def draining() -> Refused:
     """The service is about to end."""
     return Refused(503, "draining", "The service is stopping and finishes what it has; ask another one.", retry_after=5)

@@ -25,17 +25,6 @@ class PooledHead:
     linear: str
 
 
-def contrasts(labels: Tensor, classes: int) -> Tensor:
-    """What speaks for a class against the others, as weights of the logits: labels [n] -> [n, classes].
-
-    1 for the class, -1 / (classes - 1) for each other one. Adding the same to all logits changes no softmax, so a
-    logit alone says nothing about an answer; with two classes only the difference does, and it is the log of the odds.
-    """
-    others = 1 / max(1, classes - 1)
-    chosen = nn.functional.one_hot(labels, classes).float()
-    return chosen - others * (1 - chosen)
-
-
 def pooled_head(network: nn.Module, size: int) -> PooledHead | None:
     """Where `network` averages maps for one linear layer; None where it does otherwise.
 

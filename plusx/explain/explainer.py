@@ -1,10 +1,11 @@
-"""A trained network that is asked why: maps of evidence for its answers, in the frame of the photos it was given."""
+"""A trained network of PyTorch that is asked why: maps of evidence for its answers, in the frame of its photos."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,34 +13,19 @@ import torch
 from torch import Tensor
 
 from plusx import keyed
+from plusx.data import geometry
 from plusx.engines.torch_engine import TorchEngine, build, trained_network
 from plusx.errors import explain as sentences
-from plusx.explain import occlusion, windows
-from plusx.explain.cam import class_activation, contrasts, pooled_head
+from plusx.explain import windows
+from plusx.explain.cam import class_activation, pooled_head
+from plusx.explain.evidence import CLOSER, METHODS, PLACES, Evidence, batches, contrasts, occlusions
 from plusx.explain.grad_cam import grad_cam, last_convolution
 from plusx.explain.windows import Window
-from plusx.model_file import Header, ModelFile
+from plusx.model_file import ModelFile
 
 Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 Map = Callable[[Tensor, Tensor], Tensor]
-
-METHODS = ("auto", "cam", "grad-cam", "occlusion")
-CLOSER, PLACES = 0.8, 3  # besides its views, maps are made of 3 x 3 windows as near as the view "closer"
-BATCH = 32
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """`maps` [n, GRID, GRID] say how much each place speaks for the class; `log_odds` [n] what the views add up to.
-
-    `log_odds` is the mean over views of the class's logit less the mean of the others'. Maps of CAM are on that scale,
-    those of occlusion on that of probabilities, those of Grad-CAM on none.
-    """
-
-    maps: Floats
-    log_odds: Floats
 
 
 class Explainer:
@@ -59,36 +45,30 @@ class Explainer:
 
     def evidence(self, pixels: Pixels, labels: Labels) -> Evidence:
         """Maps for the classes `labels` [n] of preprocessed photos [n, S, S, 3]."""
-        parts = [slice(start, start + BATCH) for start in range(0, len(pixels), BATCH)]
-        found = [self._evidence(pixels[part], labels[part]) for part in parts]
-        return Evidence(np.concatenate([f.maps for f in found]), np.concatenate([f.log_odds for f in found]))
+        return Evidence.of_parts([self._evidence(pixels[part], labels[part]) for part in batches(len(pixels))])
+
+    def features(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        """Unit vectors [n, D] of what the head sees of photos [n, S, S, 3]."""
+        return self.engine.features(pixels)
 
     def _evidence(self, pixels: Pixels, labels: Labels) -> Evidence:
-        images = self.engine.images(pixels)
-        contrast = contrasts(torch.from_numpy(labels), len(self.model.header.classes)).to(self.engine.device)
+        images, header = self.engine.images(pixels), self.model.header
+        contrast = torch.from_numpy(contrasts(labels, len(header.classes))).to(self.engine.device)
         views = windows.of_views(self.engine.views)
         odds = torch.stack([self._odds(images, view, contrast) for view in views]).mean(0).cpu().double().numpy()
         if self._map is None:
-            return Evidence(self._occlusions(pixels, labels), odds)
+            return Evidence(occlusions(self.engine.probabilities, pixels, labels, header), odds)
         looks = [*views, *windows.sliding(CLOSER, PLACES)]
-        maps = [(look, self._map(self._shown(images, look), contrast)) for look in looks]
+        maps = [(look, in_memory(self._map(self._shown(images, look), contrast))) for look in looks]
         return Evidence(windows.joined(maps), odds)
 
     def _shown(self, images: Tensor, window: Window) -> Tensor:
-        return windows.shown(images, window, self.engine.size)
+        return shown(images, window, self.engine.size)
 
     @torch.inference_mode()
     def _odds(self, images: Tensor, window: Window, contrast: Tensor) -> Tensor:
         odds: Tensor = (self.engine.network(self._shown(images, window)) * contrast).sum(1)
         return odds
-
-    def _occlusions(self, pixels: Pixels, labels: Labels) -> Floats:
-        size, fill = pixels.shape[1], mean_colour(self.model.header)
-        side, stride = max(1, round(occlusion.SHARE * size)), max(1, size // occlusion.STEPS)
-        rows = zip(pixels, labels.tolist(), strict=True)
-        answer = self.engine.probabilities
-        maps = [occlusion.occlusion(answer, photo, label, fill, side, stride) for photo, label in rows]
-        return windows.resized(np.stack(maps))
 
     def _engine_of(self, model: ModelFile) -> TorchEngine:
         precision = "bf16" if self.engine.dtype == torch.bfloat16 else "fp32"
@@ -104,9 +84,17 @@ def fresh(model: ModelFile, number: int) -> ModelFile:
     return replace(model, tensors={name: value.numpy() for name, value in network.state_dict().items()})
 
 
-def mean_colour(header: Header) -> tuple[int, ...]:
-    """The colour that the network sees as nothing, zero on every channel: RGB 0..255."""
-    return tuple(round(255 * value) for value in header.preprocess.mean)
+def shown(images: Tensor, window: Window, size: int) -> Tensor:
+    """The part of `images` [n, 3, S, S] in the window, at `size` px: [n, 3, size, size], float32 of bytes."""
+    top, left, share = (np.array([value]) for value in window[:3])
+    part = geometry.Window(top, left, share, share, np.array([window.mirrored]))
+    dtype = images.dtype if images.is_floating_point() else torch.float32
+    return geometry.resample(images, part, size, dtype)
+
+
+def in_memory(maps: Tensor) -> npt.NDArray[np.floating[Any]]:
+    """Maps [n, h, w] off their device, before they become float64, which some devices have not."""
+    return np.asarray(maps.cpu().float().numpy())
 
 
 def _chosen(method: str, model: ModelFile, engine: TorchEngine) -> tuple[str, Map | None]:

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from plusx import keyed
-from plusx.engines.torch_engine import TorchEngine
+from plusx.classifier import Engine
 from plusx.explain import windows
-from plusx.explain.explainer import Explainer
+from plusx.explain.evidence import Explains
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -57,10 +57,10 @@ class Likeness:
 
 @dataclass(frozen=True)
 class Sanity:
-    """Both tests of n photos."""
+    """Both tests of n photos; `likeness` is None where there is no network that could be untrained."""
 
     deletion: Deletion
-    likeness: Likeness
+    likeness: Likeness | None
 
     def warnings(self, place: int) -> list[str]:
         """What speaks against the map of one photo, in sentences; none where it passes both tests."""
@@ -71,7 +71,7 @@ class Sanity:
                 "covering what this map marks lowers the probability no faster than covering at random "
                 f"(area {marked:.3f} against {random:.3f}): do not rely on it"
             )
-        if abs(self.likeness.rank[place]) >= ALIKE:
+        if self.likeness is not None and abs(self.likeness.rank[place]) >= ALIKE:
             said.append(
                 "networks that have learned nothing give nearly the same map "
                 f"(rank correlation {self.likeness.rank[place]:.2f}): do not rely on it"
@@ -80,7 +80,7 @@ class Sanity:
 
 
 def sanity(
-    explainer: Explainer,
+    explainer: Explains,
     pixels: Pixels,
     labels: Labels,
     maps: Floats,
@@ -88,11 +88,20 @@ def sanity(
     networks: int = 1,
     progress: Progress | None = None,
 ) -> Sanity:
-    """Test maps [n, GRID, GRID] of preprocessed photos [n, S, S, 3] for `labels` [n], against untrained `networks`."""
-    others = [explainer.randomised(number).evidence(pixels, labels).maps for number in range(networks)]
+    """Test maps [n, GRID, GRID] of preprocessed photos [n, S, S, 3] for `labels` [n], against untrained `networks`.
+
+    Of an exported file, which holds no network to renew, only deletion is tested.
+    """
+    untrained = (explainer.randomised(number) for number in range(networks))
+    others = [each.evidence(pixels, labels).maps for each in untrained if each is not None]
+    return Sanity(deletion(explainer.engine, pixels, labels, maps, progress), _mean_likeness(maps, others))
+
+
+def _mean_likeness(maps: Floats, others: Sequence[Floats]) -> Likeness | None:
     compared = [likeness(maps, other) for other in others]
-    like = Likeness(np.mean([c.rank for c in compared], 0), np.mean([c.similarity for c in compared], 0))
-    return Sanity(deletion(explainer.engine, pixels, labels, maps, progress), like)
+    if not compared:
+        return None
+    return Likeness(np.mean([c.rank for c in compared], 0), np.mean([c.similarity for c in compared], 0))
 
 
 def likeness(maps: Floats, others: Floats) -> Likeness:
@@ -109,7 +118,7 @@ def likeness(maps: Floats, others: Floats) -> Likeness:
 
 
 def deletion(
-    engine: TorchEngine, pixels: Pixels, labels: Labels, maps: Floats, progress: Progress | None = None
+    engine: Engine, pixels: Pixels, labels: Labels, maps: Floats, progress: Progress | None = None
 ) -> Deletion:
     """Cover photos [n, S, S, 3] square by square, in several orders, and watch the probability of `labels` [n]."""
     marks = windows.resized(maps, CELLS).reshape(len(maps), -1)
@@ -130,7 +139,7 @@ def random_orders(pixels: Pixels, number: int) -> Places:
 
 
 def covered_areas(
-    engine: TorchEngine, pixels: Pixels, labels: Labels, orders: Sequence[Places], progress: Progress | None = None
+    engine: Engine, pixels: Pixels, labels: Labels, orders: Sequence[Places], progress: Progress | None = None
 ) -> Floats:
     """Mean probability of `labels` from the whole photo to the covered one, by the trapezium rule: [orders, n]."""
     tasks = [(order, photo) for photo in range(len(pixels)) for order in (None, *range(len(orders)))]

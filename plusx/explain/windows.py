@@ -1,17 +1,17 @@
-"""The parts of a photo that a network looks at, and how the maps of these parts make one map of the photo."""
+"""The parts of a photo that a network looks at, and how the maps of these parts make one map of the photo.
+
+Shares and arrays alone: how a part comes before a network is for those who ask it. No torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from plusx.data import geometry
-from plusx.engines.views import VIEWS
+from plusx.engines.looks import VIEWS
 
 GRID = 64  # places along each side of a finished map
 RAMP = 0.2  # share of a part's side over which it fades in at its edges, so that no edge shows
@@ -27,6 +27,12 @@ class Window(NamedTuple):
     share: float
     mirrored: bool
 
+    def within(self, outer: Window) -> Window:
+        """What is seen of the photo by who looks at this part of the part `outer`."""
+        left = 1 - self.left - self.share if outer.mirrored else self.left
+        top, left = outer.top + outer.share * self.top, outer.left + outer.share * left
+        return Window(top, left, outer.share * self.share, self.mirrored != outer.mirrored)
+
 
 def of_views(views: Iterable[str]) -> list[Window]:
     """What the test-time views look at."""
@@ -41,19 +47,11 @@ def sliding(share: float, places: int) -> list[Window]:
     return [Window(top, left, share, bool(i % 2)) for i, (top, left) in enumerate(corners)]
 
 
-def shown(images: Tensor, window: Window, size: int) -> Tensor:
-    """The part of `images` [n, 3, S, S] in the window, at `size` px: [n, 3, size, size], float32 of bytes."""
-    top, left, share = (np.array([value]) for value in window[:3])
-    part = geometry.Window(top, left, share, share, np.array([window.mirrored]))
-    dtype = images.dtype if images.is_floating_point() else torch.float32
-    return geometry.resample(images, part, size, dtype)
-
-
-def joined(maps: Iterable[tuple[Window, Tensor]]) -> Floats:
+def joined(maps: Iterable[tuple[Window, npt.NDArray[np.floating[Any]]]]) -> Floats:
     """One map [n, GRID, GRID] of the photos: at every place the mean of the windows' maps [n, h, w] that hold it."""
     total, weight = np.zeros(()), np.full((), 1e-9)
     for window, values in maps:
-        placed = values.cpu().double().numpy()  # some devices have no float64
+        placed = values.astype(np.float64)
         down, up = _placing(window.top, window, placed.shape[1], mirrored=False)
         across, over = _placing(window.left, window, placed.shape[2], mirrored=window.mirrored)
         total = total + down @ placed @ across.T * (up[:, None] * over)
@@ -63,9 +61,16 @@ def joined(maps: Iterable[tuple[Window, Tensor]]) -> Floats:
 
 def resized(values: Floats, grid: int = GRID) -> Floats:
     """Maps [n, h, w] at [n, grid, grid]: means where they shrink, straight lines between where they grow."""
-    images = torch.from_numpy(values)[:, None]
-    small = torch.nn.functional.interpolate(images, size=(grid, grid), mode="bilinear", antialias=True)
-    return np.asarray(small[:, 0].numpy())
+    down, across = (_scaling(cells, grid) for cells in values.shape[1:])
+    return np.asarray(down @ values @ across.T)
+
+
+def _scaling(cells: int, grid: int) -> Floats:
+    """What `grid` places are made of, out of `cells`: weights [grid, cells] of an antialiased triangle filter."""
+    centres = (np.arange(grid) + 0.5) * cells / grid - 0.5
+    reach = max(1.0, cells / grid)
+    weights = np.clip(1 - np.abs(centres[:, None] - np.arange(cells)) / reach, 0, None)
+    return np.asarray(weights / weights.sum(1, keepdims=True))
 
 
 def _placing(start: float, window: Window, cells: int, *, mirrored: bool) -> tuple[Floats, Floats]:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from plusx.data import geometry
 from plusx.engines.folded import folded
+from plusx.engines.looks import VIEWS
 from plusx.engines.onnx_engine import EVIDENCE, NOVELTY, PROBABILITIES
 from plusx.engines.torch_engine import trained_network
-from plusx.engines.views import VIEWS
 from plusx.metrics import LEAST
 from plusx.model_file import ModelFile
 from plusx.models.described import Staged, descriptor, descriptor_size

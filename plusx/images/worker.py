@@ -46,7 +46,8 @@ def message(header: object, payload: bytes = b"") -> bytes:
 
 def main() -> None:
     """Serve until standard input ends. The process must be ours alone: limits and signals are set for all of it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes our input
+    for number in (signal.SIGINT, signal.SIGTERM):  # these are for the parent, which then closes our input
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     requests = os.fdopen(os.dup(0), "rb")
     answers = os.dup(1)

@@ -1,1 +1,1 @@
-"""A trained model behind HTTP: admitted, decoded in processes of their own, answered in batches."""
+"""The service: a model answers over HTTP."""

@@ -28,6 +28,8 @@ class Address:
     allowed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65_535:
+            raise sentences.bad_limit("--port", self.port, "0 to 65535")
         if self.token is None and not self.insecure and not is_loopback(self.host):
             raise sentences.needs_token(self.host)
 

@@ -7,9 +7,9 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, FastAPI, Query, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -19,7 +19,7 @@ from plusx.classifier import Prediction
 from plusx.errors import Error
 from plusx.errors import serve as sentences
 from plusx.serve import inference_protocol, schemas
-from plusx.serve.desk import READY, STARTING, Desk
+from plusx.serve.desk import READY, Desk
 from plusx.serve.page import Page
 from plusx.serve.problems import MEDIA_TYPE, of_status, problem
 from plusx.serve.served import Explained
@@ -54,6 +54,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 ANYTIME = problems(400, 401, 403)
+CLASS = "class"
 ASKING = problems(*MEANINGS.keys() - {404})
 
 
@@ -117,9 +118,7 @@ def _health(desk: Desk) -> APIRouter:
     @router.get("/readyz", response_model=schemas.State, responses=problems(400, 403, 503))
     async def ready() -> Response:
         """Whether photos should be sent here: the self-test has passed, and the service is not about to end."""
-        if desk.state == READY:
-            return JSONResponse({"status": "ready"})
-        return problem(sentences.not_ready() if desk.state == STARTING else desk.failure or sentences.draining())
+        return JSONResponse({"status": "ready"}) if desk.state == READY else problem(desk.unready())
 
     return router
 
@@ -162,17 +161,22 @@ def _answers(desk: Desk) -> APIRouter:
         answer = await desk.predict(await uploads.photo(request))
         return JSONResponse(answered(answer, desk, started))
 
-    @router.post("/explain", response_model=schemas.Explanation, responses=ASKING, openapi_extra=PHOTO)
-    async def explain(
-        request: Request,
-        name: Annotated[str | None, Query(alias="class", description="A class, else the likeliest")] = None,
-    ) -> Response:
+    explaining = PHOTO | {"parameters": [_class_of(desk.served.classifier.classes)]}
+
+    @router.post("/explain", response_model=schemas.Explanation, responses=ASKING, openapi_extra=explaining)
+    async def explain(request: Request) -> Response:
         """The answer to a photo, and what in it speaks for a class."""
         started = perf_counter()
-        found = await desk.explain(await uploads.photo(request), name)
+        found = await desk.explain(await uploads.photo(request), request.query_params.get(CLASS))
         return JSONResponse(answered(found.prediction, desk, started) | explained(found))
 
     return router
+
+
+def _class_of(classes: tuple[str, ...]) -> dict[str, Any]:
+    """The parameter that names a class."""
+    known = {"type": "string", "enum": list(classes)}
+    return {"name": CLASS, "in": "query", "required": False, "schema": known, "description": "Else the likeliest class"}
 
 
 def answered(answer: Prediction, desk: Desk, started: float) -> dict[str, Any]:

@@ -82,11 +82,17 @@ class Desk:
             self.state = DRAINING
             self.gauges.ready.set(0)
 
+    def unready(self) -> sentences.Refused:
+        """Why no photos should be sent here now."""
+        if self.state == DRAINING:
+            return sentences.draining()
+        return sentences.failed(self.failure.message) if self.failure is not None else sentences.not_ready()
+
     @property
     def refusal(self) -> sentences.Refused | None:
         """Why a photo that came now would not be taken; None where it would."""
         if self.state in (STARTING, FAILED):
-            return sentences.not_ready()
+            return self.unready()
         if self.inside >= self.limits.queue:
             return sentences.queue_full(self.inside, max(1, math.ceil(self.inside * self._seconds)))
         return None

@@ -71,8 +71,12 @@ class Ready(BaseModel):
 def routes(desk: Desk, uploads: Uploads, responses: dict[int | str, dict[str, Any]]) -> APIRouter:
     """The paths below /v2."""
     router = APIRouter(prefix="/v2", responses={key: responses[key] for key in (400, 401, 403, 404)})
-    name = desk.served.name
+    _health(router, desk, responses)
+    _models(router, desk, uploads, responses)
+    return router
 
+
+def _health(router: APIRouter, desk: Desk, responses: dict[int | str, dict[str, Any]]) -> None:
     @router.get("", include_in_schema=False)
     async def server() -> Response:
         return JSONResponse({"name": "plusx", "version": __version__, "extensions": []})
@@ -85,7 +89,13 @@ def routes(desk: Desk, uploads: Uploads, responses: dict[int | str, dict[str, An
     @router.get("/health/ready", response_model=Ready, responses={503: responses[503]})
     async def ready() -> Response:
         """Whether every model is ready."""
-        return JSONResponse({"ready": True}) if desk.state == READY else problem(sentences.not_ready())
+        return JSONResponse({"ready": True}) if desk.state == READY else problem(desk.unready())
+
+
+def _models(router: APIRouter, desk: Desk, uploads: Uploads, responses: dict[int | str, dict[str, Any]]) -> None:
+    name = desk.served.name
+    schema = Asked.model_json_schema(ref_template="#/components/schemas/{model}")
+    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
     @router.get("/models/{model}")
     async def about(model: str) -> Response:
@@ -98,10 +108,7 @@ def routes(desk: Desk, uploads: Uploads, responses: dict[int | str, dict[str, An
         """Whether this model is ready."""
         _known(model, name)
         ready = {"name": name, "ready": True}
-        return JSONResponse(ready) if desk.state == READY else problem(sentences.not_ready())
-
-    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": Asked.model_json_schema(
-        ref_template="#/components/schemas/{model}")}}}}  # fmt: skip
+        return JSONResponse(ready) if desk.state == READY else problem(desk.unready())
 
     @router.post("/models/{model}/infer", response_model=Replied, responses=responses, openapi_extra=body)
     async def infer(model: str, request: Request) -> Response:
@@ -109,8 +116,6 @@ def routes(desk: Desk, uploads: Uploads, responses: dict[int | str, dict[str, An
         _known(model, name)
         asked = _parsed(await uploads.body(request))
         return JSONResponse(reply(desk, asked.id, await _answers(desk, asked.inputs[0])))
-
-    return router
 
 
 def metadata(desk: Desk) -> dict[str, Any]:

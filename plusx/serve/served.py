@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from plusx.classifier import Classifier, Pixels, Prediction
+from plusx.errors import UsageError
 from plusx.errors import explain as explain_errors
 from plusx.errors import serve as sentences
+from plusx.explain.evidence import Explains
 from plusx.explain.place import place
 from plusx.images.decode import Facts
+from plusx.model_file import load
 from plusx.onnx_file import is_onnx
 from plusx.run_folder import model_path
 from plusx.version import __version__
 
 Floats = npt.NDArray[np.float64]
-Maps = Callable[[Pixels, int], Floats]  # pixels [1, S, S, 3] and a class to a map [h, w]
 
 
 @dataclass(frozen=True)
@@ -41,48 +42,40 @@ class Explained:
 
 @dataclass(frozen=True)
 class Served:
-    """A classifier under a name, with the SHA-256 of its file. `maps` is None where nothing explains the network."""
+    """A classifier under a name, with the SHA-256 of its file. `explainer`: None where nothing explains it."""
 
     name: str
     sha256: str
     classifier: Classifier
-    method: str | None = None
-    maps: Maps | None = None
+    explainer: Explains | None
 
     @classmethod
     def load(cls, model: Path, precision: str = "auto") -> Served:
         """Of a run folder, a model file, or an exported one, which loads no torch. Raises ModelError, UsageError."""
         found = model_path(model)
         name, sha256 = _name(model, found), hashlib.sha256(found.read_bytes()).hexdigest()
-        if is_onnx(found):
-            from plusx.serve.maps_of_onnx import maps_of
-
-            classifier = Classifier.exported(found)
-        else:
-            from plusx.serve.maps_of_torch import maps_of, opened
-
-            classifier = opened(found, precision)
-        method, maps = maps_of(classifier, found)
-        return cls(name, sha256, classifier, method, maps)
+        opened = _exported(found) if is_onnx(found) else _trained(found, precision)
+        return cls(name, sha256, *opened)
 
     def explained(self, pixels: Pixels, facts: Facts, name: str | None) -> Explained:
         """The answer to pixels [S, S, 3] of a photo of these `facts`, and the evidence for the class `name`.
 
         Raises UsageError for an unknown class, Refused where nothing explains the network.
         """
-        if self.maps is None or self.method is None:
+        if self.explainer is None:
             raise sentences.no_explanations(str(self.classifier.header.network["name"]))
         prediction = self.classifier.answers(pixels[None])[0]
         explained = prediction.label if name is None else name
         if explained not in self.classifier.classes:
             raise explain_errors.unknown_class(explained, self.classifier.classes)
-        found = self.maps(pixels[None], self.classifier.classes.index(explained))
+        label = np.array([self.classifier.classes.index(explained)])
+        found = self.explainer.evidence(pixels[None], label).maps[0]
         width, height = (facts.height, facts.width) if facts.orientation >= 5 else (facts.width, facts.height)
         box = self.classifier.header.preprocess.seen(width, height)
         left, top, right, bottom = box
         shares = (left / width, top / height, right / width, bottom / height)
         words = place(found, box, width, height).words()
-        return Explained(prediction, explained, self.method, words, shares, found)
+        return Explained(prediction, explained, self.explainer.method, words, shares, found)
 
     def about(self) -> dict[str, Any]:
         """What the model says of itself, limits of the service left out."""
@@ -97,11 +90,35 @@ class Served:
             "calibrated": header.calibration is not None,
             "thresholds": header.thresholds,
             "knows_novelty": header.novelty is not None,
-            "explains": self.method,
+            "explains": self.explainer.method if self.explainer is not None else None,
             "sha256": self.sha256,
             "data_fingerprint": header.data_fingerprint,
             "plusx": __version__,
         }
+
+
+def _exported(path: Path) -> tuple[Classifier, Explains]:
+    """An exported file; explained by its views alone, for others wait meanwhile. Loads no torch."""
+    from plusx.engines.onnx_engine import OnnxEngine
+    from plusx.explain.exported import ExportedExplainer
+
+    classifier = Classifier.exported(path)
+    assert isinstance(classifier.engine, OnnxEngine), "made by Classifier.exported"
+    return classifier, ExportedExplainer(classifier.header, classifier.engine, quick=True)
+
+
+def _trained(path: Path, precision: str) -> tuple[Classifier, Explains | None]:
+    """A model file, and its explainer where there is a way to explain it."""
+    from plusx.engines.torch_engine import TorchEngine
+    from plusx.explain.explainer import Explainer
+
+    model = load(path)
+    classifier = Classifier.of(model, "auto", path, precision)
+    assert isinstance(classifier.engine, TorchEngine), "made by Classifier.of"
+    try:
+        return classifier, Explainer(model, classifier.engine)
+    except UsageError:
+        return classifier, None
 
 
 def _name(model: Path, found: Path) -> str:

@@ -28,7 +28,6 @@ from plusx.verbs.answers import Answered, write_answers
 from plusx.verbs.figures import answered_lines
 from plusx.verbs.labelled import Progress, refuse_lost, with_recorded
 from plusx.verbs.maps import Maps
-from plusx.verbs.reporting import write_page_of_data, write_pages
 
 SHOWN_CLASSES = 8  # up to here the whole confusion matrix is printed
 NAMED = 20  # how many left-out photos a report names
@@ -148,6 +147,8 @@ def evaluate(
         return _recorded(evaluation, maps, open_run(path), answered, tested.photos, report)
     if report is None:
         return evaluation
+    from plusx.verbs.reporting import write_page_of_data  # pages know recipes and with them torch; figures need neither
+
     fault = write_page_of_data(Path(report), maps, answered, tested.photos, (str(path), _roots(data)))
     return replace(evaluation, report=None if fault else Path(report), notices=(fault,) if fault else ())
 
@@ -161,6 +162,8 @@ def _recorded(
     report: str | Path | None,
 ) -> Evaluation:
     """The evaluation, once the run has its answers and its pages; a folder that takes none costs a notice."""
+    from plusx.verbs.reporting import write_pages
+
     try:
         write_answers(run.test_answers, answered)
         run.write("test", evaluation.to_json())

@@ -15,10 +15,9 @@ from PIL import Image
 
 from plusx.classifier import Classifier, Prediction
 from plusx.data.source import walk
-from plusx.engines.torch_engine import TorchEngine
 from plusx.errors import explain as sentences
 from plusx.errors import use as use_errors
-from plusx.explain.explainer import Explainer
+from plusx.explain.evidence import Explains
 from plusx.explain.overlay import SIDE, overlay, sheet
 from plusx.explain.place import Place, place
 from plusx.explain.sanity import Sanity, sanity
@@ -26,6 +25,7 @@ from plusx.images.decode import Undecodable, decode
 from plusx.images.source import read
 from plusx.metrics import percent
 from plusx.model_file import ModelFile, load
+from plusx.onnx_file import is_onnx
 from plusx.run_folder import model_path, open_run
 from plusx.verbs import neighbours
 from plusx.verbs.neighbours import Neighbour
@@ -36,6 +36,11 @@ Floats = npt.NDArray[np.float64]
 NETWORKS = 4  # untrained networks that the map of one photo is compared with
 NEED_RUN = "The nearest training photos are in the run folder; name it in place of the model file to see them."
 NONE_KEPT = "This run remembers no training photos; runs trained from now on do."
+NO_FEATURES = (
+    "An exported file gives no features to find the nearest training photos by; name the run folder it was made from "
+    "to see them."
+)
+UNCOMPARED = "compared with no untrained network, which needs the model file it was exported from"
 GONE = "The photos the run was trained on have moved or changed, so the nearest ones are named and not shown."
 
 
@@ -43,8 +48,9 @@ GONE = "The photos the run was trained on have moved or changed, so the nearest 
 class Explanation:
     """Why `path` was answered so: for the class `explained`, a map [GRID, GRID] of what the network saw, and its tests.
 
-    `log_odds` is the mean over views of the class's logit less the mean of the others'. `near` are the nearest training
-    photos, with a `remark` where there are none or they cannot be shown. `picture` shows it all.
+    `log_odds` is the mean over views of the class's logit less the mean of the others', NaN where an exported file
+    does not tell. `near` are the nearest training photos, with a `remark` where there are none or they cannot be shown.
+    `picture` shows it all.
     """
 
     path: str
@@ -78,7 +84,7 @@ class Explanation:
             **answer,
             "class": self.explained,
             "method": self.method,
-            "log_odds": self.log_odds,
+            "log_odds": None if np.isnan(self.log_odds) else self.log_odds,
             "where": asdict(self.place) | {"words": self.place.words()},
             "sanity": self._tests(),
             "neighbours": [asdict(n) for n in self.near],
@@ -87,13 +93,14 @@ class Explanation:
 
     def lines(self) -> list[str]:
         """The explanation for people."""
-        tests, deleted = self._tests(), self.sanity.deletion
+        deleted, like = self.sanity.deletion, self.sanity.likeness
+        calibrated = ", not calibrated" if like is not None else ""  # an exported file gives final answers
+        compared = UNCOMPARED if like is None else f"rank correlation with untrained networks {like.rank[0]:.2f}"
         return [
             *headline(self.path, self.prediction),
             f"evidence for {self.explained} ({self.method}): {self.place.words()}",
-            f"test of this map: mean probability, not calibrated, {deleted.marked[0]:.3f} while what it marks is "
-            f"covered first, {deleted.random[0]:.3f} at random; rank correlation with untrained networks "
-            f"{tests['rank_correlation']:.2f}",
+            f"test of this map: mean probability{calibrated}, {deleted.marked[0]:.3f} while what it marks is covered "
+            f"first, {deleted.random[0]:.3f} at random; {compared}",
             *(f"Warning: {warning}." for warning in self.warnings),
             *(f"near: {n.path} ({n.label}), cosine {n.cosine:.3f}" for n in self.near),
         ]
@@ -102,8 +109,8 @@ class Explanation:
         deleted, like = self.sanity.deletion, self.sanity.likeness
         return {
             "deletion": {name: float(getattr(deleted, name)[0]) for name in ("marked", "random", "least")},
-            "rank_correlation": float(like.rank[0]),
-            "similarity": float(like.similarity[0]),
+            "rank_correlation": None if like is None else float(like.rank[0]),
+            "similarity": None if like is None else float(like.similarity[0]),
             "passed": not self.warnings,
             "warnings": self.warnings,
         }
@@ -114,21 +121,35 @@ class Asked:
     """A classifier and its explainer."""
 
     classifier: Classifier
-    explainer: Explainer
+    explainer: Explains
 
     @classmethod
     def load(cls, model: str | Path, method: str, device: str) -> Asked:
-        """Of a model file or run folder. Raises ModelError, UsageError."""
+        """Of a model file, an exported one or a run folder. Raises ModelError, UsageError."""
         found = model_path(Path(model))
-        return cls.of(load(found), found, method, device)
+        return cls.exported(found, method, device) if is_onnx(found) else cls.of(load(found), found, method, device)
 
     @classmethod
     def of(cls, model: ModelFile, origin: Path, method: str, device: str) -> Asked:
         """Of a model file that is read already; `origin` names it in errors."""
+        from plusx.engines.torch_engine import TorchEngine
+        from plusx.explain.explainer import Explainer
+
         classifier = Classifier.of(model, device, origin)
         engine = classifier.engine
         assert isinstance(engine, TorchEngine), "made by Classifier.of"
         return cls(classifier, Explainer(model, engine, method))
+
+    @classmethod
+    def exported(cls, path: Path, method: str, device: str) -> Asked:
+        """Of an exported file, without torch."""
+        from plusx.engines.onnx_engine import OnnxEngine
+        from plusx.explain.exported import ExportedExplainer
+
+        classifier = Classifier.exported(path, device)
+        engine = classifier.engine
+        assert isinstance(engine, OnnxEngine), "made by Classifier.exported"
+        return cls(classifier, ExportedExplainer(classifier.header, engine, method))
 
 
 def explain(
@@ -136,8 +157,8 @@ def explain(
 ) -> Explanation:
     """Why the model in a file or run folder answers for `image` as it does; or what speaks for the class `name`.
 
-    `method`: auto, cam, grad-cam or occlusion. Raises DataError for a photo that cannot be read, UsageError for an
-    unknown class or method, ModelError.
+    `method`: auto, cam, grad-cam or occlusion; of an exported file, for which no torch is loaded, not grad-cam. Raises
+    DataError for a photo that cannot be read, UsageError for an unknown class or method, ModelError.
     """
     asked, path = Asked.load(model, method, device), str(image)
     data, photo = _opened(asked.classifier, path)
@@ -195,12 +216,13 @@ def _near(
 ) -> tuple[tuple[Neighbour, ...], list[tuple[Image.Image, str]], str | None]:
     """The nearest training photos, those that can be shown with their captions, and what there is to say of them."""
     if not model.is_dir():
-        return (), [], NEED_RUN
+        return (), [], NO_FEATURES if is_onnx(model) else NEED_RUN
     kept = neighbours.read(model)
     if kept is None:
         return (), [], NONE_KEPT
-    features = asked.explainer.engine.features(pixels)[0]
-    near = kept.nearest(features, hashlib.sha256(data).hexdigest())
+    features = asked.explainer.features(pixels)
+    assert features is not None, "a run folder holds a model file"
+    near = kept.nearest(features[0], hashlib.sha256(data).hexdigest())
     there = neighbours.still_there(open_run(model).read("run")["data"], near)
     shown = [
         (decode(read(there[n.sha256].source)), f"{n.label}, {n.cosine:.3f}: {Path(n.path).name}")

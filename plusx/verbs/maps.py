@@ -6,14 +6,13 @@ import io
 import time
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from plusx.explain.evidence import Explains
 from plusx.explain.overlay import overlay
-from plusx.model_file import load
 
 PICTURE = 192  # px, as the photos beside them
 MAPS = 2 * 12 * 13  # looks at photos: two rows of the page, by all views and windows
@@ -41,7 +40,7 @@ class Maps:
         return file.getvalue()
 
     @cached_property
-    def _explainer(self) -> Any:
+    def _explainer(self) -> Explains:
         from plusx.verbs.explain import Asked
 
-        return Asked.of(load(self.model), self.model, "auto", self._device).explainer
+        return Asked.load(self.model, "auto", self._device).explainer

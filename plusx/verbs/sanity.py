@@ -18,7 +18,7 @@ from plusx.explain.sanity import ALIKE, Sanity, sanity
 from plusx.images.decode import BadPhoto
 from plusx.images.pool import DecodePool
 from plusx.metrics import interval95, percent
-from plusx.verbs.explain import Asked
+from plusx.verbs.explain import UNCOMPARED, Asked
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -47,7 +47,8 @@ class MapsTested:
                 "covering what the maps mark does not reliably lower the probability faster than covering at random "
                 f"(in {percent(low)} to {percent(high)} of photos)"
             )
-        if abs(float(self.tests.likeness.rank.mean())) >= ALIKE:
+        like = self.tests.likeness
+        if like is not None and abs(float(like.rank.mean())) >= ALIKE:
             said.append("the maps of an untrained network rank places nearly the same")
         return said
 
@@ -62,16 +63,11 @@ class MapsTested:
             "method": self.method,
             "deletion": {name: _mean(values) for name, values in areas.items()}
             | {"beats_random": self._beats(deleted.random), "beats_elsewhere": self._beats(elsewhere)},
-            "rank_correlation": _mean(like.rank),
-            "similarity": _mean(like.similarity),
+            "rank_correlation": None if like is None else _mean(like.rank),
+            "similarity": None if like is None else _mean(like.similarity),
             "passed": not self.warnings,
             "warnings": self.warnings,
-            "photos": [
-                {"path": name, "marked": float(marked), "random": float(random), "rank_correlation": float(rank)}
-                for name, marked, random, rank in zip(
-                    self.names, deleted.marked, deleted.random, like.rank, strict=True
-                )
-            ],
+            "photos": self._photos(),
             "seconds": self.seconds,
         }
 
@@ -87,10 +83,22 @@ class MapsTested:
             f"least marked first {_shown(deleted['least'])}, by another photo's map {_shown(deleted['elsewhere'])}",
             f"the map beats covering at random in {percent(beats['share'])} of photos "
             f"(95 % interval {percent(low)} to {percent(high)})",
-            f"rank correlation with an untrained network's maps {_shown(found['rank_correlation'])}, "
-            f"similarity {_shown(found['similarity'])}",
+            self._compared(),
             *(f"Warning: {warning}; do not rely on them." for warning in self.warnings),
         ]
+
+    def _photos(self) -> list[dict[str, Any]]:
+        deleted, like = self.tests.deletion, self.tests.likeness
+        ranks = [None] * len(self.names) if like is None else like.rank.tolist()
+        rows = zip(self.names, deleted.marked.tolist(), deleted.random.tolist(), ranks, strict=True)
+        return [dict(zip(("path", "marked", "random", "rank_correlation"), row, strict=True)) for row in rows]
+
+    def _compared(self) -> str:
+        like = self.tests.likeness
+        if like is None:
+            return UNCOMPARED
+        ranks, alike = _shown(_mean(like.rank)), _shown(_mean(like.similarity))
+        return f"rank correlation with an untrained network's maps {ranks}, similarity {alike}"
 
     def _beats(self, other: Floats) -> dict[str, Any]:
         wins = int((self.tests.deletion.marked < other).sum())

@@ -14,8 +14,9 @@ from PIL import Image
 
 from plusx.classifier import Classifier
 from plusx.engines.folded import fuses
+from plusx.engines.looks import VIEWS
 from plusx.engines.torch_engine import TorchEngine, build
-from plusx.engines.views import VIEWS, mean_probabilities
+from plusx.engines.views import mean_probabilities
 from plusx.errors import UsageError
 from plusx.images.decode import BadPhoto
 from plusx.images.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess

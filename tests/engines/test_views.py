@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plusx.config import Config
-from plusx.engines.views import VIEWS, mean_probabilities
+from plusx.engines.looks import VIEWS
+from plusx.engines.views import mean_probabilities
 from plusx.errors import UsageError
 from plusx.recipes.resolve import resolve
 from plusx.verbs import labelled

@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 
 import plusx
-from plusx import model_file
+from plusx import model_file, onnx_file
 from plusx.cli.run import run as cli
-from plusx.errors import ModelError, UsageError
+from plusx.errors import DataError, ModelError, UsageError
 from plusx.export import agreement as agreeing
 from plusx.export.agreement import Agreement
 from plusx.trust.calibration import Calibration
 from plusx.verbs import export as exporting
+from plusx.verbs import int8 as eight_bits
 from plusx.verbs.finish import Trained
+from plusx.verbs.sanity import maps_tested
 from tests.verbs.conftest import fill
 
 SMALL: dict[str, Any] = {"size": 32, "batch_size": 16, "workers": 0, "model": "resnet20", "width": 0.25, "epochs": 2}
@@ -70,6 +72,47 @@ def test_answers_of_an_exported_file_load_no_torch(trained: Trained, exported: P
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["predictions"][0]["label"] in ("lying", "standing")
+
+
+def without_torch(*arguments: str) -> Any:
+    """The JSON of a command that has loaded no torch."""
+    program = (
+        "import sys; from plusx.cli.run import run; code = run(sys.argv[1:]); sys.exit(code or 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments, "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_an_exported_file_is_explained_as_its_model_without_torch(
+    trained: Trained, exported: Path, tmp_path: Path
+) -> None:
+    photo = next((trained.run.parent / "stripes" / "lying").iterdir())
+    told = without_torch("explain", str(exported), str(photo), "--out", str(tmp_path / "why.png"))
+    ours = plusx.explain(trained.run, photo)
+    assert (told["class"], told["method"], told["label"]) == (ours.explained, "cam", ours.prediction.label)
+    assert told["log_odds"] == pytest.approx(ours.log_odds, rel=0.3), "what is looked at from nearer is scaled twice"
+    assert told["where"]["words"].partition(":")[0] == ours.place.words().partition(":")[0]
+    assert 0 < told["sanity"]["deletion"]["marked"] < 1, "of calibrated probabilities, as the graph gives them"
+    assert told["sanity"]["rank_correlation"] is told["sanity"]["similarity"] is None
+    assert told["remark"].startswith("An exported file gives no features to find the nearest training photos by;")
+    theirs = plusx.explain(exported, photo)
+    assert np.corrcoef(theirs.map.ravel(), ours.map.ravel())[0, 1] > 0.98
+    assert any("compared with no untrained network, which needs the model file" in line for line in theirs.lines())
+
+
+def test_maps_of_an_exported_file_are_tested_by_deletion_alone(trained: Trained, exported: Path) -> None:
+    told = without_torch("explain", str(exported), str(trained.run.parent / "stripes"), "--sanity", "12")
+    assert told["deletion"]["beats_random"]["n"] == told["n"] == 12
+    assert told["rank_correlation"] is told["similarity"] is None
+    assert {photo["rank_correlation"] for photo in told["photos"]} == {None}
+    tested = maps_tested(exported, trained.run.parent / "stripes", 12)
+    assert any("needs the model file it was exported from" in line for line in tested.lines())
+
+
+def test_an_exported_file_is_evaluated_without_torch(trained: Trained, exported: Path) -> None:
+    told = without_torch("evaluate", str(exported), str(trained.run.parent / "stripes"))
+    assert told["n"] > 0
 
 
 def test_a_file_that_answers_otherwise_is_not_written(
@@ -123,12 +166,6 @@ def test_what_cannot_be_exported_is_refused_in_a_sentence(trained: Trained, expo
         plusx.export(trained.model, out=tmp_path / "x.onnx")
 
 
-def test_an_exported_file_is_no_network_to_look_into(trained: Trained, exported: Path) -> None:
-    photo = next((trained.run.parent / "stripes" / "lying").iterdir())
-    with pytest.raises(ModelError, match="which answers and holds no network to look into or to go on with"):
-        plusx.explain(exported, photo)
-
-
 def test_the_exporter_that_is_not_installed_is_named(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,3 +185,48 @@ def test_the_command_says_where_the_file_is_and_how_well_it_agrees(
     assert hint.endswith(f"Next: plusx predict {target} PHOTO\n")
     assert cli(["export", str(trained.run), "--out", str(target)]) == 2
     assert cli(["predict", str(target), str(next((trained.run.parent / "stripes" / "lying").iterdir()))]) == 0
+
+
+@pytest.fixture
+def generous(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few photos that one of them is more than eight bits may lose."""
+    monkeypatch.setattr(eight_bits, "MOST", 0.2)
+
+
+@pytest.mark.usefixtures("generous")
+def test_eight_bits_are_calibrated_and_measured_on_the_photos_of_the_run(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "small.onnx"
+    assert cli(["export", str(trained.run), "--int8", "--out", str(target), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    cost = told["int8"]
+    assert cost["n"] == 60
+    assert cost["accuracy"][0] == pytest.approx(trained.metrics["validation"]["accuracy"], abs=0.02)
+    assert json.loads(onnx_file.metadata(target)["plusx.int8"]) == cost
+    assert model_file.read_header(target) == model_file.read_header(trained.model)
+    assert target.stat().st_size == told["bytes"]
+    photo = next((trained.run.parent / "stripes" / "lying").iterdir())
+    assert plusx.load(target).predict(photo).label in ("lying", "standing")
+
+
+def test_eight_bits_that_lose_too_much_are_not_written(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    worse = eight_bits.Cost(60, (0.9, 0.896), (-0.02, 0.01), (0.01, 0.01), 3)
+    monkeypatch.setattr(eight_bits, "_cost", lambda *_: worse)
+    target = tmp_path / "small.onnx"
+    assert cli(["export", str(trained.run), "--int8", "--out", str(target), "--count", "5"]) == 4
+    said = capsys.readouterr().err
+    assert "With eight bits the model loses 0.40 % of accuracy on 60 validation photos, where 0.3 % are allowed" in said
+    assert "nothing was written. Export without --int8, or name other photos to calibrate by with --photos." in said
+    assert not target.exists()
+
+
+def test_eight_bits_need_a_run_and_its_photos(trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--int8 measures what is lost on the labelled validation photos of a run"):
+        plusx.export(trained.model, int8=True)
+    empty = tmp_path / "none"
+    empty.mkdir()
+    with pytest.raises(DataError):
+        plusx.export(trained.run, out=tmp_path / "x.onnx", int8=True, photos=[str(empty)])
