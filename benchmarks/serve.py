@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -114,6 +116,7 @@ def lengths_of(wanted: argparse.Namespace) -> Lengths:
 
 def main() -> None:
     """Measure the parts asked for, then print the tables."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end, too
     wanted = asked()
     work = wanted.work or Path(tempfile.mkdtemp(prefix="plusx-serve-"))
     work.mkdir(parents=True, exist_ok=True)
