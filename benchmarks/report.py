@@ -22,6 +22,7 @@ import limits
 import peers
 import startup
 import time_to_accuracy
+from serving import tables as serving
 
 Lines = list[dict[str, Any]]
 RESULTS = Path(__file__).parent / "results"
@@ -131,6 +132,20 @@ REPORTS = (
         "PyTorch in float32. ONNX Runtime 1.32.0, OpenVINO 2026.4.1.",
         "python benchmarks/inference.py PHOTOS WORK --env ENV --models fast=MODEL plain=MODEL",
         inference.table,
+    ),
+    Report(
+        "serve",
+        "Serving",
+        "`plusx serve` on the cores that the client shares, JPEGs of photos over HTTP on connections that are kept. "
+        "Arrivals are Poisson's and wait for nothing; a latency counts from when its request was due. The ideal queue "
+        "has the same arrivals, one server that is both cores, first come first served, batches of what waits up to "
+        "its largest, and times that the bare loop took for so many photos, decoding included: nothing else costs it "
+        "anything. A p99 has a binomial interval, a ratio one from blocks of neighbouring requests that are drawn "
+        'again. "none" is a request without an answer, or an end of an interval that so few requests do not have. '
+        "LitServe batches up to 8 photos that come within 5 ms; `plain` is a FastAPI handler without any of that.",
+        "python benchmarks/serve.py all --model resnet18 --photos PHOTOS --out benchmarks/results/serve.jsonl "
+        "--rivals-python ENV/bin/python",
+        serving.table,
     ),
 )
 
