@@ -18,8 +18,9 @@ Photo = TypeVar("Photo")
 Answer = TypeVar("Answer")
 Other = TypeVar("Other")
 
-SIZES = (2, 4, 8, 16, 32)
-GAIN = 0.9  # of its cost a photo may have in twice the batch, for that to be worth the wait of its first ones
+LARGEST = 32
+LONGEST = 0.25  # seconds for which a batch may keep others waiting
+NEXT_TO = 1.02
 TRIES = 3
 
 
@@ -110,14 +111,15 @@ class Batcher(Generic[Photo, Answer]):
 
 
 def worthwhile(compute: Callable[[Sequence[Photo]], object], photo: Photo) -> tuple[int, float]:
-    """How many photos to compute together, doubled while that makes each a tenth cheaper, and seconds for each then."""
-    chosen, cost = 1, _cost(compute, [photo])
-    for size in SIZES:
-        found = _cost(compute, [photo] * size)
-        if found > GAIN * cost:
-            break
-        chosen, cost = size, found
-    return chosen, cost
+    """How many photos to compute together, and seconds for each then: the fewest that cost next to the least each.
+
+    Larger batches are tried for as long as one takes less than LONGEST.
+    """
+    costs = {1: _cost(compute, [photo])}
+    while (size := 2 * max(costs)) <= LARGEST and size * costs[size // 2] < LONGEST:
+        costs[size] = _cost(compute, [photo] * size)
+    best = min(costs.values())
+    return next((size, cost) for size, cost in costs.items() if cost <= NEXT_TO * best)
 
 
 def _cost(compute: Callable[[Sequence[Photo]], object], photos: Sequence[Photo]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -55,6 +56,8 @@ class Desk:
             raise
         self.state = READY
         self.gauges.ready.set(1)
+        gc.collect()
+        gc.freeze()  # what is there now stays: no collection has to look through it again
 
     async def _open(self) -> None:
         bounds = process.Limits(self.limits.decode_seconds, pixels=self.limits.pixels)
