@@ -16,6 +16,7 @@ from typing import IO, NamedTuple
 SUFFIX = ".onnx"
 OWN_DOMAINS = frozenset({"", "ai.onnx"})  # of operators that ONNX itself defines
 MOST_FIELDS, MOST_DEPTH = 500_000, 12  # beyond these a file is no network, but made to keep a reader busy
+MOST_TOLD = 256 << 20  # bytes of one piece of metadata; 8 for each of 20 million photos, in base64
 
 _METADATA, _KEY, _VALUE = 14, 1, 2  # fields of ModelProto, and of the StringStringEntryProto in it
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # kinds of fields
@@ -62,7 +63,9 @@ def metadata(path: Path) -> dict[str, str]:
     """Keys and values of the metadata. Raises OSError, and ValueError where the file is no whole protocol buffer."""
     found = {}
     with path.open("rb") as file:
-        for field in _fields(file, path.stat().st_size):
+        for count, field in enumerate(_fields(file, path.stat().st_size)):
+            if count > MOST_FIELDS or (field.number == _METADATA and field.end - field.start > MOST_TOLD):
+                raise ValueError("it has more to say of itself than any network")
             if field.number == _METADATA and field.kind == _BYTES:
                 key, value = _entry(_content(file, field))
                 found[key] = value

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from serving import ideal
-from serving.client import OK, Outcomes, poisson
+from serving.client import OK, Outcomes, joined, poisson
 from serving.intervals import Estimate, quantile, quantile_estimate, ratio_estimate
 from serving.servers import Bare, Server
 from serving.session import Session, behind, cost
@@ -19,6 +20,9 @@ OVERLOADS = (2, 10)
 REFUSED = (429, 503)
 DEADLINE = 10.0  # seconds, of servers that name none
 SETTLED = 2.0
+STRETCHES = 4  # into which a load is cut, with the bare loop measured before each
+
+Stretch = tuple[ideal.Measured, Outcomes]
 SHARE = 0.99
 
 
@@ -65,7 +69,7 @@ def _best_concurrency(session: Session, server: Server) -> int:
 
 def service_times(session: Session, bare: Bare) -> ideal.Measured:
     """s(b) of the ideal queue, measured now."""
-    seconds = session.lengths.times
+    seconds = session.lengths.times / STRETCHES
     return ideal.Measured({size: bare.ask(do="times", batch=size, seconds=seconds) for size in ideal.SIZES})
 
 
@@ -73,26 +77,35 @@ def latency(session: Session, name: str, bare: Bare, rates: dict[str, float]) ->
     """Latencies under Poisson arrivals at each of `rates` (a second, by what they are called), beside the ideal."""
     found = []
     for place, (load, rate) in enumerate(rates.items()):
-        service = service_times(session, bare)  # beside each load, for the machine changes
         with session.server(name) as server:
-            client = session.client(server)
-            client.closed_loop(2, session.lengths.warm)
-            due = poisson(rate, session.lengths.warm + session.lengths.load, seed=place)
-            outcomes = client.open_loop(due)
-        found.append(session.say("latency", name, load=load, **_beside_ideal(session, outcomes, service, place)))
+            stretches = [_stretch(session, server, bare, rate, STRETCHES * place + part) for part in range(STRETCHES)]
+        found.append(session.say("latency", name, load=load, **_beside_ideal(session, stretches, place)))
     return found
 
 
-def _beside_ideal(session: Session, outcomes: Outcomes, service: ideal.Measured, seed: int) -> dict[str, Any]:
+def _stretch(session: Session, server: Server, bare: Bare, rate: float, seed: int) -> Stretch:
+    """What the bare loop takes now, and then what becomes of arrivals: in turns, for the machine changes."""
+    service = service_times(session, bare)
+    client = session.client(server)
+    client.closed_loop(2, session.lengths.warm / STRETCHES)
+    due = poisson(rate, session.lengths.warm + session.lengths.load / STRETCHES, seed=seed)
+    return service, client.open_loop(due)
+
+
+def _beside_ideal(session: Session, stretches: Sequence[Stretch], seed: int) -> dict[str, Any]:
     """The figures of one load; the ideal queue gets the same arrivals, those of warming up included."""
     warm = session.lengths.warm
-    counted = outcomes.due >= warm
-    greedy = ideal.latencies(outcomes.due, service, session.largest, seed)[counted]
-    batch, best = ideal.best(outcomes.due, service, session.largest, seed)
-    ours = outcomes.after(warm)
+    arrivals = [(outcomes.due, service) for service, outcomes in stretches]
+    counted = np.concatenate([due >= warm for due, _ in arrivals])
+    greedy = np.concatenate([ideal.latencies(due, service, session.largest, seed) for due, service in arrivals])[
+        counted
+    ]
+    batch, best = ideal.best(arrivals, session.largest, seed)
+    outcomes = joined([outcomes for _, outcomes in stretches])
+    ours = joined([outcomes.after(warm) for _, outcomes in stretches])
     values = ours.latencies()
     return {
-        "rate": len(outcomes.due) / float(outcomes.due[-1]),
+        "rate": len(outcomes.due) / sum(float(due[-1]) for due, _ in arrivals),
         "median": 1e3 * quantile(values, 0.5),
         "p99": _milliseconds(quantile_estimate(values, SHARE)),
         "ideal": _milliseconds(quantile_estimate(greedy, SHARE)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -14,6 +13,7 @@ from plusx import onnx_file
 from plusx.engines.onnx_runtime import onnx_runtime
 from plusx.errors import export as sentences
 from plusx.errors import model_file
+from plusx.images.pool import usable_cpus
 
 Key = TypeVar("Key")
 Pixels = npt.NDArray[np.uint8]
@@ -100,7 +100,7 @@ def _session(path: Path) -> Any:
     runtime, content = onnx_runtime(), _harmless(path)
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors: they come as exceptions as well
-    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    options.intra_op_num_threads = usable_cpus()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as fast, and others get the processor
     options.add_session_config_entry("session.load_model_format", "ONNX")  # by its first bytes it could pass for ORT's
     try:

@@ -91,6 +91,11 @@ def malformed(why: str) -> Refused:
     return Refused(400, "bad-request", f"The request cannot be read: {why}.")
 
 
+def no_upgrade() -> Refused:
+    """Another protocol is asked for, with a body."""
+    return malformed("it asks for another protocol and has a body, and only HTTP/1.1 is spoken")
+
+
 def no_such_path() -> Refused:
     """Nothing is there."""
     return Refused(404, "no-such-path", "There is nothing at this path; /openapi.json lists what there is.")
@@ -144,6 +149,23 @@ def failed(why: str) -> Refused:
 def draining() -> Refused:
     """The service is about to end."""
     return Refused(503, "draining", "The service is stopping and finishes what it has; ask another one.", retry_after=5)
+
+
+def no_decoders() -> Refused:
+    """No process is left that decodes; new ones are tried."""
+    return Refused(
+        503,
+        "no-decoders",
+        "The processes that decode photos do not start; others are tried, so send it again later.",
+        retry_after=5,
+    )
+
+
+def too_many_at_once(photos: int, most: int) -> Refused:
+    """A request with more photos than may ever be in hand."""
+    return Refused(
+        413, "too-many-photos", f"The request has {photos} photos and at most {most} are taken at once; send fewer."
+    )
 
 
 def deadline(seconds: float) -> Refused:

@@ -55,6 +55,8 @@ def agreement(model: Classifier, exported: Classifier, sources: Sequence[Source]
     flips = sum(_differs(one[i], other[i]) for i in both)
     probability = max((float(np.abs(one[i][0] - other[i][0]).max()) for i in both), default=0.0)
     strange = [abs(one[i][1] - other[i][1]) for i in both]
+    if any(np.isnan(one[i][1]) != np.isnan(other[i][1]) for i in both):
+        strange = [float("inf")]  # one of them has a score and the other has none
     novelty = float(np.nanmax(strange)) if strange and not np.isnan(strange).all() else 0.0
     return Agreement(len(both), flips, probability, novelty, len(sources) - len(both))
 

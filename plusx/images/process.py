@@ -22,6 +22,7 @@ from plusx.images.decode import MAX_PIXELS
 from plusx.images.preprocess import Pixels, Preprocess
 from plusx.images.source import Source
 
+PRIVATE = frozenset({"PLUSX_TOKEN", "NOTIFY_SOCKET"})  # of the environment: nothing for whoever takes a decoder over
 _MAX_HEADER = 1 << 16
 _PIPE = 1 << 20
 _BOOT = "import sys; r = sys.argv[1]; r in sys.path or sys.path.insert(0, r); import plusx.images.worker as w; w.main()"
@@ -71,9 +72,9 @@ class DecodingProcess:
         photos = [(index, source.file, source.offset, source.length) for index, source in tasks]
         self._send(tasks, facts, worker.message({"facts": facts, "photos": photos}))
 
-    def send_bytes(self, photo: bytes, facts: bool) -> None:
-        """Put one photo at the end of the queue that lies in no file, as number 0."""
-        self._send([(0, _NO_FILE)], facts, worker.message({"facts": facts, "photo": 0}, photo))
+    def send_bytes(self, index: int, photo: bytes, facts: bool) -> None:
+        """Put one photo at the end of the queue that lies in no file."""
+        self._send([(index, _NO_FILE)], facts, worker.message({"facts": facts, "photo": index}, photo))
 
     def _send(self, tasks: Sequence[Task], facts: bool, message: bytes) -> None:
         self.facts = facts
@@ -172,7 +173,8 @@ class DecodingProcess:
 
 
 def _spawn(command: Sequence[str], complaints: BinaryIO) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # its threads would eat the address space, unused
+    environment = {name: value for name, value in os.environ.items() if name not in PRIVATE}
+    environment["OPENBLAS_NUM_THREADS"] = "1"  # its threads would eat the address space, unused
     return subprocess.Popen(
         command,
         bufsize=0,

@@ -11,7 +11,6 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -19,9 +18,9 @@ from plusx.classifier import Prediction
 from plusx.errors import Error
 from plusx.errors import serve as sentences
 from plusx.serve import inference_protocol, schemas
-from plusx.serve.desk import READY, Desk
+from plusx.serve.desk import Desk
 from plusx.serve.page import Page
-from plusx.serve.problems import MEDIA_TYPE, of_status, problem
+from plusx.serve.problems import MEDIA_TYPE, of_status, problem, reply
 from plusx.serve.served import Explained
 from plusx.serve.uploads import FIELD, FORM, Uploads
 from plusx.version import __version__
@@ -64,15 +63,18 @@ def service(desk: Desk, page: Page, on_ready: Callable[[], None], on_failure: Ca
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         opening = asyncio.create_task(_opened(desk, on_ready, on_failure))
-        yield
-        opening.cancel()
-        await desk.close()
+        try:
+            yield
+        finally:
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+            await desk.close()
 
-    app = bare("plusx", lifespan)
+    app, uploads = bare("plusx", lifespan), Uploads(desk.limits)
     app.include_router(_health(desk))
     app.include_router(_about(desk, page))
-    app.include_router(_answers(desk))
-    app.include_router(inference_protocol.routes(desk, Uploads(desk.limits), ASKING | problems(404)))
+    app.include_router(_answers(desk, uploads))
+    app.include_router(inference_protocol.routes(desk, uploads, ASKING | problems(404)))
     return app
 
 
@@ -100,7 +102,8 @@ def bare(title: str, lifespan: Any = None) -> FastAPI:
 async def _opened(desk: Desk, on_ready: Callable[[], None], on_failure: Callable[[Error], None]) -> None:
     try:
         await desk.open()
-        on_ready()
+        if desk.ready:
+            on_ready()
     except Error as error:
         on_failure(error)
     except Exception as error:
@@ -110,15 +113,17 @@ async def _opened(desk: Desk, on_ready: Callable[[], None], on_failure: Callable
 def _health(desk: Desk) -> APIRouter:
     router = APIRouter()
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", response_model=schemas.State, responses=problems(400, 403))
     async def alive() -> Response:
         """Whether the process lives."""
-        return JSONResponse({"status": "ok"})
+        return reply({"status": "ok"})
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", response_model=schemas.State, responses=problems(400, 403, 503))
     async def ready() -> Response:
         """Whether photos should be sent here: the self-test has passed, and the service is not about to end."""
-        return JSONResponse({"status": "ready"}) if desk.state == READY else problem(desk.unready())
+        return reply({"status": "ready"}) if desk.ready else problem(desk.unready())
 
     return router
 
@@ -127,6 +132,7 @@ def _about(desk: Desk, page: Page) -> APIRouter:
     router = APIRouter()
     policy = {"Content-Security-Policy": page.policy}
 
+    @router.head("/", include_in_schema=False)
     @router.get("/", include_in_schema=False)
     async def front() -> Response:
         return Response(page.body, headers=policy, media_type="text/html; charset=utf-8")
@@ -146,20 +152,21 @@ def _about(desk: Desk, page: Page) -> APIRouter:
             "deadline_seconds": limits.deadline,
             "queue": limits.queue,
         }
-        return JSONResponse(desk.served.about() | {"limits": bounds})
+        return reply(desk.served.about() | {"limits": bounds})
 
     return router
 
 
-def _answers(desk: Desk) -> APIRouter:
-    router, uploads = APIRouter(prefix="/v1"), Uploads(desk.limits)
+def _answers(desk: Desk, uploads: Uploads) -> APIRouter:
+    router = APIRouter(prefix="/v1")
 
     @router.post("/predict", response_model=schemas.Answer, responses=ASKING, openapi_extra=PHOTO)
     async def predict(request: Request) -> Response:
         """The answer to a photo: the body itself, or the file `photo` of a form."""
         started = perf_counter()
-        answer = await desk.predict(await uploads.photo(request))
-        return JSONResponse(answered(answer, desk, started))
+        async with uploads.photo(request) as photo:
+            answer = await desk.predict(photo)
+        return reply(answered(answer, desk, started))
 
     explaining = PHOTO | {"parameters": [_class_of(desk.served.classifier.classes)]}
 
@@ -167,8 +174,9 @@ def _answers(desk: Desk) -> APIRouter:
     async def explain(request: Request) -> Response:
         """The answer to a photo, and what in it speaks for a class."""
         started = perf_counter()
-        found = await desk.explain(await uploads.photo(request), request.query_params.get(CLASS))
-        return JSONResponse(answered(found.prediction, desk, started) | explained(found))
+        async with uploads.photo(request) as photo:
+            found = await desk.explain(photo, request.query_params.get(CLASS))
+        return reply(answered(found.prediction, desk, started) | explained(found))
 
     return router
 
@@ -207,9 +215,9 @@ async def _said(_: Request, error: Exception) -> Response:
 
 async def _routed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), "registered for these"
-    reply = problem(of_status(error.status_code, request.method))
-    reply.headers.update(_allow(error.headers))
-    return reply
+    refused = problem(of_status(error.status_code, request.method))
+    refused.headers.update(_allow(error.headers))
+    return refused
 
 
 def _allow(headers: Mapping[str, str] | None) -> dict[str, str]:

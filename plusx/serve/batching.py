@@ -36,23 +36,24 @@ class _Job(Generic[Photo, Answer]):
 class Batcher(Generic[Photo, Answer]):
     """One thread that computes `compute(photos) -> answers`, `most` at a time; made in a running event loop.
 
-    `ahead` photos may be ready or in preparation besides those that are computed.
+    `spare` photos may be ready or in preparation besides those that fit into one batch, each with a place in `room`.
+    `on_batch` hears how many photos took how many seconds.
     """
 
-    def __init__(self, compute: Callable[[Sequence[Photo]], Sequence[Answer]], most: int, spare: int) -> None:
-        self._compute, self._spare = compute, spare
+    def __init__(
+        self,
+        compute: Callable[[Sequence[Photo]], Sequence[Answer]],
+        most: int,
+        spare: int,
+        on_batch: Callable[[int, float], None],
+    ) -> None:
+        self._compute, self.most, self._on_batch = compute, most, on_batch
+        self.room = asyncio.Semaphore(most + spare)
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "plusx-network")
         self._waiting: deque[_Job[Photo, Answer]] = deque()
         self._something = asyncio.Event()
-        self.on_batch: Callable[[int, float], None] | None = None  # hears how many photos took how many seconds
-        self.allow(most)
         self._running = self._loop.create_task(self._run())
-
-    def allow(self, most: int) -> None:
-        """Compute up to `most` photos at a time from now on; nothing may be under way."""
-        self.most = most
-        self.room = asyncio.Semaphore(most + self._spare)
 
     async def answer(self, prepare: Callable[[], Awaitable[Photo]]) -> Answer:
         """The answer to a photo, which is prepared once there is room; what `compute` raises is raised."""
@@ -98,14 +99,14 @@ class Batcher(Generic[Photo, Answer]):
         photos, started = [job.photo for job in jobs], perf_counter()
         try:
             answers = await self._loop.run_in_executor(self._thread, self._compute, photos)
-        except Exception as error:
+            self._on_batch(len(jobs), perf_counter() - started)
+            pairs = list(zip(jobs, answers, strict=True))
+        except Exception as error:  # whatever it is, those who wait have to hear of it, and the next ones be answered
             for job in jobs:
                 if not job.answer.done():
                     job.answer.set_exception(error)
             return
-        if self.on_batch is not None:
-            self.on_batch(len(jobs), perf_counter() - started)
-        for job, answer in zip(jobs, answers, strict=True):
+        for job, answer in pairs:
             if not job.answer.done():
                 job.answer.set_result(answer)
 

@@ -18,6 +18,7 @@ from plusx.serve.limits import Limits
 from plusx.serve.problems import MEDIA_TYPE, document, headers_of
 
 PATH_BYTES, HEADERS = 8 << 10, 100
+DROPPED = 64 << 20  # bytes of a refused body that are read: most clients read why only once they have sent it all
 LAST_REQUEST = 0.3  # seconds in which what a client had sent before it heard of the end is still seen
 
 
@@ -27,16 +28,22 @@ def patient(limits: Limits, connections: int) -> type[asyncio.Protocol]:
 
 
 class Connection(HttpToolsProtocol):
-    """One connection. Whoever is too slow, or sends what is no HTTP, gets a problem and is hung up on."""
+    """One connection. Whoever is too slow, or sends what is no HTTP, gets a problem and is hung up on.
+
+    A problem is said only where it answers the request that it is about: while an earlier one is computed, or once
+    this one has been answered, the connection just ends.
+    """
 
     def __init__(self, limits: Limits, connections: int, **of_uvicorn: Any) -> None:
         super().__init__(**of_uvicorn)
         self._limits, self._connections = limits, connections
-        self._timer: asyncio.TimerHandle | None = None
-        self._stalled: asyncio.TimerHandle | None = None
-        self._head = self._count = 0
+        self._timer: asyncio.TimerHandle | None = None  # until something of the client's has to be here
+        self._stalled: asyncio.TimerHandle | None = None  # until the client has to have read something
+        self._head = self._count = self._dropped = 0
         self._receiving = False  # whether a request has begun to arrive and is not whole
+        self._ending = self._deaf = False  # whether the service stops; whether nothing more is parsed
         self._refusal: Refused | None = None
+        self._running: Any = None  # uvicorn's cycle of the request that is answered now, or was last
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -51,15 +58,28 @@ class Connection(HttpToolsProtocol):
         """The client is gone: whatever it asked for is dropped."""
         self._stop_waiting()
         self._unset_stalled()
-        unanswered = self.cycle is not None and not self.cycle.response_complete
+        unanswered = self._answering
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()
         if unanswered and self._task is not None:
             self._task.cancel()
+
+    @property
+    def _answering(self) -> bool:
+        return self._running is not None and not self._running.response_complete
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes; whatever they were, there is a time until which something more has to come."""
+        if self._deaf:
+            return
+        super().data_received(data)
+        if self._timer is None and self.timeout_keep_alive_task is None and not self._answering:
+            self._timer = self.loop.call_later(self._limits.idle_seconds, self._close)
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._head = self._count = 0
+        self._head = self._count = self._dropped = 0
         self._receiving = True
         if self.cycle is not None:  # of the first head the time runs from the connection on
             self._wait("head", self._limits.head_seconds)
@@ -80,8 +100,23 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is there."""
+        upgrade = self.parser.should_upgrade()
+        if upgrade and any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers):
+            self._refuse(sentences.no_upgrade())  # some would read the body as another request
         super().on_headers_complete()
+        if upgrade or self._ending:
+            self.cycle.keep_alive = False
+        self._deaf = upgrade  # what comes after it would be in another protocol
         self._wait("body", self._limits.body_seconds)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body; whoever sends on and on what is refused already is hung up on."""
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._dropped += len(body)
+            if self._dropped > DROPPED:
+                self._deaf = True
+                self._close()
 
     def on_message_complete(self) -> None:
         """The request is whole."""
@@ -89,15 +124,16 @@ class Connection(HttpToolsProtocol):
         self._receiving = False
         self._stop_waiting()
 
-    def data_received(self, data: bytes) -> None:
-        """Bytes; nothing more is parsed once the client was refused."""
-        if self._refusal is None:
-            super().data_received(data)
+    def on_response_complete(self) -> None:
+        """The reply is written; where the connection ends with it, a client that reads nothing is let go."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._abort_later()
 
     def pause_writing(self) -> None:
         """The client does not read."""
         super().pause_writing()
-        self._stalled = self.loop.call_later(self._limits.reply_seconds, self.transport.abort)
+        self._abort_later()
 
     def resume_writing(self) -> None:
         """It does again."""
@@ -106,8 +142,7 @@ class Connection(HttpToolsProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Nothing was asked for a while."""
-        super().timeout_keep_alive_handler()
-        self.loop.call_later(self._limits.reply_seconds, self.transport.abort)  # if it never reads the rest
+        self._close()
 
     def send_400_response(self, msg: str) -> None:
         """What cannot be parsed is answered with a problem, and no more is read."""
@@ -115,22 +150,24 @@ class Connection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """The service ends: a request that has begun is answered, an idle connection is closed a little later."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.keep_alive = False
+        self._ending = True
+        if self._answering:
+            self._running.keep_alive = False
         elif not self._receiving:
             self.loop.call_later(LAST_REQUEST, self._close_if_idle)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """As uvicorn does, and the task is kept: nobody else could end it when its client leaves."""
+        self._running = cycle
         self._task = self.loop.create_task(cycle.run_asgi(app))
         self._task.add_done_callback(self.tasks.discard)
         self.tasks.add(self._task)
 
     def _close_if_idle(self) -> None:
-        if not self._receiving and (self.cycle is None or self.cycle.response_complete):
-            self.transport.close()
-        else:
-            self.shutdown()
+        if self._answering:
+            self._running.keep_alive = False
+        elif not self._receiving:
+            self._close()
 
     def _wait(self, stage: str, seconds: float) -> None:
         self._stop_waiting()
@@ -140,6 +177,10 @@ class Connection(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _abort_later(self) -> None:
+        self._unset_stalled()
+        self._stalled = self.loop.call_later(self._limits.reply_seconds, self.transport.abort)
 
     def _unset_stalled(self) -> None:
         if self._stalled is not None:
@@ -155,14 +196,22 @@ class Connection(HttpToolsProtocol):
         raise ValueError(refusal.code)
 
     def _hang_up(self, refusal: Refused) -> None:
-        self._refusal = refusal
+        """Read nothing more; say why where that is the next thing due, and end the connection after what is due."""
+        self._deaf = True
         self._stop_waiting()
-        answering = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
-        if not self.transport.is_closing():
-            if not answering:
+        in_body = self._receiving and self._running is not None and self._running.scope is self.scope
+        if self._answering and not in_body:  # an earlier request is computed, and its answer is awaited
+            self._running.keep_alive = False
+            self.pipeline.clear()
+        elif not self.transport.is_closing():
+            if not (in_body and self._running.response_started):
                 self.transport.write(reply(refusal))
+            self._close()
+
+    def _close(self) -> None:
+        if not self.transport.is_closing():
             self.transport.close()
-            self.loop.call_later(1.0, self.transport.abort)  # if it never reads that
+            self._abort_later()
 
 
 def reply(refusal: Refused) -> bytes:

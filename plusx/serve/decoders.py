@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 from plusx.errors import Error
 from plusx.errors import images as sentences
+from plusx.errors import serve as serving
 from plusx.images.answers import Surveyed
 from plusx.images.decode import BadPhoto
 from plusx.images.preprocess import Pixels, Preprocess
@@ -21,6 +23,7 @@ SLOWEST_RETRY = 5.0  # seconds between tries to start processes that do not
 
 
 class _Upload(NamedTuple):
+    number: int  # so that no process can answer a question before it is asked
     photo: bytes
     facts: bool
     result: asyncio.Future[Any]
@@ -43,9 +46,15 @@ class Decoders:
         self._loop = asyncio.get_running_loop()
         self._process = partial(DecodingProcess, tuple(command or worker_command()), preprocess, limits)
         self._limits, self._on_replaced = limits, on_replaced
+        self._numbers = itertools.count()
         self._waiting: deque[_Upload] = deque()
         self._idle: list[_Seat] = []
         self._seats = [_Seat(self) for _ in range(workers)]
+
+    @property
+    def alive(self) -> bool:
+        """Whether a process is there, or about to be, that decodes."""
+        return any(seat.works for seat in self._seats)
 
     async def start(self) -> None:
         """Start every process, and wait for its first word. Raises RunError where they do not start."""
@@ -67,7 +76,7 @@ class Decoders:
         return found
 
     async def _ask(self, photo: bytes, *, facts: bool) -> Any:
-        upload = _Upload(photo, facts, self._loop.create_future())
+        upload = _Upload(next(self._numbers), photo, facts, self._loop.create_future())
         self._waiting.append(upload)
         self.deal()
         return await upload.result
@@ -98,6 +107,10 @@ class _Seat:
         self._started: asyncio.Future[None] | None = None
         self._failures = 0
 
+    @property
+    def works(self) -> bool:
+        return self._process is not None and self._failures == 0
+
     async def start(self) -> None:
         self._started = self._loop.create_future()
         self._open()
@@ -106,7 +119,7 @@ class _Seat:
     def take(self, upload: _Upload) -> None:
         assert self._process is not None, "idle seats have a process"
         self._upload = upload
-        self._process.send_bytes(upload.photo, upload.facts)
+        self._process.send_bytes(upload.number, upload.photo, upload.facts)
         self._timer = self._loop.call_later(self._of._limits.seconds, self._late)
         self._write()
 
@@ -134,11 +147,12 @@ class _Seat:
         for _, result in process.answers():
             self._cancel_timer()
             self._give(result)
-            self._rest()
-        if process.ready and not was_ready:
-            self._first_word()
         if process.ended or process.confused:
             self._replace(sentences.worker_died())
+        elif not was_ready:
+            self._first_word()
+        elif self._upload is None and self not in self._of._idle:
+            self._rest()
 
     def _write(self) -> None:
         assert self._process is not None, "writers belong to a process"
@@ -149,6 +163,9 @@ class _Seat:
             self._loop.remove_writer(self._process.input)
 
     def _first_word(self) -> None:
+        assert self._process is not None, "it has spoken"
+        if not self._process.ready:
+            return
         self._failures = 0
         self._cancel_timer()
         if self._started is not None and not self._started.done():
@@ -182,8 +199,9 @@ class _Seat:
         if self._started is not None and not self._started.done():
             self._started.set_exception(error)
             return
-        self._of.fail(error)
-        self._timer = self._loop.call_later(min(SLOWEST_RETRY, 0.1 * 2**self._failures), self._open)
+        if not self._of.alive:
+            self._of.fail(serving.no_decoders())
+        self._timer = self._loop.call_later(min(SLOWEST_RETRY, 0.1 * 2 ** min(self._failures, 9)), self._open)
 
     def _end(self) -> int:
         assert self._process is not None, "only a process is ended"

@@ -42,7 +42,7 @@ class Door:
     @classmethod
     def of(cls, host: str, allowed: tuple[str, ...], token: str | None) -> Door:
         """For a service that listens on `host`."""
-        hosts = LOOPBACK if is_loopback(host) else None
+        hosts = LOOPBACK | {host.lower()} if is_loopback(host) else None
         return cls(hosts, frozenset(name.lower() for name in allowed), token.encode() if token else None)
 
     def refusal(self, scope: Scope) -> Refused | None:
@@ -54,12 +54,12 @@ class Door:
         if not self._is_mine(_without_port(hosts[0])):
             return sentences.foreign_host(hosts[0])
         for name, value in headers:
-            if name == b"origin" and urlsplit(value.decode("latin-1").lower()).netloc != hosts[0]:
+            if name == b"origin" and _netloc(value.decode("latin-1").lower()) != hosts[0]:
                 return sentences.foreign_origin(value.decode("latin-1"))
         return None if self.token is None or scope["path"] in OPEN else self._of_token(headers)
 
     def _is_mine(self, name: str) -> bool:
-        if name in LOOPBACK or name in self.allowed:
+        if name in self.allowed or name in (self.hosts or LOOPBACK):
             return True
         return self.hosts is None and (is_address(name) or name == socket.gethostname().lower())
 
@@ -105,6 +105,13 @@ class Guard:
 
         refusal = self.door.refusal(scope) or (self.room(scope) if self.room is not None else None)
         await (self.app if refusal is None else problem(refusal))(scope, receive, careful)
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _without_port(host: str) -> str:

@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from plusx.classifier import Prediction
 from plusx.errors import serve as sentences
 from plusx.images.preprocess import Pixels
-from plusx.serve.desk import READY, Desk
-from plusx.serve.problems import problem
+from plusx.serve.desk import Desk
+from plusx.serve.problems import problem, reply
 from plusx.serve.uploads import Uploads
 from plusx.version import __version__
 
@@ -42,7 +41,7 @@ class Tensor(BaseModel):
 class Asked(BaseModel):
     """A request."""
 
-    id: str | None = None
+    id: str | None = Field(default=None, max_length=200)
     inputs: list[Tensor] = Field(min_length=1, max_length=1)
 
 
@@ -79,17 +78,17 @@ def routes(desk: Desk, uploads: Uploads, responses: dict[int | str, dict[str, An
 def _health(router: APIRouter, desk: Desk, responses: dict[int | str, dict[str, Any]]) -> None:
     @router.get("", include_in_schema=False)
     async def server() -> Response:
-        return JSONResponse({"name": "plusx", "version": __version__, "extensions": []})
+        return reply({"name": "plusx", "version": __version__, "extensions": []})
 
     @router.get("/health/live", response_model=Alive)
     async def live() -> Response:
         """Whether the service lives."""
-        return JSONResponse({"live": True})
+        return reply({"live": True})
 
     @router.get("/health/ready", response_model=Ready, responses={503: responses[503]})
     async def ready() -> Response:
         """Whether every model is ready."""
-        return JSONResponse({"ready": True}) if desk.state == READY else problem(desk.unready())
+        return reply({"ready": True}) if desk.ready else problem(desk.unready())
 
 
 def _models(router: APIRouter, desk: Desk, uploads: Uploads, responses: dict[int | str, dict[str, Any]]) -> None:
@@ -101,21 +100,23 @@ def _models(router: APIRouter, desk: Desk, uploads: Uploads, responses: dict[int
     async def about(model: str) -> Response:
         """Names, types and shapes of what goes in and comes out."""
         _known(model, name)
-        return JSONResponse(metadata(desk))
+        return reply(metadata(desk))
 
     @router.get("/models/{model}/ready", response_model=Ready, responses={503: responses[503]})
     async def model_ready(model: str) -> Response:
         """Whether this model is ready."""
         _known(model, name)
         ready = {"name": name, "ready": True}
-        return JSONResponse(ready) if desk.state == READY else problem(desk.unready())
+        return reply(ready) if desk.ready else problem(desk.unready())
 
     @router.post("/models/{model}/infer", response_model=Replied, responses=responses, openapi_extra=body)
     async def infer(model: str, request: Request) -> Response:
         """Answers to several photos."""
         _known(model, name)
-        asked = _parsed(await uploads.body(request))
-        return JSONResponse(reply(desk, asked.id, await _answers(desk, asked.inputs[0])))
+        async with uploads.body(request) as content:
+            asked = await asyncio.to_thread(_parsed, content)
+            answers = await _answers(desk, asked.inputs[0])
+        return reply(_replied(desk, asked.id, answers))
 
 
 def metadata(desk: Desk) -> dict[str, Any]:
@@ -137,7 +138,7 @@ def metadata(desk: Desk) -> dict[str, Any]:
     }
 
 
-def reply(desk: Desk, asked: str | None, answers: list[Prediction]) -> dict[str, Any]:
+def _replied(desk: Desk, asked: str | None, answers: list[Prediction]) -> dict[str, Any]:
     """The reply to a request of that id. A photo without a score of novelty gets none at all: JSON has no NaN."""
     n, classes = len(answers), len(desk.served.classifier.classes)
     rows = [p for answer in answers for p in answer.probabilities.values()]
@@ -167,11 +168,10 @@ def _parsed(body: bytes) -> Asked:
 
 async def _answers(desk: Desk, tensor: Tensor) -> list[Prediction]:
     if tensor.name == PHOTOS:
-        photos = _photos(tensor)
-        return list(await asyncio.gather(*(desk.predict(photo) for photo in photos)))
+        return await desk.predict_all(await asyncio.to_thread(_photos, tensor))
     if tensor.name == PIXELS:
-        pixels = _pixels(tensor, desk.served.classifier.header.preprocess.crop)
-        return list(await asyncio.gather(*(desk.pixels(photo) for photo in pixels)))
+        side = desk.served.classifier.header.preprocess.crop
+        return await desk.predict_all(list(await asyncio.to_thread(_pixels, tensor, side)))
     raise sentences.bad_inference(f"has the input {tensor.name[:80]!r}; {PHOTOS!r} and {PIXELS!r} are taken")
 
 
@@ -192,7 +192,7 @@ def _pixels(tensor: Tensor, side: int) -> Pixels:
         raise sentences.bad_inference(f"has pixels that are not UINT8 [n, {side}, {side}, 3], 1 to {MOST} photos")
     try:
         values = np.array(tensor.data, dtype=np.float64).ravel()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise sentences.bad_inference("has pixels that are no numbers") from None
     if len(values) != math.prod(shape) or not ((values >= 0) & (values <= 255) & (values % 1 == 0)).all():
         raise sentences.bad_inference("has pixels that are too many or too few, or no whole numbers from 0 to 255")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
+from typing import Any
 
 from starlette.responses import Response
 
@@ -17,6 +18,11 @@ MEDIA_TYPE = "application/problem+json"
 def problem(error: Error) -> Response:
     """The reply to a request that met `error`."""
     return Response(document(error), status_of(error), headers_of(error), MEDIA_TYPE)
+
+
+def reply(value: Any) -> Response:
+    """A reply in JSON, in ASCII: names of classes need not be UTF-8."""
+    return Response(json.dumps(value, separators=(",", ":"), allow_nan=False), media_type="application/json")
 
 
 def document(error: Error) -> bytes:

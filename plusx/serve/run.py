@@ -34,9 +34,13 @@ def listening(host: str, port: int) -> socket.socket:
         found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT)
+    except (OSError, UnicodeError) as error:
+        raise sentences.cannot_listen(host, port, getattr(error, "strerror", None) or str(error)) from None
+    try:
         found.bind(address)
         found.listen(BACKLOG)
     except OSError as error:
+        found.close()
         raise sentences.cannot_listen(host, port, error.strerror or str(error)) from None
     return found
 

@@ -57,17 +57,20 @@ class Served:
         opened = _exported(found) if is_onnx(found) else _trained(found, precision)
         return cls(name, sha256, *opened)
 
-    def explained(self, pixels: Pixels, facts: Facts, name: str | None) -> Explained:
-        """The answer to pixels [S, S, 3] of a photo of these `facts`, and the evidence for the class `name`.
-
-        Raises UsageError for an unknown class, Refused where nothing explains the network.
-        """
+    def check_explains(self, name: str | None) -> None:
+        """Raises UsageError for an unknown class, Refused where nothing explains the network."""
         if self.explainer is None:
             raise sentences.no_explanations(str(self.classifier.header.network["name"]))
+        if name is not None and name not in self.classifier.classes:
+            raise explain_errors.unknown_class(name, self.classifier.classes)
+
+    def explained(self, pixels: Pixels, facts: Facts, name: str | None) -> Explained:
+        """The answer to pixels [S, S, 3] of a photo of these `facts`, and the evidence for the class `name`, which
+        `check_explains` has passed.
+        """
+        assert self.explainer is not None, "checked"
         prediction = self.classifier.answers(pixels[None])[0]
         explained = prediction.label if name is None else name
-        if explained not in self.classifier.classes:
-            raise explain_errors.unknown_class(explained, self.classifier.classes)
         label = np.array([self.classifier.classes.index(explained)])
         found = self.explainer.evidence(pixels[None], label).maps[0]
         width, height = (facts.height, facts.width) if facts.orientation >= 5 else (facts.width, facts.height)

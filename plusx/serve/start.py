@@ -57,7 +57,7 @@ def guarded_desk(
     """The whole application, guard and all, around a desk."""
 
     def room(scope: Scope) -> Refused | None:
-        return desk.refusal if scope["method"] == "POST" else None
+        return desk.refusal() if scope["method"] == "POST" else None
 
     paths = frozenset({"/", "/v1/predict", "/v1/explain", "/v1/model", "/healthz", "/readyz", "/metrics"})
 

@@ -82,8 +82,19 @@ def test_times_between_two_measured_batches_are_interpolated_and_beyond_them_ref
 
 def test_where_batches_gain_nothing_the_best_ideal_takes_photos_one_by_one(serving: Any) -> None:
     due = arrivals(0.7, 5_000)
-    assert serving.ideal.best(due, lambda photos, _: float(photos), largest=16, seed=0)[0] == 1
-    assert serving.ideal.best(due, lambda *_: 1.0, largest=16, seed=0)[0] > 1
+    assert serving.ideal.best([(due, lambda photos, _: float(photos))], largest=16, seed=0)[0] == 1
+    assert serving.ideal.best([(due, lambda *_: 1.0)], largest=16, seed=0)[0] > 1
+
+
+def test_slow_spells_of_the_bare_loop_are_slow_spells_of_the_ideal_queue(serving: Any) -> None:
+    times = [1.0] * 90 + [3.0] * 30
+    replayed = serving.ideal.Measured({1: times}).replayed(seed=0)
+    slow = [replayed(float(second)) >= 0.75 for second in range(360)]
+    assert sum(slow) == pytest.approx(180, abs=2)
+    assert sum(one != other for one, other in itertools.pairwise(slow)) <= 5
+    due = np.arange(0.0, 180.0, 2.0)
+    waits = serving.ideal.latencies(due, serving.ideal.Measured({1: times}), largest=1, seed=0)
+    assert waits.max() > 20
 
 
 # Intervals
