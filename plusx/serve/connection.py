@@ -49,6 +49,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there."""
         super().connection_made(transport)
+        self.transport = cast(asyncio.Transport, Joined(transport, self.loop))
         if len(self.connections) > self._connections:
             self._hang_up(sentences.too_many_connections())
             return
@@ -212,6 +213,43 @@ class Connection(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.close()
             self._abort_later()
+
+
+class Joined:
+    """A transport that sends what is written in one go of the event loop in one go, too.
+
+    uvicorn writes the head of a reply and its body one after another: two calls of the system, and two wakings of a
+    client.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Send `data`, soon."""
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        """Send what was written, and end."""
+        self._flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """End at once."""
+        self._parts.clear()
+        self._transport.abort()
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is the transport's."""
+        return getattr(self._transport, name)
+
+    def _flush(self) -> None:
+        if self._parts and not self._transport.is_closing():
+            self._transport.write(b"".join(self._parts))
+        self._parts.clear()
 
 
 def reply(refusal: Refused) -> bytes:
