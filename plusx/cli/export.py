@@ -25,7 +25,7 @@ def export(
     """Write a model as one ONNX file that gives the same answers, tried on real photos before it counts.
 
     The file takes decoded pixels and holds everything else: normalisation, views, calibration, the score of novelty and
-    the maps of evidence. `predict`, `evaluate` and `explain` take it as they take a model file, and load no torch.
+    the maps of evidence. `predict`, `evaluate`, `explain` and `serve` take it as a model file, without torch.
 
     Parameters
     ----------

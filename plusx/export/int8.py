@@ -37,9 +37,8 @@ def quantised(content: bytes, photos: Pixels) -> bytes:
     model = onnx.load_from_string(content)
     told = {entry.key: entry.value for entry in model.metadata_props}
     float_nodes = [node.name for node in model.graph.node if EVIDENCE in node.output]
-    quantization.quant_utils.add_pre_process_metadata(
-        model
-    )  # the graph is folded already, and a warning would say it should be
+    # The graph is folded already, and a warning would say that it should be.
+    quantization.quant_utils.add_pre_process_metadata(model)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "int8.onnx"
         quantization.quantize_static(

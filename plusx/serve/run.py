@@ -19,9 +19,7 @@ from plusx.serve.guard import App
 from plusx.serve.limits import Limits
 
 BACKLOG = 2048
-SENT = (
-    64 << 10
-)  # bytes of a reply that the kernel keeps for a client: it would take megabytes for one that reads nothing
+SENT = 64 << 10  # bytes of a reply that the kernel keeps: for a client that reads nothing it would take megabytes
 SPARE_FILES = 256  # descriptors that are kept for other things than connections
 
 
