@@ -8,11 +8,12 @@ from pathlib import Path
 # A worker that obeys its photos: what a hostile file could make a decoder do, done in the open.
 _SOURCE = """
 import sys; sys.path.insert(0, sys.argv[1])
-import os, signal, time
+import ctypes, os, signal, time
 from plusx.images import worker
 from plusx.images.preprocess import Preprocess
 def obey(data):
     if data.startswith(b"DIE"): os.kill(os.getpid(), signal.SIGKILL)
+    if data.startswith(b"SEGV"): ctypes.string_at(0)
     if data.startswith(b"SPIN"):
         while True: pass
     if data.startswith(b"SLEEP"): time.sleep(60)
@@ -36,3 +37,32 @@ worker.main()
 """
 
 HOSTILE = (sys.executable, "-P", "-c", _SOURCE, str(Path(__file__).parents[2]))
+
+# Others obey nobody's photos: one that takes its time to start, and one whose pixels are wrong.
+_BEFORE = "import sys, time; sys.path.insert(0, sys.argv[1])"
+_SLOW = (
+    _BEFORE
+    + """
+time.sleep(float(sys.argv[2]))
+from plusx.images import worker
+worker.main()
+"""
+)
+_WRONG = (
+    _BEFORE
+    + """
+from plusx.images import worker
+from plusx.images.preprocess import Preprocess
+real = Preprocess.from_bytes
+Preprocess.from_bytes = lambda self, data, *more: real(self, data, *more) ^ 1
+worker.main()
+"""
+)
+
+
+def slow(seconds: float) -> tuple[str, ...]:
+    """A decoding process that says its first word after `seconds`."""
+    return (sys.executable, "-P", "-c", _SLOW, HOSTILE[-1], str(seconds))
+
+
+WRONG = (sys.executable, "-P", "-c", _WRONG, HOSTILE[-1])

@@ -444,3 +444,23 @@ def test_a_photo_written_to_memory_needs_no_file() -> None:
     file = io.BytesIO()
     Image.new("RGB", (30, 30)).save(file, "PNG")
     assert RULE.from_bytes(file.getvalue()).shape == (16, 16, 3)
+
+
+def last_words() -> str:
+    """What is told of a worker that ends with a complaint."""
+    pool = DecodePool(RULE, 1, command=(sys.executable, "-c", "import sys; sys.exit('no room at the inn')"))
+    with pytest.raises(RunError) as caught:
+        list(pool.map([Source("a.jpg")]))
+    return str(caught.value)
+
+
+def test_what_a_worker_complains_of_needs_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not hasattr(os, "memfd_create"):
+        pytest.skip("this system has no files in memory")
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda: pytest.fail("a file on a disk was made"))
+    assert "no room at the inn" in last_words()
+
+
+def test_without_files_in_memory_complaints_lie_in_a_temporary_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    assert "no room at the inn" in last_words()

@@ -32,8 +32,9 @@ if asked["command"]:
     start.Desk = lambda served, limits, workers=None: Desk(served, limits, workers=workers, command=asked["command"])
 def ready(name, url):
     print(f"serving {name} on {url}", flush=True)
-address = Address(port=0, token=asked["token"], allowed=("plusx.example",))
+address = Address(port=asked["port"], token=asked["token"], allowed=("plusx.example",))
 from plusx.errors import Error
+exec(asked["first"])
 try:
     limits = Limits(**asked["limits"])
     code = start.serve_model(Path(asked["model"]), address, limits, workers=asked["workers"], on_ready=ready)
@@ -111,6 +112,11 @@ class Service:
         text = Path(f"/proc/{self.process.pid}/statm").read_text()
         return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
+    def cpu(self) -> float:
+        """Seconds that the process that answers has computed so far, in hundredths."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def children(self) -> list[int]:
         """Its decoding processes."""
         text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
@@ -123,34 +129,34 @@ class Service:
 
 
 @contextlib.contextmanager
-def running(
+def begun(
     model: Path,
     *,
     command: tuple[str, ...] | None = None,
     token: str | None = None,
     workers: int = 1,
-    preexec: Any = None,
-    environment: dict[str, str] | None = None,
-    **limits: Any,
-) -> Iterator[Service]:
-    """A service that is ready; it is ended with the block."""
-    asked = {"model": str(model), "command": command, "token": token, "workers": workers, "limits": limits}
+    port: int = 0,
+    first: str = "",
+    **more: Any,
+) -> Iterator[subprocess.Popen[str]]:
+    """The process of a service, which may not be ready yet; it is ended with the block. `first` is Python that runs in
+    it before the service does; `preexec` and `environment` are those of its process, and the rest are limits.
+    """
+    preexec, environment = more.pop("preexec", None), more.pop("environment", {})
+    asked = {"model": str(model), "command": command, "token": token, "workers": workers, "limits": more}
     process = subprocess.Popen(
-        [sys.executable, "-c", START, json.dumps(asked)],
+        [sys.executable, "-c", START, json.dumps(asked | {"port": port, "first": first})],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {}),
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
         preexec_fn=preexec,
     )
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        line = process.stdout.readline()
-        said = re.fullmatch(r"serving (\S+) on http://(\S+):(\d+)\n", line)
-        assert said, f"{line!r} {process.stderr.read() if process.poll() is not None else ''}"
-        yield Service(process, said[2], int(said[3]), said[1])
+        yield process
     finally:
         if process.poll() is None:
             process.terminate()
@@ -161,6 +167,36 @@ def running(
                 process.wait()
         process.stdout.close()
         process.stderr.close()
+
+
+@contextlib.contextmanager
+def running(model: Path, **asked: Any) -> Iterator[Service]:
+    """A service that is ready, asked for as `begun` is."""
+    with begun(model, **asked) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = process.stdout.readline()
+        said = re.fullmatch(r"serving (\S+) on http://(\S+):(\d+)\n", line)
+        assert said, f"{line!r} {process.stderr.read() if process.poll() is not None else ''}"
+        yield Service(process, said[2], int(said[3]), said[1])
+
+
+@contextlib.contextmanager
+def starting(model: Path, **asked: Any) -> Iterator[Service]:
+    """A service that answers, and need not be ready, asked for as `begun` is."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with begun(model, port=port, **asked) as process:
+        service = Service(process, "127.0.0.1", port, model.stem)
+        wait_for(lambda: _lives(service) or process.poll() is not None, 60)
+        yield service
+
+
+def _lives(service: Service) -> bool:
+    try:
+        return service.ask("GET", "/healthz").status == 200
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 def wait_for(what: Any, seconds: float = 10.0) -> None:

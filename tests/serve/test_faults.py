@@ -1,5 +1,5 @@
 """What photos, clients and the machine can do to the service, and what that costs others: the other S rows of the
-fault matrix, M07 and P01. Load and memory over many requests are measured by benchmarks/serve.py.
+fault matrix, and M07. Load and memory over many requests are measured by benchmarks/serve.py.
 """
 
 from __future__ import annotations
@@ -133,6 +133,9 @@ def test_a_service_takes_fewer_pixels_than_a_command(service: Service) -> None:
 def test_a_photo_that_kills_or_hangs_its_process_costs_itself(onnx: Path) -> None:
     with running(onnx, command=HOSTILE, workers=2, decode_seconds=1.0) as service:
         before = service.children()
+        crashed = service.photo(b"SEGV")
+        assert (crashed.status, crashed.json["code"]) == (422, "worker-died")
+        wait_for(lambda: len(service.children()) == 2)
         died, spun = in_background(service, b"DIE"), in_background(service, b"SPIN")
         assert service.photo(jpeg()).status == 200
         assert (died.result(20).status, died.result().json["code"]) == (422, "worker-died")
@@ -140,7 +143,7 @@ def test_a_photo_that_kills_or_hangs_its_process_costs_itself(onnx: Path) -> Non
         assert service.photo(jpeg()).status == 200
         wait_for(lambda: len(service.children()) == 2)
         assert not set(before) & set(service.children())
-        assert service.metric("plusx_decoders_replaced_total") == 2
+        assert service.metric("plusx_decoders_replaced_total") == 3
 
 
 def test_a_process_that_takes_over_its_answers_is_replaced(onnx: Path) -> None:
@@ -153,10 +156,14 @@ def test_a_process_that_takes_over_its_answers_is_replaced(onnx: Path) -> None:
 def test_a_decoding_process_killed_from_outside_is_replaced_at_once(onnx: Path) -> None:
     with running(onnx) as service:
         (child,) = service.children()
-        os.kill(child, signal.SIGKILL)
         started = time.monotonic()
+        os.kill(child, signal.SIGKILL)
+        wait_for(
+            lambda: service.metric("plusx_decoders_replaced_total") == 1
+        )  # else the photo may be given to the dead
         assert service.photo(jpeg()).status == 200
         assert time.monotonic() - started < 10  # two seconds on a quiet machine
+        assert service.children() != [child]
 
 
 # waiting
@@ -204,8 +211,11 @@ def test_a_photo_whose_time_is_over_is_not_computed(onnx: Path) -> None:
         reply = service.photo(jpeg())
         assert (reply.status, reply.json["code"]) == (504, "deadline")
         assert "within 0.5 s" in reply.json["detail"]
+        wait_for(lambda: service.metric("plusx_decoders_replaced_total") == 1)
+        time.sleep(1.5)  # in which the new process would have decoded the photo, and the network have seen it
+        assert service.metric("plusx_batch_photos_sum") == 0
         wait_for(lambda: service.photo(jpeg()).status == 200)
-        assert service.metric("plusx_batch_photos_sum") == 1
+        assert service.metric("plusx_batch_photos_sum") >= 1
 
 
 @pytest.mark.parametrize("size", [2, 3, 7, 16, 33])
@@ -267,14 +277,19 @@ def test_a_hundred_slow_clients_cost_others_no_answer(onnx: Path) -> None:
         for i in range(100):
             connection = stack.enter_context(service.connect())
             connection.sendall((b"", b"GET / HT", head_of(9) + b"ab")[i % 3])
-        assert [service.photo(jpeg(i)).status for i in range(20)] == [200] * 20
+        slowest = 0.0
+        for i in range(20):
+            started = time.monotonic()
+            assert service.photo(jpeg(i)).status == 200
+            slowest = max(slowest, time.monotonic() - started)
+        assert slowest < 2  # hundredths on a quiet machine; whoever waited for one of the slow would wait for ten
 
 
 # starting and ending
 
 
 def test_readiness_comes_after_the_self_test_and_goes_first(onnx: Path) -> None:
-    with running(onnx, command=HOSTILE, lag_seconds=1.5, decode_seconds=2.0) as service:
+    with running(onnx, command=HOSTILE, lag_seconds=5, decode_seconds=2.0) as service:
         assert service.ask("GET", "/readyz").json == {"status": "ready"}
         slow = held(service)
         service.process.send_signal(signal.SIGTERM)
@@ -287,7 +302,7 @@ def test_readiness_comes_after_the_self_test_and_goes_first(onnx: Path) -> None:
 
 @pytest.mark.parametrize("round_", range(3))
 def test_nothing_that_was_sent_before_a_sigterm_is_lost(onnx: Path, round_: int) -> None:
-    with running(onnx, workers=2) as service:
+    with running(onnx, workers=2, lag_seconds=10) as service:  # all of it is sent by then, not in a queue of the test
         sent: list[Future[Reply]] = []
         with ThreadPoolExecutor(16) as threads:
             sent += [threads.submit(service.photo, jpeg(i)) for i in range(60)]
@@ -373,19 +388,12 @@ def test_without_files_left_connections_are_refused_and_it_goes_on(onnx: Path) -
             for _ in range(100):
                 stack.enter_context(service.connect())
             time.sleep(0.5)
-            before = time.process_time(), os.times()
             used = Path(f"/proc/{service.process.pid}/stat").read_text().split()[13]
             time.sleep(1)
             more = Path(f"/proc/{service.process.pid}/stat").read_text().split()[13]
-            assert int(more) - int(used) < 50, before  # hundredths of a second: it does not spin
+            assert int(more) - int(used) < 50  # hundredths of a second: it does not spin
         wait_for(
             lambda: b" 200 " in service.raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
             20,
         )
-        assert service.photo(jpeg()).status == 200
-
-
-def test_without_a_place_for_temporary_files_it_serves(onnx: Path) -> None:
-    with running(onnx, environment={"TMPDIR": "/nonexistent"}) as service:
-        os.kill(service.children()[0], signal.SIGKILL)
         assert service.photo(jpeg()).status == 200
