@@ -175,12 +175,12 @@ def test_no_address_is_ever_fetched(onnx: Path) -> None:
 FETCHING = """
 from plusx.serve import uploads
 def fetching(body, connection=__import__("socket").create_connection):
-    async def fetched(self, request):
+    def fetched(self, request):
         try:
             connection(("127.0.0.1", 9), 1).close()
         except OSError:
             pass
-        return await body(self, request)
+        return body(self, request)
     return fetched
 uploads.Uploads.body = fetching(uploads.Uploads.body)
 """
