@@ -35,7 +35,7 @@ def test_a_training_gives_the_same_weights_again_and_another_seed_others(repeat:
 
 def test_what_threads_change_is_measured(repeat: Any, tmp_path: Path) -> None:
     data = repeat.drawn_photos(tmp_path)
-    runs = [repeat.with_threads(data, tmp_path, threads) for threads in (1, 2)]
+    runs = [repeat.with_threads(data, tmp_path / str(threads), threads) for threads in (1, 2)]
     found = repeat.apart(*runs)
     assert found["threads"] == [1, 2]
     assert found["photos"] > 5
