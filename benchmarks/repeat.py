@@ -3,8 +3,8 @@
     python benchmarks/repeat.py WORK --runs 100 --minutes 4
 
 One tiny training on drawn photos, from the same settings, so often in this process, or until the minutes are over; then
-with 1 thread and twice with 2, in processes of their own. Prints a JSON line for each question, and one for the control:
-two trainings with as many threads.
+with 1 thread and twice with 2, in processes of their own. Prints a JSON line for each question, and one for the
+control: two trainings with as many threads.
 """
 
 from __future__ import annotations
