@@ -3,7 +3,8 @@
     python benchmarks/repeat.py WORK --runs 100 --minutes 4
 
 One tiny training on drawn photos, from the same settings, so often in this process, or until the minutes are over; then
-once with 1 and once with 2 threads, in processes of their own. Prints one JSON line for each of the two.
+with 1 thread and twice with 2, in processes of their own. Prints a JSON line for each question, and one for the
+control: two trainings with as many threads.
 """
 
 from __future__ import annotations
@@ -90,9 +91,8 @@ def repeated(data: Path, work: Path, runs: int, minutes: float) -> dict[str, Any
     return {"n": len(digests), "asked": runs, "steps": steps, "different": len(set(digests)), "sha256": digests[0]}
 
 
-def with_threads(data: Path, work: Path, threads: int) -> Path:
+def with_threads(data: Path, out: Path, threads: int) -> Path:
     """The training in a process of its own, with so many threads; its run folder."""
-    out = work / f"threads-{threads}"
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     subprocess.run([sys.executable, __file__, "--here", str(data), str(out)], check=True, env=environment)
     return out
@@ -101,14 +101,17 @@ def with_threads(data: Path, work: Path, threads: int) -> Path:
 def apart(one_run: Path, other: Path) -> dict[str, Any]:
     """How far two runs are from each other: weights, and what they answer to the validation photos."""
     first, second = weights(one_run), weights(other)
-    largest = max(_largest(first[name], second[name]) for name in first)
+    differences = {name: _largest(first[name], second[name]) for name in first}
+    largest = max(differences, key=lambda name: differences[name])
     answers, others = _validation(one_run), _validation(other)
     assert answers.keys() == others.keys(), "runs of one split"
     recorded = [json.loads((run / "environment.json").read_bytes())["threads"] for run in (one_run, other)]
     return {
         "threads": recorded,
         "equal": digest(one_run) == digest(other),
-        "largest_difference": largest,
+        "largest_difference": differences[largest],
+        "of": largest,
+        "where_the_largest_is": float(np.abs(first[largest]).max()),
         "photos": len(answers),
         "other_answers": sum(answers[name] != others[name] for name in answers),
     }
@@ -142,7 +145,11 @@ def main() -> None:
     wanted.work.mkdir(parents=True, exist_ok=True)
     data = drawn_photos(wanted.work)
     print(json.dumps({"repeated": repeated(data, wanted.work, wanted.runs, wanted.minutes)}), flush=True)
-    print(json.dumps({"threads": apart(*(with_threads(data, wanted.work, threads) for threads in (1, 2)))}))
+    one_thread, two, again = (
+        with_threads(data, wanted.work / f"threads-{number}", threads) for number, threads in enumerate((1, 2, 2))
+    )
+    print(json.dumps({"other number of threads": apart(one_thread, two)}), flush=True)
+    print(json.dumps({"as many threads": apart(two, again)}))
 
 
 if __name__ == "__main__":

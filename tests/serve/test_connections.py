@@ -54,7 +54,7 @@ def test_empty_lines_before_a_request_do_not_keep_a_connection(onnx: Path) -> No
 
 @pytest.mark.parametrize("parts", [1, 4])
 def test_a_body_that_comes_after_its_refusal_does_not_keep_a_connection(onnx: Path, parts: int) -> None:
-    with running(onnx, body_seconds=2.0, idle_seconds=1) as service, service.connect() as connection:
+    with running(onnx, head_seconds=1.0, body_seconds=2.0, idle_seconds=1) as service, service.connect() as connection:
         connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/html\r\n")
         connection.sendall(b"Content-Length: 1000\r\n\r\n")
         assert b" 415 " in connection.recv(1 << 16)
