@@ -93,7 +93,7 @@ def malformed(why: str) -> Refused:
 
 def no_upgrade() -> Refused:
     """Another protocol is asked for, with a body."""
-    return malformed("it asks for another protocol and has a body, and only HTTP/1.1 is spoken")
+    return malformed("it asks for another protocol and has a body, and only requests of one kind are taken")
 
 
 def no_such_path() -> Refused:

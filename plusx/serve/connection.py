@@ -101,6 +101,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is there."""
+        if self.url[:1] not in (b"/", b"*") and not self._names_our_host():
+            self._refuse(sentences.malformed("its target names another host than its head"))
         upgrade = self.parser.should_upgrade()
         if upgrade and any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers):
             self._refuse(sentences.no_upgrade())  # some would read the body as another request
@@ -156,6 +158,11 @@ class Connection(HttpToolsProtocol):
             self._running.keep_alive = False
         elif not self._receiving:
             self.loop.call_later(LAST_REQUEST, self._close_if_idle)
+
+    def _names_our_host(self) -> bool:
+        """Whether a target with a host of its own (RFC 9112, section 3.2.2) names that of the head."""
+        hosts = [value.lower() for name, value in self.headers if name == b"host"]
+        return hosts == [self.url.lower().partition(b"://")[2].partition(b"/")[0]]
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """As uvicorn does, and the task is kept: nobody else could end it when its client leaves."""

@@ -42,7 +42,8 @@ class Door:
     @classmethod
     def of(cls, host: str, allowed: tuple[str, ...], token: str | None) -> Door:
         """For a service that listens on `host`."""
-        hosts = LOOPBACK | {host.lower()} if is_loopback(host) else None
+        bare = host.strip("[]").lower()
+        hosts = LOOPBACK | {f"[{bare}]" if ":" in bare else bare} if is_loopback(host) else None
         return cls(hosts, frozenset(name.lower() for name in allowed), token.encode() if token else None)
 
     def refusal(self, scope: Scope) -> Refused | None:

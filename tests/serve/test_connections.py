@@ -83,8 +83,7 @@ def test_what_follows_a_request_for_another_protocol_is_not_taken_for_one(servic
 def test_a_pipeline_is_answered_up_to_what_is_no_request(service: Service) -> None:
     reply = service.raw(ONCE + b"\x16\x03\x01 nothing of HTTP\r\n\r\n", seconds=2)
     assert reply.startswith(b"HTTP/1.1 200 "), reply[:200]
-    assert reply.count(b"HTTP/1.1 ") == 2
-    assert b"HTTP/1.1 400 " in reply
+    assert reply.count(b"HTTP/1.1 ") == 1
 
 
 def test_a_photo_before_garbage_gets_its_answer(service: Service) -> None:
