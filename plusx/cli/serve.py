@@ -70,7 +70,10 @@ def serve(
 
     require_extra()
     address = Address(host, port, token_of(token_file), insecure, tuple(allow_host or ()))
-    limits = Limits(max_megabytes, max_megapixels, deadline, queue)
+    limits = Limits(max_megabytes, max_megapixels, deadline, queue, workers)
+
+    if not quiet:
+        console().print("Loading the model, and testing it ...")
 
     def ready(name: str, url: str) -> None:
         result(f"serving {name} on {url}")
@@ -79,4 +82,4 @@ def serve(
         if not quiet:
             console().print("Ctrl-C ends it; photos that are in hand are answered first.")
 
-    return serve(model, address, limits=limits, workers=workers, precision=precision, on_ready=ready)
+    return serve(model, address, limits=limits, precision=precision, on_ready=ready)

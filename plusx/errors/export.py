@@ -68,6 +68,20 @@ def disagrees(count: int, flips: int, worst: float, allowed: float) -> ModelErro
     )
 
 
+def none_readable(count: int) -> UsageError:
+    """Not one of the photos to try it on can be read."""
+    return UsageError(
+        f"An export is tried on real photos, and of the {count:,} that were named or validated on none can be read; "
+        "name others with --photos FOLDER.",
+        code="no-photos-to-agree-on",
+    )
+
+
+def other_suffix(path: Path) -> UsageError:
+    """`--out` would not be taken for an exported file."""
+    return UsageError(f"--out is {path}, and an exported file is known by its ending .onnx; name it so.", code="suffix")
+
+
 def int8_of_a_file(path: Path) -> UsageError:
     """`--int8` of a model file, which knows no labelled photos."""
     return UsageError(

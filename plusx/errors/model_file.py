@@ -7,7 +7,7 @@ from pathlib import Path
 
 from plusx.errors import ModelError, UsageError
 
-EXPECTED = "expected a model.safetensors of plusx, or the run folder that holds it"
+EXPECTED = "expected a model.safetensors of plusx, an .onnx file it was exported to, or the run folder that holds it"
 
 
 def missing(path: Path) -> ModelError:

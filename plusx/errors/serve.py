@@ -36,7 +36,7 @@ def not_a_photo_type(kind: str) -> Refused:
         415,
         "not-a-photo-type",
         f"The Content-Type is {kind[:80]!r}; send the photo itself as image/jpeg (or another image type, or "
-        "application/octet-stream), or as the file `photo` of a multipart/form-data form. Addresses are not fetched.",
+        "application/octet-stream), or as the file `photo` of a multipart/form-data form. With curl: -F photo=@cat.jpg",
     )
 
 
@@ -101,6 +101,11 @@ def no_such_path() -> Refused:
     return Refused(404, "no-such-path", "There is nothing at this path; /openapi.json lists what there is.")
 
 
+def no_such_model(model: str, served: str) -> Refused:
+    """Another model is asked for than the one that is served."""
+    return Refused(404, "no-such-model", f"There is no model {model[:80]!r} here; this service has {served!r}.")
+
+
 def not_that_method(method: str) -> Refused:
     """The path is there, and is not asked like that."""
     return Refused(405, "not-that-method", f"This path does not take {method[:20]}; /openapi.json lists what it takes.")
@@ -124,7 +129,7 @@ def queue_full(waiting: int, seconds: int) -> Refused:
     return Refused(
         503,
         "queue-full",
-        f"{waiting} photos wait already, and no more are taken; send it again in {seconds} s.",
+        f"Photos that wait already: {waiting}, and no more are taken now; send it again in {seconds} s.",
         retry_after=seconds,
     )
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from plusx.errors import serve as sentences
 
 VARIABLE = "PLUSX_TOKEN"  # of the environment
-_TOKEN = re.compile(r"[A-Za-z0-9_\-]{22,512}")
+LEAST = 22  # characters of 6 bits, for 128
+_TOKEN = re.compile(rf"[A-Za-z0-9_\-]{{{LEAST},512}}")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def token_of(file: Path | None) -> str | None:
     """The token in a file, else that of the environment, else None. Raises UsageError for one that protects nothing."""
     found, where = (os.environ.get(VARIABLE), VARIABLE) if file is None else (_read(file), str(file))
     if found is not None and not _TOKEN.fullmatch(found):
-        raise sentences.bad_token(where, f"has {len(found)} characters, or other ones")
+        why = "is too short" if len(found) < LEAST else "has other characters than these, or too many"
+        raise sentences.bad_token(where, why)
     return found
 
 

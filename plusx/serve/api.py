@@ -18,7 +18,6 @@ def serve(
     address: Address | None = None,
     *,
     limits: Limits | None = None,
-    workers: int | None = None,
     precision: str = "auto",
     on_ready: Callable[[str, str], None] | None = None,
 ) -> int:
@@ -27,9 +26,7 @@ def serve(
     from plusx.serve.limits import Limits
     from plusx.serve.start import serve_model
 
-    return serve_model(
-        Path(model), address or Address(), limits or Limits(), workers=workers, precision=precision, on_ready=on_ready
-    )
+    return serve_model(Path(model), address or Address(), limits or Limits(), precision=precision, on_ready=on_ready)
 
 
 def require_extra() -> None:

@@ -38,13 +38,11 @@ class Desk:
     what still comes.
     """
 
-    def __init__(
-        self, served: Served, limits: Limits, *, workers: int | None = None, command: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, served: Served, limits: Limits, command: Sequence[str] | None = None) -> None:
         self.served, self.limits, self.gauges = served, limits, Gauges()
         self.state, self.inside = STARTING, 0
         self.failure: Error | None = None
-        self._workers, self._command = workers or usable_cpus(), command
+        self._workers, self._command = limits.workers or usable_cpus(), command
         self._seconds = 0.05  # that a photo costs, about
         self._decoders: Decoders | None = None
         self._batcher: Batcher[Pixels, Prediction] | None = None

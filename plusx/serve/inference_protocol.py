@@ -155,7 +155,7 @@ def _replied(desk: Desk, asked: str | None, answers: list[Prediction]) -> dict[s
 
 def _known(model: str, name: str) -> None:
     if model != name:
-        raise sentences.no_such_path()
+        raise sentences.no_such_model(model, name)
 
 
 def _parsed(body: bytes) -> Asked:

@@ -18,6 +18,7 @@ class Limits:
     megapixels: float = 25.0  # of one photo
     deadline: float = 10.0
     queue: int = 64
+    workers: int | None = None  # processes that decode; None: one for each CPU
     head_seconds: float = 10.0  # in which the head of a request has to arrive
     body_seconds: float = 30.0  # and its body
     reply_seconds: float = 30.0  # for which a client may read nothing of its reply
@@ -35,9 +36,10 @@ class Limits:
             ("--max-megapixels", self.megapixels, 0.001),
             ("--deadline", self.deadline, 0.1),
             ("--queue", self.queue, 1),
+            ("--workers", 1 if self.workers is None else self.workers, 1),
         ):
             if not least <= value < float("inf"):
-                raise sentences.bad_limit(flag, value, f"{least:g} or more")
+                raise sentences.bad_limit(flag, value, f"a number of {least:g} or more")
 
     @property
     def body_bytes(self) -> int:

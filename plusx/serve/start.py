@@ -23,7 +23,6 @@ def serve_model(
     address: Address,
     limits: Limits,
     *,
-    workers: int | None = None,
     precision: str = "auto",
     on_ready: Callable[[str, str], None] | None = None,
 ) -> int:
@@ -34,7 +33,7 @@ def serve_model(
     """
     with listening(address.host, address.port) as listener:
         served = Served.load(model, precision)
-        desk, failed = Desk(served, limits, workers=workers), list[Error]()
+        desk, failed = Desk(served, limits), list[Error]()
 
         def failure(error: Error) -> None:
             failed.append(error)

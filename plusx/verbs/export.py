@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from plusx.classifier import Classifier
 from plusx.data.source import Photo, walk
 from plusx.durable import write_file
 from plusx.engines.onnx_runtime import onnx_runtime
-from plusx.errors import DataError
+from plusx.errors import DataError, disk
 from plusx.errors import export as sentences
 from plusx.export.agreement import MOST, Agreement, agreement
 from plusx.images.pool import Source
@@ -74,8 +75,12 @@ def export(
     if int8 and not path.is_dir():
         raise sentences.int8_of_a_file(path)
     target = Path(out) if out else found.with_name(f"{found.stem}{INT8 if int8 else ''}{SUFFIX}")
+    if not is_onnx(target):
+        raise sentences.other_suffix(target)
     if target.exists():
         raise sentences.out_taken(target)
+    if not target.parent.is_dir():
+        raise disk.cannot_write(target, FileNotFoundError(errno.ENOENT, "No such file or directory"))
     sources = spread(_sources(path, () if int8 else photos), count)
     content, agreed = _tried(load(found), found, sources)
     content, cost = _smaller(content, path, photos) if int8 else (content, None)
@@ -113,7 +118,9 @@ def _tried(model: ModelFile, origin: Path, sources: Sequence[Source]) -> tuple[b
         trial = Path(folder) / f"model{SUFFIX}"
         trial.write_bytes(content)
         agreed = agreement(Classifier.of(model, "cpu", origin, "fp32"), Classifier.exported(trial), sources)
-    if not agreed.holds or not agreed.photos:
+    if not agreed.photos:
+        raise sentences.none_readable(len(sources))
+    if not agreed.holds:
         raise sentences.disagrees(agreed.photos, agreed.flips, agreed.probability, MOST)
     return content, agreed
 

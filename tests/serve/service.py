@@ -29,15 +29,15 @@ from plusx.serve.address import Address
 from plusx.serve.desk import Desk
 from plusx.serve.limits import Limits
 if asked["command"]:
-    start.Desk = lambda served, limits, workers=None: Desk(served, limits, workers=workers, command=asked["command"])
+    start.Desk = lambda served, limits: Desk(served, limits, asked["command"])
 def ready(name, url):
     print(f"serving {name} on {url}", flush=True)
 address = Address(port=asked["port"], token=asked["token"], allowed=("plusx.example",))
 from plusx.errors import Error
 exec(asked["first"])
 try:
-    limits = Limits(**asked["limits"])
-    code = start.serve_model(Path(asked["model"]), address, limits, workers=asked["workers"], on_ready=ready)
+    limits = Limits(**asked["limits"], workers=asked["workers"])
+    code = start.serve_model(Path(asked["model"]), address, limits, on_ready=ready)
 except Error as error:
     print(error.message, file=sys.stderr)
     code = error.exit_code

@@ -350,8 +350,10 @@ def test_a_port_that_is_taken_is_named(onnx: Path, service: Service) -> None:
     ("arguments", "code", "told"),
     [
         (("--host", "0.0.0.0"), 2, "--host 0.0.0.0 can be reached from other machines, so the service needs a token"),
-        (("--queue", "0"), 2, "--queue is 0, and should be 1 or more"),
-        (("--deadline", "0"), 2, "--deadline is 0, and should be 0.1 or more"),
+        (("--queue", "0"), 2, "--queue is 0, and should be a number of 1 or more"),
+        (("--deadline", "0"), 2, "--deadline is 0, and should be a number of 0.1 or more"),
+        (("--workers", "0"), 2, "--workers is 0, and should be a number of 1 or more"),
+        (("--max-megabytes", "inf"), 2, "--max-megabytes is inf, and should be a number of 0.001 or more"),
         (("--token-file", "nowhere"), 2, "The token in nowhere cannot be read (No such file or directory)"),
         (("--host", "no.such.host.invalid", "--insecure"), 1, "Cannot listen on no.such.host.invalid port 8000"),
         (("--port", "70000"), 2, "--port is 70000, and should be 0 to 65535"),
@@ -367,7 +369,7 @@ def test_what_cannot_be_served_so_is_said_in_a_sentence(onnx: Path, arguments: A
 def test_a_token_that_is_too_short_is_refused(onnx: Path) -> None:
     done = command(str(onnx), PLUSX_TOKEN="secret")
     assert done.returncode == 2
-    assert "The token in PLUSX_TOKEN has 6 characters" in done.stderr
+    assert "The token in PLUSX_TOKEN is too short" in done.stderr
     assert "secret" not in done.stderr.replace("import secrets; print(secrets.", "")
 
 
