@@ -100,7 +100,7 @@ def not_shown(count: int) -> str:
 def as_trained(size: int) -> str:
     """What the photos of a run in progress are."""
     return (
-        f"At {size} × {size} pixels, the size that is trained at now. In training each is cropped, mirrored or changed "
+        f"At {size} × {size} pixels, a size at which this run trains. In training each is cropped, mirrored or changed "
         "otherwise, as the settings say, anew every epoch."
     )
 

@@ -53,7 +53,7 @@ def test_while_a_run_trains_some_of_its_photos_are_shown_at_the_size_it_trains_a
 ) -> None:
     shown = ready(album, run, "training-32")
     assert shown.pixels == 32
-    assert shown.told.startswith("At 32 × 32 pixels, the size that is trained at now.")
+    assert shown.told.startswith("At 32 × 32 pixels, a size at which this run trains.")
     trained = {row.path for row in rows if row.split == "train"}
     assert {photo.name for photo in shown.photos} == trained
     assert [photo.label for photo in shown.photos[:4]] == ["cat", "dog", "cat", "dog"]
