@@ -178,8 +178,10 @@ class Connection(HttpToolsProtocol):
             self._close()
 
     def _wait(self, stage: str, seconds: float) -> None:
+        """A fifth less for some: clients that came together must not all have to be hung up on together."""
         self._stop_waiting()
-        self._timer = self.loop.call_later(seconds, self._too_slow, stage, seconds)
+        share = 1 - 0.2 * (hash(self.client) % 64) / 64
+        self._timer = self.loop.call_later(share * seconds, self._too_slow, stage, seconds)
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:
