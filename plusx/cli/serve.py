@@ -72,8 +72,8 @@ def serve(
     address = Address(host, port, token_of(token_file), insecure, tuple(allow_host or ()))
     limits = Limits(max_megabytes, max_megapixels, deadline, queue, workers)
 
-    if not quiet:
-        console().print("Loading the model, and testing it ...")
+    if (out := console(quiet)).is_terminal:
+        out.print("Loading the model, and testing it ...")
 
     def ready(name: str, url: str) -> None:
         result(f"serving {name} on {url}")

@@ -31,11 +31,11 @@ def look(photos: list[Photo], workers: int = 0) -> Survey:
 
 
 def decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    from plusx.images import worker
+    from plusx.images import pool
 
     seen: list[str] = []
-    real = worker.survey_of
-    monkeypatch.setattr(worker, "survey_of", lambda rule, source: (seen.append(source.file), real(rule, source))[1])
+    real = pool.read
+    monkeypatch.setattr(pool, "read", lambda source: (seen.append(source.file), real(source))[1])
     return seen
 
 

@@ -79,7 +79,7 @@ def test_a_model_file_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 ZIP = "{path} is a zip archive, perhaps a PyTorch .pt file; plusx never loads pickles; "
-EXPECTED = "expected a model.safetensors of plusx, or the run folder that holds it."
+EXPECTED = "expected a model.safetensors of plusx, an .onnx file it was exported to, or the run folder that holds it."
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,8 @@ from plusx import durable
 from plusx.cli.run import run as cli
 from plusx.data.split import read_split_csv
 from plusx.errors import DataError, Interrupted, ModelError, RunError, UsageError
-from plusx.images import worker
+from plusx.images import pool
 from plusx.images.decode import Undecodable
-from plusx.images.preprocess import Preprocess
 from plusx.images.source import Source
 from plusx.model_file import load
 from plusx.models import default_rate, minimum_size
@@ -594,15 +593,15 @@ def test_a_photo_that_could_not_be_read_was_not_trained_on(data: Path, tmp_path:
 def test_a_photo_that_could_not_be_read_at_the_start_stays_out_when_it_can_be_read_later(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = worker.pixels_of
+    real = pool.read
 
-    def late(preprocess: Preprocess, source: Source) -> Any:
+    def late(source: Source) -> bytes:
         if source.file.endswith("lying/1.jpg"):
             raise Undecodable("timeout", "decoding it took longer than 20 s")
-        return real(preprocess, source)
+        return real(source)
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "pixels_of", late)
+        patch.setattr(pool, "read", late)
         whole = run(data, tmp_path / "whole", skip_bad=True, sets=("validation=false",), split="100/0/0")
         wish = wish_of(tmp_path / "cut", skip_bad=True, sets=("validation=false",), split="100/0/0")
         with pytest.raises(MemoryError, match="power cut"):
