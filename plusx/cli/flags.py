@@ -24,4 +24,19 @@ Json = Annotated[Switch, Parameter(name="--json", help="One JSON document on std
 Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], Parameter(name="--device", help="Where to compute.")]
 Quiet = Annotated[Switch, Parameter(name=["--quiet", "-q"], help="Print results only.")]
 Verbose = Annotated[Switch, Parameter(name=["--verbose", "-v"], help="Print more: every setting and every layer.")]
+Host = Annotated[str, Parameter(name="--host", help="The address to listen on; any but this machine's needs a token.")]
+Port = Annotated[int, Parameter(name="--port", converter=_whole, help="The port; 0 takes a free one.")]
+TokenFile = Annotated[
+    Path | None,
+    Parameter(
+        name="--token-file", help="The token that every request has to bring; otherwise the environment's PLUSX_TOKEN."
+    ),
+]
+Insecure = Annotated[
+    Switch, Parameter(name="--insecure", help="Listen on an address that others can reach without any token.")
+]
+AllowHost = Annotated[
+    list[str] | None,
+    Parameter(name="--allow-host", negative="", help="Another name that requests may use, such as that of a proxy."),
+]
 Decisions = Annotated[list[Path] | None, Parameter(name="--decisions", negative="")]

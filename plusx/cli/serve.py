@@ -8,20 +8,18 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from plusx.cli.flags import Quiet, Switch, Whole
-
-Named = Annotated[list[str] | None, Parameter(name="--allow-host", negative="")]
+from plusx.cli.flags import AllowHost, Host, Insecure, Port, Quiet, TokenFile, Whole
 
 
 def serve(
     model: Annotated[Path, Parameter(name="MODEL")],
     /,
     *,
-    host: str = "127.0.0.1",
-    port: Whole = 8000,
-    token_file: Path | None = None,
-    insecure: Switch = False,
-    allow_host: Named = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    token_file: TokenFile = None,
+    insecure: Insecure = False,
+    allow_host: AllowHost = None,
     queue: Whole = 64,
     deadline: float = 10,
     max_megabytes: float = 20,
@@ -39,16 +37,6 @@ def serve(
     ----------
     model
         A run folder, a model file or an exported file.
-    host
-        The address to listen on; any but this machine's own needs a token.
-    port
-        The port; 0 takes a free one.
-    token_file
-        A file with the token that every request has to bring; otherwise the environment's PLUSX_TOKEN.
-    insecure
-        Listen on an address that others can reach without any token.
-    allow_host
-        A name by which the service is called besides its address, such as that of a proxy.
     queue
         Photos that may be in hand; more are refused with 503 and when to come again.
     deadline

@@ -7,18 +7,18 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from plusx.cli.flags import Quiet, Switch, Whole
+from plusx.cli.flags import AllowHost, Host, Insecure, Port, Quiet, TokenFile
 
 
 def watch(
     run: Annotated[Path, Parameter(name="RUN")],
     /,
     *,
-    host: str = "127.0.0.1",
-    port: Whole = 8001,
-    token_file: Path | None = None,
-    insecure: Switch = False,
-    allow_host: Annotated[list[str] | None, Parameter(name="--allow-host", negative="")] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8001,
+    token_file: TokenFile = None,
+    insecure: Insecure = False,
+    allow_host: AllowHost = None,
     quiet: Quiet = False,
 ) -> int:
     """See a run's curves live in the browser, while it trains or afterwards.
@@ -30,16 +30,6 @@ def watch(
     ----------
     run
         A run folder.
-    host
-        The address to listen on; any but this machine's own needs a token.
-    port
-        The port; 0 takes a free one.
-    token_file
-        A file with the token that every request has to bring; otherwise the environment's PLUSX_TOKEN.
-    insecure
-        Listen on an address that others can reach without any token.
-    allow_host
-        A name by which the page is called besides its address, such as that of a proxy.
     """
     from plusx.cli.terminal import console, result
     from plusx.serve.api import require_extra
