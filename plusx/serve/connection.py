@@ -19,6 +19,7 @@ from plusx.serve.problems import MEDIA_TYPE, document, headers_of
 
 PATH_BYTES, HEADERS = 8 << 10, 100
 DROPPED = 64 << 20  # bytes of a refused body that are read: most clients read why only once they have sent it all
+HEAD_END, PIECE = b"\r\n\r\n", 16 << 10  # bytes of a body without stated length that are parsed at once at least
 LAST_REQUEST = 0.3  # seconds in which what a client had sent before it heard of the end is still seen
 
 
@@ -41,6 +42,9 @@ class Connection(HttpToolsProtocol):
         self._stalled: asyncio.TimerHandle | None = None  # until the client has to have read something
         self._head = self._count = self._dropped = 0
         self._receiving = False  # whether a request has begun to arrive and is not whole
+        self._in_body = False  # whether its head is there
+        self._left = 0  # bytes of its body that are to come, where their number was stated
+        self._held = b""  # what has come and is not parsed, since earlier requests wait for their answers
         self._ending = self._deaf = False  # whether the service stops; whether nothing more is parsed
         self._refusal: Refused | None = None
         self._running: Any = None  # uvicorn's cycle of the request that is answered now, or was last
@@ -73,9 +77,25 @@ class Connection(HttpToolsProtocol):
         """Bytes; whatever they were, there is a time until which something more has to come."""
         if self._deaf:
             return
-        super().data_received(data)
+        self._parse(self._held + data)
         if self._timer is None and self.timeout_keep_alive_task is None and not self._answering:
             self._timer = self.loop.call_later(self._limits.idle_seconds, self._close)
+
+    def _parse(self, data: bytes) -> None:
+        """A request at a time: a thousand that came in one go must not all be taken in before the first is answered."""
+        start, self._held = 0, b""
+        while start < len(data) and not self._deaf:
+            if self.pipeline:
+                self._held = data[start:]
+                self.flow.pause_reading()
+                return
+            end = start + self._left if self._left else self._head_end(data, start)
+            super().data_received(data[start:end])
+            start = end
+
+    def _head_end(self, data: bytes, start: int) -> int:
+        found = data.find(HEAD_END, start + PIECE if self._in_body else start)
+        return found + len(HEAD_END) if found >= 0 else len(data)
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -107,6 +127,8 @@ class Connection(HttpToolsProtocol):
         if upgrade and any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers):
             self._refuse(sentences.no_upgrade())  # some would read the body as another request
         super().on_headers_complete()
+        self._in_body = True
+        self._left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
         if upgrade or self._ending:
             self.cycle.keep_alive = False
         self._deaf = upgrade  # what comes after it would be in another protocol
@@ -115,6 +137,7 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A part of the body; whoever sends on and on what is refused already is hung up on."""
         super().on_body(body)
+        self._left = max(0, self._left - len(body))
         if self.cycle.response_complete:
             self._dropped += len(body)
             if self._dropped > DROPPED:
@@ -124,7 +147,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is whole."""
         super().on_message_complete()
-        self._receiving = False
+        self._receiving = self._in_body = False
         self._stop_waiting()
 
     def on_response_complete(self) -> None:
@@ -132,6 +155,8 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             self._abort_later()
+        elif self._held:
+            self.data_received(b"")
 
     def pause_writing(self) -> None:
         """The client does not read."""
@@ -178,10 +203,13 @@ class Connection(HttpToolsProtocol):
             self._close()
 
     def _wait(self, stage: str, seconds: float) -> None:
-        """A fifth less for some: clients that came together must not all have to be hung up on together."""
         self._stop_waiting()
-        share = 1 - 0.2 * (hash(self.client) % 64) / 64
-        self._timer = self.loop.call_later(share * seconds, self._too_slow, stage, seconds)
+        self._timer = self.loop.call_later(self._share * seconds, self._too_slow, stage, seconds)
+
+    @property
+    def _share(self) -> float:
+        """Of every time allowed: clients that came together must not all have to be hung up on together."""
+        return 1 - 0.2 * (hash(self.client) % 64) / 64
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:
@@ -190,7 +218,7 @@ class Connection(HttpToolsProtocol):
 
     def _abort_later(self) -> None:
         self._unset_stalled()
-        self._stalled = self.loop.call_later(self._limits.reply_seconds, self.transport.abort)
+        self._stalled = self.loop.call_later(self._share * self._limits.reply_seconds, self.transport.abort)
 
     def _unset_stalled(self) -> None:
         if self._stalled is not None:

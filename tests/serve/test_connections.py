@@ -86,6 +86,45 @@ def test_a_pipeline_is_answered_up_to_what_is_no_request(service: Service) -> No
     assert reply.count(b"HTTP/1.1 ") == 1
 
 
+def test_a_long_pipeline_is_answered_in_order_whatever_pieces_it_comes_in(service: Service) -> None:
+    photo = jpeg()
+    post = POST + b"Content-Length: %d\r\n\r\n" % len(photo) + photo
+    chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(photo) + photo + b"\r\n0\r\n\r\n"
+    last = ONCE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    whole = (ONCE * 3 + post + ONCE + chunked) * 3 + last
+    for size in (len(whole), 7, 1000, len(post) + 1):
+        with service.connect() as connection:
+            connection.settimeout(30)
+            for start in range(0, len(whole), size):
+                connection.sendall(whole[start : start + size])
+            reply = b"".join(iter(lambda connection=connection: connection.recv(1 << 16), b""))  # type: ignore[misc]
+        kinds = [b'"probabilities"' in each for each in reply.split(b"HTTP/1.1 200 ")[1:]]
+        assert kinds == [False, False, False, True, False, True] * 3 + [False]
+
+
+NOTING = """
+import atexit
+from plusx.serve.connection import Connection
+taken = []
+
+def noted(connection, honest=Connection.on_headers_complete, taken=taken):
+    honest(connection)
+    taken.append(len(connection.pipeline))
+
+Connection.on_headers_complete = noted
+atexit.register(lambda taken=taken: print("waiting at most:", max(taken)))
+"""
+
+
+def test_requests_that_come_at_once_are_not_all_taken_in_at_once(onnx: Path) -> None:
+    last = ONCE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    with running(onnx, first=NOTING) as service:
+        assert service.raw(ONCE * 200 + last, seconds=20).count(b"HTTP/1.1 200 ") == 201
+        assert service.stop() == 0
+        assert service.process.stdout is not None
+        assert "waiting at most: 1\n" in service.process.stdout.read()
+
+
 def test_a_photo_before_garbage_gets_its_answer(service: Service) -> None:
     photo = jpeg()
     request = POST + b"Content-Length: %d\r\n\r\n" % len(photo) + photo
