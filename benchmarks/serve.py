@@ -3,9 +3,9 @@
     python benchmarks/serve.py peak|latency|overload|slow|memory|sigterm|rivals|all --model M --photos TAR --out FILE
 
 M is an exported model, or `resnet18` or `small`, which are made with random weights. TAR has JPEGs, or is a folder of
-them. Every figure is a line that is appended to FILE; the table of all lines is printed at the end. `latency`,
-`overload` and `slow` load a share of the peak, that of the newest line of `peak` in FILE. `memory` counts in requests,
-so it takes `--memory-model`. `rivals` needs `--rivals-python`, an interpreter that has LitServe (see
+them. Every figure is a line that is appended to FILE; the table of all lines is printed at the end. `latency` and
+`slow` load a share of the peak, that of the newest line of `peak` in FILE; `overload` measures its own. `memory` counts
+in requests, so it takes `--memory-model`. `rivals` needs `--rivals-python`, an interpreter that has LitServe (see
 rivals/litserve_server.py). `--server` names another one to be tested as plusx is. `--short` is for trying things:
 seconds each, and figures that mean nothing. The client runs on the same cores: what a request costs it stands in
 every line.
@@ -47,7 +47,7 @@ def latency(session: Session) -> None:
 def overload(session: Session) -> None:
     """Twice and ten times the peak."""
     for factor in speed.OVERLOADS:
-        speed.overload(session, session.server_name, factor, session.peak_of(session.server_name))
+        speed.overload(session, session.server_name, factor)
 
 
 def slow(session: Session) -> None:
@@ -74,7 +74,7 @@ def rivals(session: Session) -> None:
             speed.peak(session, name, bare)
             own = speed.shares(session.peak_of(name))
             speed.latency(session, name, bare, own | speed.shares(session.peak_of(OURS), f" of {OURS}'s peak"))
-            speed.overload(session, name, 10, session.peak_of(name))
+            speed.overload(session, name, 10)
 
 
 PARTS: dict[str, Callable[[Session], None]] = {

@@ -120,6 +120,13 @@ def _beside_ideal(session: Session, stretches: Sequence[Stretch], seed: int) -> 
     }
 
 
+def _closed_rate(session: Session, name: str) -> float:
+    """Answers a second of a server that is started for this."""
+    warm, seconds = session.lengths.warm, session.lengths.rate
+    with session.server(name) as server:
+        return session.client(server).closed_loop(16, warm + seconds).rate(warm, warm + seconds)
+
+
 def _milliseconds(estimate: Estimate) -> Estimate:
     return Estimate(1e3 * estimate.value, 1e3 * estimate.low, 1e3 * estimate.high, estimate.n)
 
@@ -129,13 +136,16 @@ def shares(peak_rate: float, of: str = "") -> dict[str, float]:
     return {f"{share:.0%}{of}": share * peak_rate for share in LOADS}
 
 
-def overload(session: Session, name: str, factor: float, peak_rate: float) -> dict[str, Any]:
+def overload(session: Session, name: str, factor: float) -> dict[str, Any]:
     """`factor` times the peak: answers within the deadline, how fast the rest is refused, what memory does.
 
-    Counted from SETTLED seconds after the deadline on: a queue that grows without end gives good answers until then.
+    The peak is measured just before and once more just after, since the machine changes: goodput is a share of the
+    mean of both. Counted from SETTLED seconds after the deadline on: a queue that grows without end gives good answers
+    until then.
     """
     lengths = session.lengths
     weights: list[int] = []
+    peaks = [_closed_rate(session, name)]
     with session.server(name) as server:
         deadline = float(server.limits().get("deadline_seconds", DEADLINE))
         client = session.client(server)
@@ -144,14 +154,16 @@ def overload(session: Session, name: str, factor: float, peak_rate: float) -> di
         begin = deadline + SETTLED
         end = begin + lengths.overload
         client.every(0.25, lambda: weights.append(server.weight()), end)
-        outcomes = client.open_loop(poisson(factor * peak_rate, end, seed=0), patience=deadline + 2)
+        outcomes = client.open_loop(poisson(factor * peaks[0], end, seed=0), patience=deadline + 2)
         used = server.cpu() - cpu
+    peaks.append(_closed_rate(session, name))
     counted = outcomes.after(begin)
     refusals = (counted.done - counted.sent)[np.isin(counted.status, REFUSED)]
     answers = counted.latencies()[counted.status == OK]
     figures = {
         "factor": factor,
-        "goodput": outcomes.rate(begin, end, within=deadline) / peak_rate,
+        "peaks": peaks,
+        "goodput": outcomes.rate(begin, end, within=deadline) / statistics.mean(peaks),
         "deadline": deadline,
         "refusal": _milliseconds(quantile_estimate(refusals, SHARE)) if len(refusals) else None,
         "answer": _milliseconds(quantile_estimate(answers, SHARE)) if len(answers) else None,

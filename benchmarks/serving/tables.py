@@ -59,7 +59,8 @@ def _overload(line: Line) -> list[list[Any]]:
     answer = _between(line["answer"]) if line["answer"] else "none"
     memory = f"{line['weight']:.0f} MB + {max(0.0, line['growth']):.0f}"
     counts = ", ".join(f"{count:,} × {_status(status)}" for status, count in line["counts"].items())
-    return [[*_names(line), f"{line['factor']:g}", f"{line['goodput']:.0%}", refusal, answer, memory, counts]]
+    peaks = ", ".join(f"{peak:.1f}" for peak in line["peaks"])
+    return [[*_names(line), f"{line['factor']:g}", peaks, f"{line['goodput']:.0%}", refusal, answer, memory, counts]]
 
 
 def _slow(line: Line) -> list[list[Any]]:
@@ -127,10 +128,12 @@ PARTS: dict[str, tuple[str, tuple[str, ...], Callable[[Line], list[list[Any]]]]]
         _latency,
     ),
     "overload": (
-        "**Overload**: goodput are answers within the deadline, as a share of the peak, wanted at least "
+        "**Overload**: goodput are answers within the deadline, as a share of the peak, which is measured just "
+        "before and just after, wanted at least "
         f"{wanted.GOODPUT:.0%}; refusals come {wanted.REFUSED_WITHIN:.0f} ms after they were sent at most; memory "
         f"grows by at most {wanted.OVERLOAD_GROWTH:.0f} MB.",
-        ("model", "server", "times the peak", "goodput", "refused, p99", "answered, p99", "memory", "all requests"),
+        ("model", "server", "times the peak", "peaks", "goodput", "refused, p99", "answered, p99", "memory",
+         "all requests"),
         _overload,
     ),
     "slow": (

@@ -302,8 +302,9 @@ LINES = {
                   counts={"200": 1799, "0": 1}, ideal=[39.0, 37.0, 41.0, 1800], ratio=[1.03, 0.9, 1.1, 1800],
                   best_batch=1, best_ideal=38.0,
                   best_ratio=[1.05, 0.9, 1.2, 1800]),
-    "overload": of("overload", factor=10, goodput=0.95, refusal=None, answer=[1300.0, 1200.0, 1400.0, 900],
-                   weight=200.0, growth=3.0, counts={"200": 900, "503": 8000, "-1": 2}),
+    "overload": of("overload", factor=10, peaks=[50.0, 48.0], goodput=0.95, refusal=None,
+                   answer=[1300.0, 1200.0, 1400.0, 900], weight=200.0, growth=3.0,
+                   counts={"200": 900, "503": 8000, "-1": 2}),
     "slow": of("slow", without=[40.0, 39.0, 41.0, 2000], beside=[44.0, 43.0, 45.0, 2000], ratio=[1.1, 1.0, 1.2, 2000],
                cores={"without": [0.6], "beside": [0.7]},
                became=[{"kinds": {kind: {"closed": 3, "longest": 9.0, "oldest": 7.0}
@@ -316,7 +317,7 @@ ROWS = {
     "55.0, batches of 2 | 0.91 (0.89 to 0.93) | 38.0, 37.0, 36.0 | 3 | 60 |",
     "latency": "| resnet18 | plusx | 30% | 15.0 | 19.0 ms | 40.0 ms (38.0 to none) | 39.0 ms (37.0 to 41.0) | "
     "1.03 (0.90 to 1.10) | 38.0 ms, at most 1 at once | 1.05 (0.90 to 1.20) | 1,800 | 1 × no answer |",
-    "overload": "| resnet18 | plusx | 10 | 95% | none | 1300.0 ms (1200.0 to 1400.0) | 200 MB + 3 | "
+    "overload": "| resnet18 | plusx | 10 | 50.0, 48.0 | 95% | none | 1300.0 ms (1200.0 to 1400.0) | 200 MB + 3 | "
     "900 × 200, 8,000 × 503, 2 × not sent |",
     "slow": "| resnet18 | plusx | 40.0 ms (39.0 to 41.0) | 44.0 ms (43.0 to 45.0) | 1.10 (1.00 to 1.20) | 0.60, 0.70 | "
     "2,000 | 9.0 s (3 closed; wanted 10 s) | 9.0 s (3 closed; wanted 10 s) | 9.0 s (3 closed; wanted 30 s) | "
