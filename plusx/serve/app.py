@@ -71,9 +71,9 @@ def service(desk: Desk, page: Page, on_ready: Callable[[], None], on_failure: Ca
             await desk.close()
 
     app, uploads = bare("plusx", lifespan), Uploads(desk.limits)
+    app.include_router(_answers(desk, uploads))  # first: paths are tried in this order
     app.include_router(_health(desk))
     app.include_router(_about(desk, page))
-    app.include_router(_answers(desk, uploads))
     app.include_router(inference_protocol.routes(desk, uploads, ASKING | problems(404)))
     return app
 
@@ -82,7 +82,9 @@ def bare(title: str, lifespan: Any = None) -> FastAPI:
     """An application without paths that says what is wrong as plusx says it. Its pages of documentation would load
     scripts from elsewhere, so it has none.
     """
-    app = FastAPI(title=title, version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title=title, version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan, redirect_slashes=False
+    )
     app.add_exception_handler(Error, _said)
     app.add_exception_handler(HTTPException, _routed)
     app.add_exception_handler(RequestValidationError, _invalid)

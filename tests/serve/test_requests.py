@@ -300,6 +300,14 @@ def test_requests_that_two_servers_might_read_differently_are_refused(service: S
     assert reply.count(b"HTTP/1.1 ") == 1
 
 
+def test_a_path_that_is_nearly_one_leads_nowhere(service: Service) -> None:
+    """Row S13: a redirection would say where to, in words that the request chose."""
+    for method, path in (("POST", "/v1/predict/"), ("GET", "/healthz/"), ("GET", "/v1/model/?a=b")):
+        reply = service.ask(method, path, b"x" if method == "POST" else None)
+        assert (reply.status, reply.json["code"]) == (404, "no-such-path"), path
+        assert "location" not in reply.headers
+
+
 def test_old_clients_and_pipelines_are_answered(service: Service) -> None:
     old = service.raw(b"GET /v1/model HTTP/1.0\r\nHost: localhost\r\n\r\n")
     assert old.startswith(b"HTTP/1.1 200 ")
