@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -36,14 +37,26 @@ class OnnxEngine:
     def __init__(self, path: Path, classes: int, pixels: int | None = None) -> None:
         """Raises ModelError where the graph does not take photos of `pixels` px, where given, or answers otherwise."""
         self._graph = Graph(path)
+        self._run = self._graph.run
         self.outputs = [output.name for output in self._graph.outputs]
         _refuse_inputs(path, self._graph.inputs, pixels)
         _refuse_outputs(path, self._graph.outputs, classes)
 
+    @property
+    def cores(self) -> int:
+        """How many it computes on."""
+        return self._graph.cores
+
+    def on_one_core(self) -> OnnxEngine:
+        """The same graph, computed by the thread that asks alone: as many threads as there are cores may ask."""
+        engine = copy.copy(self)
+        engine._run = self._graph.run_on_one_core
+        return engine
+
     def answers(self, pixels: Pixels) -> Final:
         """What the graph says of pixels [n, S, S, 3]; novelty is NaN where it has no such score."""
         wanted = [name for name in (PROBABILITIES, NOVELTY) if name in self.outputs]
-        found = dict(zip(wanted, self._graph.run(wanted, pixels), strict=True))
+        found = dict(zip(wanted, self._run(wanted, pixels), strict=True))
         unknown = np.full(len(pixels), np.nan, dtype=np.float32)
         return Final(found[PROBABILITIES], found.get(NOVELTY, unknown))
 
@@ -60,7 +73,7 @@ class OnnxEngine:
         """What every place contributes to each class [n, C, h, w], by the first view; None where the graph has none."""
         if not self.gives_evidence:
             return None
-        (found,) = self._graph.run([EVIDENCE], pixels)
+        (found,) = self._run([EVIDENCE], pixels)
         return np.asarray(found, dtype=np.float32)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,18 +35,18 @@ class Graph:
 
         What is looked through is what the runtime gets: bytes, not a file that could be another one by then.
         """
-        self._path, self._cores = path, usable_cpus()
-        content = _harmless(path)
-        self._together = _session(path, content, self._cores)
-        self._content = content if self._cores > 1 else b""
-        self._single: Any = None
-        self._threads = ThreadPoolExecutor(self._cores, "plusx-network")
+        self._path, self.cores = path, usable_cpus()
+        self._content = _harmless(path)
+        self._together = _session(path, self._content, self.cores)
+        self._single = self._together if self.cores == 1 else None
+        self._making = threading.Lock()
+        self._threads = ThreadPoolExecutor(self.cores, "plusx-network")
         self.inputs: list[Any] = self._together.get_inputs()
         self.outputs: list[Any] = self._together.get_outputs()
 
     def run(self, wanted: Sequence[str], pixels: Pixels) -> list[Array]:
         """The outputs of those names, each [n, ...], for pixels [n, S, S, 3]."""
-        shared = len(pixels) - len(pixels) % self._cores if self._cores > 1 else 0
+        shared = len(pixels) - len(pixels) % self.cores if self.cores > 1 else 0
         found = self._shared_out(wanted, pixels[:shared]) if shared else []
         if shared < len(pixels) or not shared:
             found.append(_outputs(self._together, wanted, pixels[shared:]))
@@ -53,10 +54,15 @@ class Graph:
 
     def _shared_out(self, wanted: Sequence[str], pixels: Pixels) -> list[list[Array]]:
         """Outputs of the pieces in order; larger pieces come first."""
-        if self._single is None:
-            self._single, self._content = _session(self._path, self._content, 1), b""
-        pieces = np.array_split(pixels, min(len(pixels), PIECES * self._cores))
-        return list(self._threads.map(lambda piece: _outputs(self._single, wanted, piece), pieces))
+        pieces = np.array_split(pixels, min(len(pixels), PIECES * self.cores))
+        return list(self._threads.map(lambda piece: self.run_on_one_core(wanted, piece), pieces))
+
+    def run_on_one_core(self, wanted: Sequence[str], pixels: Pixels) -> list[Array]:
+        """The same, computed by the thread that asks alone: other threads may ask meanwhile."""
+        with self._making:
+            if self._single is None:
+                self._single, self._content = _session(self._path, self._content, 1), b""
+        return _outputs(self._single, wanted, pixels)
 
 
 def _outputs(session: Any, wanted: Sequence[str], pixels: Pixels) -> list[Array]:

@@ -1,12 +1,12 @@
-"""Photos that wait are computed together: what is there when the network becomes free, up to a size worth its while.
+"""Photos that wait are computed as soon as there is a core: a photo alone on all of them, several beside each other.
 
-Nobody waits for a batch to fill. A photo whose asker has left, or whose time is over, is not computed.
+Nobody waits for a batch to fill, nor for the photos of others to be done. A photo whose asker has left, or whose time
+is over, is not computed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,26 +34,29 @@ class _Job(Generic[Photo, Answer]):
 
 
 class Batcher(Generic[Photo, Answer]):
-    """One thread that computes `compute(photos) -> answers`, `most` at a time; made in a running event loop.
+    """`lanes` threads that compute `compute(photos, alone) -> answers`, `most` at a time each; `alone` says that no
+    other thread computes now. Made in a running event loop.
 
-    `spare` photos may be ready or in preparation besides those that fit into one batch, each with a place in `room`.
-    `on_batch` hears how many photos took how many seconds.
+    `spare` photos may be ready or in preparation besides those that are computed, each with a place in `room`.
+    `on_batch` hears how many photos took how many seconds, and whether they were alone.
     """
 
     def __init__(
         self,
-        compute: Callable[[Sequence[Photo]], Sequence[Answer]],
+        compute: Callable[[Sequence[Photo], bool], Sequence[Answer]],
         most: int,
         spare: int,
-        on_batch: Callable[[int, float], None],
+        on_batch: Callable[[int, float, bool], None],
+        lanes: int = 1,
     ) -> None:
-        self._compute, self.most, self._on_batch = compute, most, on_batch
-        self.room = asyncio.Semaphore(most + spare)
+        self._compute, self._most, self._on_batch = compute, most, on_batch
+        self.room = asyncio.Semaphore(lanes * most + spare)
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, "plusx-network")
+        self._threads = ThreadPoolExecutor(lanes, "plusx-network")
         self._waiting: deque[_Job[Photo, Answer]] = deque()
         self._something = asyncio.Event()
-        self._running = self._loop.create_task(self._run())
+        self._idle = lanes
+        self._lanes = [self._loop.create_task(self._run()) for _ in range(lanes)]
 
     async def answer(self, prepare: Callable[[], Awaitable[Photo]]) -> Answer:
         """The answer to a photo, which is prepared once there is room; what `compute` raises is raised."""
@@ -67,26 +70,33 @@ class Batcher(Generic[Photo, Answer]):
         return answer
 
     async def alone(self, work: Callable[[], Other]) -> Other:
-        """Something else computed in the same thread, between batches."""
-        return await self._loop.run_in_executor(self._thread, work)
+        """Something else computed in one of the threads, between batches."""
+        return await self._loop.run_in_executor(self._threads, work)
 
     async def close(self) -> None:
-        """End the thread; what waits is not computed."""
-        self._running.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._running
-        self._thread.shutdown(wait=True)
+        """End the threads; what waits is not computed."""
+        for lane in self._lanes:
+            lane.cancel()
+        await asyncio.gather(*self._lanes, return_exceptions=True)
+        self._threads.shutdown(wait=True)
 
     async def _run(self) -> None:
         while True:
             await self._something.wait()
             jobs = self._take()
             if jobs:
-                await self._computed(jobs)
+                alone = self._idle == len(self._lanes) and (self._idle == 1 or not self._waiting)
+                self._idle -= 1
+                try:
+                    await self._computed(jobs, alone)
+                finally:
+                    self._idle += 1
 
     def _take(self) -> list[_Job[Photo, Answer]]:
+        """What waits, shared with the other threads that are idle."""
         jobs: list[_Job[Photo, Answer]] = []
-        while self._waiting and len(jobs) < self.most:
+        share = min(self._most, -(-len(self._waiting) // self._idle))
+        while self._waiting and len(jobs) < share:
             job = self._waiting.popleft()
             if not job.taken.done():  # else nobody waits for it any more
                 job.taken.set_result(None)
@@ -95,11 +105,11 @@ class Batcher(Generic[Photo, Answer]):
             self._something.clear()
         return jobs
 
-    async def _computed(self, jobs: Sequence[_Job[Photo, Answer]]) -> None:
+    async def _computed(self, jobs: Sequence[_Job[Photo, Answer]], alone: bool) -> None:
         photos, started = [job.photo for job in jobs], perf_counter()
         try:
-            answers = await self._loop.run_in_executor(self._thread, self._compute, photos)
-            self._on_batch(len(jobs), perf_counter() - started)
+            answers = await self._loop.run_in_executor(self._threads, self._compute, photos, alone)
+            self._on_batch(len(jobs), perf_counter() - started, alone)
             pairs = list(zip(jobs, answers, strict=True))
         except Exception as error:  # whatever it is, those who wait have to hear of it, and the next ones be answered
             for job in jobs:

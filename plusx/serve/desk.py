@@ -26,6 +26,7 @@ from plusx.serve.served import Explained, Served
 
 T = TypeVar("T")
 
+PIECES = 2  # that each core takes of a batch that is worth its while for all of them
 EXPLAINING = 8  # places that an explanation takes
 BARE, WEIGHT = 3 << 29, 32  # bytes of address space of a decoding process by itself, and for each pixel of a photo
 STARTING, READY, DRAINING, FAILED = "starting", "ready", "draining", "failed"
@@ -69,7 +70,9 @@ class Desk:
         pixels = await decoders.pixels(proof_photo())
         await asyncio.to_thread(prove, self.served, pixels)
         most, self._seconds = await asyncio.to_thread(worthwhile, self._compute, pixels)
-        self._batcher = Batcher(self._compute, most, self._workers, self._note)
+        lanes = self.served.lanes
+        most = most if lanes == 1 else -(-most // (PIECES * lanes))
+        self._batcher = Batcher(self._compute, most, self._workers, self._note, lanes)
         self.gauges.largest.set(most)
 
     async def close(self) -> None:
@@ -174,9 +177,11 @@ class Desk:
             pixels = await self._pixels(photo)  # once more: a survey decodes without the scaling of JPEGs
         return await self._batcher.alone(lambda: self.served.explained(pixels, facts, name))
 
-    def _compute(self, photos: Sequence[Pixels]) -> Sequence[Prediction]:
-        return self.served.classifier.answers(np.stack(photos))
+    def _compute(self, photos: Sequence[Pixels], alone: bool = True) -> Sequence[Prediction]:
+        classifier = self.served.classifier if alone else self.served.beside
+        return classifier.answers(np.stack(photos))
 
-    def _note(self, photos: int, seconds: float) -> None:
+    def _note(self, photos: int, seconds: float, alone: bool) -> None:
         self.gauges.batch(photos, seconds)
-        self._seconds += 0.1 * (seconds / photos - self._seconds)
+        cost = seconds / photos / (1 if alone else self.served.lanes)
+        self._seconds += 0.1 * (cost - self._seconds)

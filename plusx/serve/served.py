@@ -42,12 +42,18 @@ class Explained:
 
 @dataclass(frozen=True)
 class Served:
-    """A classifier under a name, with the SHA-256 of its file. `explainer`: None where nothing explains it."""
+    """A classifier under a name, with the SHA-256 of its file. `explainer`: None where nothing explains it.
+
+    `beside`: the same classifier, for `lanes` threads that ask at the same time; `classifier` is for one that asks
+    while no other does.
+    """
 
     name: str
     sha256: str
     classifier: Classifier
     explainer: Explains | None
+    beside: Classifier
+    lanes: int
 
     @classmethod
     def load(cls, model: Path, precision: str = "auto") -> Served:
@@ -100,17 +106,19 @@ class Served:
         }
 
 
-def _exported(path: Path) -> tuple[Classifier, Explains]:
+def _exported(path: Path) -> tuple[Classifier, Explains, Classifier, int]:
     """An exported file; explained by its views alone, for others wait meanwhile. Loads no torch."""
     from plusx.engines.onnx_engine import OnnxEngine
     from plusx.explain.exported import ExportedExplainer
 
     classifier = Classifier.exported(path)
     assert isinstance(classifier.engine, OnnxEngine), "made by Classifier.exported"
-    return classifier, ExportedExplainer(classifier.header, classifier.engine, quick=True)
+    explainer = ExportedExplainer(classifier.header, classifier.engine, quick=True)
+    beside = Classifier(classifier.header, classifier.engine.on_one_core())
+    return classifier, explainer, beside, classifier.engine.cores
 
 
-def _trained(path: Path, precision: str) -> tuple[Classifier, Explains | None]:
+def _trained(path: Path, precision: str) -> tuple[Classifier, Explains | None, Classifier, int]:
     """A model file, and its explainer where there is a way to explain it."""
     from plusx.engines.torch_engine import TorchEngine
     from plusx.explain.explainer import Explainer
@@ -119,9 +127,10 @@ def _trained(path: Path, precision: str) -> tuple[Classifier, Explains | None]:
     classifier = Classifier.of(model, "auto", path, precision)
     assert isinstance(classifier.engine, TorchEngine), "made by Classifier.of"
     try:
-        return classifier, Explainer(model, classifier.engine)
+        explainer = Explainer(model, classifier.engine)
     except UsageError:
-        return classifier, None
+        return classifier, None, classifier, 1
+    return classifier, explainer, classifier, 1
 
 
 def _name(model: Path, found: Path) -> str:

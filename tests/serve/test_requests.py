@@ -133,7 +133,7 @@ def test_a_photo_made_of_what_looks_like_boundaries_is_read_in_no_time(service: 
     reading = service.cpu() - before
     before = service.cpu()
     reply = service.ask("POST", "/v1/predict", form((FILE, letters * count)), **MULTIPART)
-    assert service.cpu() - before < 0.1 + reading  # seconds; it was 3.8 for the first kind, and 0.09 for the others
+    assert service.cpu() - before < 0.5 + 2 * reading  # seconds; it was 3.8 for the first kind, a busy machine adds 0.1
     assert reply.status in (400, 422)
 
 
