@@ -152,7 +152,12 @@ def campaign(
                 break
             if now - told > 30:
                 told = now
-                print(f"{totals.trials:,} of {trials:,}, {totals.longest:.2f} s", file=sys.stderr, flush=True)
+                print(
+                    f"{totals.trials:,} of {trials:,}; longest {totals.longest:.2f} s (trial {totals.longest_trial}), "
+                    f"most {totals.memory / 1e6:.0f} MB (trial {totals.memory_trial})",
+                    file=sys.stderr,
+                    flush=True,
+                )
     totals.parent_growth = _own_peak() - before if before else 0
     totals.seconds = time.monotonic() - began
     return totals

@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from plusx.images.sniff import sniff
 
@@ -52,7 +53,7 @@ def mutated(seed: int, trial: int, pictures: Mapping[str, bytes]) -> Mutant:
 
 def flip_bits(chance: random.Random, data: bytearray, _: bytes) -> bytearray:
     """One to eight bits."""
-    for _ in range(chance.randint(1, 8) if data else 0):
+    for _number in range(chance.randint(1, 8) if data else 0):
         data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
     return data
 
@@ -120,12 +121,13 @@ def with_checksums(data: bytearray) -> bytearray:
 
 def fields(data: bytearray) -> Sequence[Field]:
     """Where a file states lengths, sizes, counts and offsets."""
-    return list(_FIELDS.get(sniff(bytes(data[:1024])), lambda _: iter(()))(data))
+    find = _FIELDS.get(sniff(bytes(data[:1024])))
+    return [] if find is None else list(find(data))
 
 
 def _put(chance: random.Random, data: bytearray, field: Field) -> None:
     offset, size, big = field
-    order = "big" if big else "little"
+    order: Literal["little", "big"] = "big" if big else "little"
     before = int.from_bytes(data[offset : offset + size], order)
     near = (before + chance.randint(-9, 9), before * 2, before // 2, before << 8, before * 256 + 255)
     value = chance.choice((chance.choice(SMALL), chance.choice(LARGE), chance.choice(near)))
@@ -171,7 +173,7 @@ def _riff_fields(data: bytearray) -> Iterator[Field]:
     start = 12
     while start + 8 <= len(data):
         yield start + 4, 4, False
-        if data[start : start + 4] in (b"VP8X", b"ANMF"):
+        if bytes(data[start : start + 4]) in (b"VP8X", b"ANMF"):
             yield from ((start + 8 + 4 + 3 * i, 3, False) for i in range(4))
         if data[start : start + 4] == b"VP8 ":
             yield from ((start + 14, 2, False), (start + 16, 2, False))
@@ -198,8 +200,8 @@ def _bmp_fields(_: bytearray) -> Iterator[Field]:
 
 def _tiff_fields(data: bytearray) -> Iterator[Field]:
     big = data[:2] == b"MM"
-    order = "big" if big else "little"
-    large = data[2:4] in (b"+\0", b"\0+")
+    order: Literal["little", "big"] = "big" if big else "little"
+    large = bytes(data[2:4]) in (b"+\0", b"\0+")
     offset, entry, count = (8, 20, 8) if large else (4, 12, 2)
     wide = 8 if large else 4
     yield offset, wide, big

@@ -6,6 +6,8 @@ of few megabytes could keep it busy for minutes over a number that is only told.
 
 from __future__ import annotations
 
+from typing import Literal
+
 _IMAGE, _EXTENSION, _TRAILER = 0x2C, 0x21, 0x3B  # what may follow in a GIF (GIF89a, sections 20, 24 and 27)
 _HAS_PALETTE = 0x80
 
@@ -24,7 +26,7 @@ def gif_frames(data: bytes) -> int:
 
 def tiff_pages(data: bytes) -> int:
     """Directories of a TIFF that lead from one to the next, at least 1 (TIFF 6.0, section 2; BigTIFF)."""
-    order = "little" if data[:2] == b"II" else "big"
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
     large = 43 in data[2:4]
     first, width, counted, entry = (8, 8, 8, 20) if large else (4, 4, 2, 12)
     seen, at = set[int](), int.from_bytes(data[first : first + width], order)

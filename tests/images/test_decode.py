@@ -6,6 +6,7 @@ import importlib.metadata
 import io
 import struct
 import threading
+import time
 import warnings
 import zipfile
 import zlib
@@ -351,6 +352,15 @@ def test_what_is_no_image_is_named_as_what_it_is(data: bytes, kind: str) -> None
     assert sniff(data) == kind
     assert error.code == "not-an-image"
     assert error.reason == f"the content looks like {kind}, not like a picture; remove it or replace it by a photo"
+
+
+@pytest.mark.parametrize("size", [b"\xff\xff\xff\xff", b"\0\0\0\0", b"\0\0\0\x01"])
+def test_a_box_that_claims_gigabytes_of_brands_is_judged_at_once(size: bytes) -> None:
+    """D13: found by campaigns/fuzz.py, which waited for a billion steps over 24 bytes."""
+    began = time.monotonic()
+    assert sniff(size + b"ftypheic" + bytes(12)) == "HEIC"
+    assert sniff(size + b"ftypmp42" + bytes(4) + b"isom") == "a video"
+    assert time.monotonic() - began < 1
 
 
 def test_a_zip_is_named_as_one() -> None:

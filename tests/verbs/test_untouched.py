@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from plusx.classifier import Classifier
 from plusx.cli.run import VERBS
 from plusx.cli.run import run as cli
 from plusx.data.source import content_hashes, scan
@@ -25,6 +26,7 @@ from plusx.data.split import read_split_csv
 from plusx.errors import Interrupted
 from plusx.images.decode import Undecodable, decode
 from plusx.training.events import StepDone
+from plusx.verbs.check_labels import LabelWish, check_labels
 from plusx.verbs.train import train
 from plusx.verbs.wish import Wish
 from tests.verbs.conftest import QUICK, SETS, fill
@@ -85,7 +87,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def check(world: World) -> None:
     world.typed("check", "data", "-q", code=1)
     world.typed("check", "data", "--out", "checked", "-q", code=1)
-    world.typed("check", "data", "--labels", "--folds", 2, "--time", "4s", "--out", "labels", "--device", "cpu", "-q")
+    flags = {"model": "resnet20", "size": 32, "batch_size": 16, "device": "cpu", "seed": 1}
+    sets = ("width=0.25", "max_epochs=1", "workers=0", "sizes=[]")
+    check_labels(["data"], LabelWish(world.root / "labels", 2, "120s", flags, sets))  # what --labels does
 
 
 def train_and_resume(world: World) -> None:
@@ -123,15 +127,20 @@ def explain(world: World) -> None:
 
 
 def export(world: World) -> None:
+    """The file itself takes long and needs no photo: in its place stands the model, and both sides look at photos."""
     pytest.importorskip("onnxscript")
-    world.typed("export", world.run, "--out", "model.onnx", "-q")
+    pytest.importorskip("onnxruntime")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.import_module("plusx.export.onnx"), "to_onnx", lambda _: b"")
+        patch.setattr(Classifier, "exported", lambda _: Classifier.load(world.run, device="cpu", precision="fp32"))
+        world.typed("export", world.run, "--out", "model.onnx", "-q")
 
 
 def serve(world: World) -> None:
     pytest.importorskip("uvicorn")
     from tests.serve.service import running
 
-    with running(world.root / "model.onnx") as service:
+    with running(world.run) as service:
         assert service.photo(Path(world.photo).read_bytes()).status == 200
         assert service.photo(b"").status == 422
 
@@ -147,14 +156,16 @@ def watch(world: World) -> None:
 
 
 def lab(world: World) -> None:
-    from plusx.lab import conduct
-    from plusx.lab.conduct import Size
+    """The photos of every experiment and a training on them; a whole one would start a dozen processes."""
+    from plusx.lab import conduct, degradation
+    from plusx.lab.conduct import LabWish, Size
     from plusx.lab.photos import Amount
-    from tests.lab.conftest import TINY
+    from tests.lab.conftest import TINY, train_here
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(conduct, "_size", lambda *_: Size(TINY, Amount(32, 6), steps=2, seeds=1))
-        world.typed("lab", "shattering", "data", "--out", "lab", "-q")
+        opened = conduct.open_lab("degradation", ["data"], LabWish(out=world.root / "lab"), lambda _: None)
+        train_here(opened, degradation.networks(opened)[:1])
 
 
 USES: dict[str, Callable[[World], None]] = {  # in this order, since later ones use what earlier ones made
