@@ -41,10 +41,10 @@ def _table(rows: Iterator[Row], file: TextIO) -> None:
     """One line a photo, as it is answered; widths are fixed so that nothing has to be waited for."""
     for row in rows:
         if row.error is None:
-            answer = f"{row.answer:<16} {percent(row.probability or 0.0):>9}"
+            answer = f"{printable(str(row.answer)):<16} {percent(row.probability or 0.0):>9}"
         else:
             answer = f"{'-':<16} {'-':>9}"
-        file.write(f"{answer}  {printable(row.path)}{_remark(row)}\n")
+        file.write(f"{answer}  {printable(row.path + _remark(row))}\n")
 
 
 def _remark(row: Row) -> str:

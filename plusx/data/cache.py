@@ -47,7 +47,6 @@ from plusx.images.preprocess import Preprocess
 from plusx.version import __version__
 
 FORMAT = 1
-PASSING = frozenset({"worker-died", "timeout"})  # faults that may be gone next time: looked at again when opened
 LOOKED_AT = 256  # photos at once, where all are looked through
 INDEX = "index.json"
 
@@ -159,8 +158,8 @@ def pixel_store(
     """The pixels of `photos` as `preprocess` gives them, and which of them are bad, by position.
 
     Opens the cache entry, or builds it first; `on_progress` hears (done, total). A set that the cache or
-    the disk cannot hold is streamed, and `notice` on the store says so. A photo that failed in a way that
-    may pass (PASSING) is decoded again whenever its entry is opened, so such a verdict is never final.
+    the disk cannot hold is streamed, and `notice` on the store says so. A photo that could not be read is tried again
+    whenever its entry is opened: it may have been gone, or its worker stopped, between its hash and its decoding.
     """
     job = _Job(photos, preprocess, workers, on_progress)
     folder = cache_folder() / _key(hashes, preprocess)
@@ -227,16 +226,15 @@ def _build(folder: Path, job: _Job) -> tuple[PixelStore, Bad]:
 
 
 def _looked_at_again(folder: Path, opened: tuple[PixelStore, Bad], job: _Job) -> tuple[PixelStore, Bad]:
-    """An open entry whose PASSING faults were tried once more; what can be read now is added to it."""
+    """An open entry whose bad photos were tried once more; what can be read now is added to it."""
     store, bad = opened
-    rows = [i for i, b in bad.items() if b.code in PASSING]
-    if not rows:
+    if not bad or not os.access(folder / PIXELS, os.W_OK):
         return opened
     with (folder / PIXELS).open("r+b") as file:
-        still = _decode(file, rows, job)
-    bad = {i: still.get(i, b) for i, b in bad.items() if i in still or i not in rows}
-    _write_index(folder, job, bad)
-    return store, bad
+        still = _decode(file, list(bad), job)
+    if still != bad:
+        _write_index(folder, job, still)
+    return store, still
 
 
 def _decode(file: BinaryIO, rows: Sequence[int], job: _Job) -> Bad:

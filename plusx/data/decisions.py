@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from plusx.data.source import Listing, Photo
+from plusx.data.table import cell, text_of
 from plusx.durable import write_file
 from plusx.errors import data as sentences
 
@@ -106,11 +107,12 @@ def read(paths: Iterable[Path]) -> tuple[Decision, ...]:
 
 
 def write(path: Path, rows: Iterable[Decision]) -> None:
-    """Write a decisions file; any file name survives it."""
+    """Write a decisions file; any file name survives it, and none is a formula there (`plusx.data.table`)."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
-    writer.writerows((r.path, r.sha256, r.label, r.reason, r.suggested, r.decision) for r in rows)
+    written = ((r.path, r.sha256, r.label, r.reason, r.suggested, r.decision) for r in rows)
+    writer.writerows(map(cell, row) for row in written)
     write_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
@@ -220,7 +222,7 @@ def _table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             if cells and len(cells) != len(header):
                 raise sentences.bad_decisions(path, f"line {reader.line_num} has {len(cells)} cells")
             if cells:
-                yield reader.line_num, dict(zip(header, cells, strict=True))
+                yield reader.line_num, dict(zip(header, map(text_of, cells), strict=True))
     except csv.Error as error:
         raise sentences.bad_decisions(path, str(error)) from None
 

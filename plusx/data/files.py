@@ -47,6 +47,7 @@ class File:
 class Files:
     """Every file of DATA in sorted order, its folders, and the names that were not looked into.
 
+    `outside` are links, to files or folders, that lead out of the folder they were found in; they are followed.
     `unread` holds archives and folders that cannot be read; they are listed there only if `lenient`,
     else they raise.
     """
@@ -55,6 +56,7 @@ class Files:
     files: list[File] = field(default_factory=list)
     folders: list[Parts] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
     unread: list[File] = field(default_factory=list)
 
 
@@ -107,12 +109,14 @@ def add_folder(found: Files, root: str, shown: Parts, parts: Parts) -> None:
 
     Compressed ones do where they have no photos beside them: else they are taken for what those were unpacked from.
     """
-    start, packed = len(found.files), list[tuple[str, Parts, Parts]]()
-    stack: list[tuple[str, Parts, Parts, Parts]] = [(root, shown, parts, (os.path.realpath(root),))]
+    start, packed, top = len(found.files), list[tuple[str, Parts, Parts]](), os.path.realpath(root)
+    stack: list[tuple[str, Parts, Parts, Parts]] = [(root, shown, parts, (top,))]
     while stack:
         folder, shown, parts, chain = stack.pop()
         for entry in _entries(found, folder, shown):
             name, inside = (*shown, entry.name), (*parts, entry.name)
+            if entry.is_symlink() and not is_junk(entry.name):
+                _note_if_outside(found, entry.path, name, top)
             if is_junk(entry.name) or _is_special(entry):
                 found.left_out.append("/".join(name))
             elif entry.name.lower().endswith(PACKED) and not _is_folder(entry):
@@ -209,6 +213,12 @@ def _is_special(entry: os.DirEntry[str]) -> bool:
     if entry.is_symlink():
         return os.path.exists(entry.path) and not (os.path.isdir(entry.path) or os.path.isfile(entry.path))
     return not (entry.is_dir() or entry.is_file())
+
+
+def _note_if_outside(found: Files, link: str, name: Parts, top: str) -> None:
+    real = os.path.realpath(link)
+    if real != top and not real.startswith(top.rstrip("/") + "/"):
+        found.outside.append("/".join(name))
 
 
 def _real_path(entry: os.DirEntry[str], parent: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from plusx.data.files import KAGGLE, PHOTO_SUFFIXES, REFUSED, SPLITS, File, Files, Parts, is_junk
+from plusx.data.table import text_of
 from plusx.errors import data as sentences
 from plusx.errors.images import Undecodable
 from plusx.images.sniff import IMAGES, sniff
@@ -252,8 +253,10 @@ def _csv_entry(path: Path, line: int, row: dict[str, str], columns: Sequence[str
     for column in _COLUMNS:
         if column in columns and not row.get(column, "").strip():
             raise sentences.bad_csv(path, f"line {line} has no {column}")
-    name, label, split = row["path"], row["label"].strip(), row.get("split", "").strip()
+    name, label, split = row["path"], text_of(row["label"].strip()), row.get("split", "").strip()
     if split and split.lower() not in SPLITS:
         raise sentences.csv_split(path, line, split)
+    if not os.path.lexists(os.path.join(path.parent, name)):  # as `predict --csv` writes it, perhaps
+        name = text_of(name)
     file = File(name, tuple(name.split("/")), Source(os.path.join(path.parent, name)))
     return Entry(file, label, SPLITS[split.lower()] if split else None)

@@ -24,7 +24,8 @@ from pathlib import Path
 from plusx.data import layouts
 from plusx.data.files import File, Files, add_folder, add_tar, is_glob, is_tar, list_files
 from plusx.errors import data as sentences
-from plusx.images.source import Source
+from plusx.errors.images import Undecodable
+from plusx.images.source import Source, read
 
 _HASHING_THREADS = 4
 _HASHED_TOGETHER = 64
@@ -45,7 +46,7 @@ class Listing:
     """Every photo of DATA; `classes` are sorted, labels are positions in them; `junk` was left out.
 
     `has_splits`: DATA says itself which photos validate or test. A `train/` folder alone does not; its photos
-    have the split "train" all the same.
+    have the split "train" all the same. `outside`: links that lead out of DATA, which are followed.
     """
 
     root: str
@@ -53,6 +54,7 @@ class Listing:
     photos: tuple[Photo, ...]
     junk: tuple[str, ...]
     has_splits: bool
+    outside: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -89,7 +91,7 @@ def scan(data: str | Path | Sequence[str | Path], *, trainable: bool = True) -> 
     index = {name: i for i, name in enumerate(classes)}
     photos = tuple(Photo(e.file.name, e.file.source, index[e.label], e.split) for e in labelled.entries)
     has_splits = any(photo.split in ("val", "test") for photo in photos)
-    return Listing(root, classes, photos, labelled.junk, has_splits)
+    return Listing(root, classes, photos, labelled.junk, has_splits, tuple(found.outside))
 
 
 @uncollected()
@@ -119,7 +121,7 @@ def _hash_run(photos: Sequence[Photo]) -> Iterator[str]:
         try:
             opened = _open_regular(file)
         except OSError:
-            yield from map(_unreadable_hash, group)
+            yield from map(_asked_again, group)
             continue
         with opened:
             yield from (_content_hash(photo, opened.fileno()) for photo in group)
@@ -137,8 +139,16 @@ def _content_hash(photo: Photo, descriptor: int) -> str:
         length = os.fstat(descriptor).st_size if source.length < 0 else source.length
         data = os.pread(descriptor, length, source.offset)
     except OSError:
-        return _unreadable_hash(photo)
+        return _asked_again(photo)
     return hashlib.sha256(data).hexdigest() if len(data) == length else _unreadable_hash(photo)
+
+
+def _asked_again(photo: Photo) -> str:
+    """The hash of a photo that was refused once: as patiently as it is going to be decoded."""
+    try:
+        return hashlib.sha256(read(photo.source)).hexdigest()
+    except Undecodable:
+        return _unreadable_hash(photo)
 
 
 def _unreadable_hash(photo: Photo) -> str:

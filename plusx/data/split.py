@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from plusx import keyed
 from plusx.data.source import Listing
+from plusx.data.table import cell, text_of
 from plusx.durable import sha256_lines, write_file
 from plusx.errors import data as sentences
 
@@ -122,11 +123,11 @@ class Row:
 
 
 def write_split_csv(path: Path, rows: Iterable[Row]) -> None:
-    """Write split.csv; any file name survives it."""
+    """Write split.csv; any file name survives it, and none is a formula there (`plusx.data.table`)."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(_COLUMNS)
-    writer.writerows((row.path, row.label, row.split, row.sha256, row.group) for row in rows)
+    writer.writerows((cell(row.path), cell(row.label), row.split, row.sha256, row.group) for row in rows)
     write_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
@@ -144,7 +145,7 @@ def read_split_csv(path: Path) -> list[Row]:
     for number, line in enumerate(lines, start=2):
         if len(line) != len(header) or line[2] not in NAMES:
             raise sentences.damaged_split(path, f"row {number} is no photo with its split")
-    return [Row(*line) for line in lines]
+    return [Row(text_of(path), text_of(label), *rest) for path, label, *rest in lines]
 
 
 def _stratified(

@@ -82,6 +82,7 @@ def _report(
         unreadable=tuple(Unreadable(listing.photos[i].name, b.code, b.reason) for i, b in sorted(found.bad.items())),
         junk=listing.junk,
         look_alike=(),
+        outside=listing.outside,
         **fields,
     )
 

@@ -80,6 +80,7 @@ KINDS = (  # in the order of what they cost
     Kind("misnamed", "named as another format", "They are read by their content; other programs may refuse them."),
     Kind("odd_modes", "unusual colours", "They become plain colour; what is transparent becomes white."),
     Kind("turned", "turned by their EXIF", "They are used upright, as cameras and browsers show them."),
+    Kind("outside", "links that lead outside", "They are followed; what they lead to does not travel with the folder."),
     Kind("junk", "left out (not photos)", "They are not used."),
 )
 
@@ -115,6 +116,7 @@ class CheckReport:
     odd_modes: tuple[Noted, ...]
     misnamed: tuple[Noted, ...]
     look_alike: tuple[Noted, ...]  # pairs, the likest first; none without a model
+    outside: Names = ()  # links
 
     @property
     def problems(self) -> Names:

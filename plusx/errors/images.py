@@ -105,6 +105,20 @@ def too_many_bytes(size: int, limit: int) -> Undecodable:
     )
 
 
+def large_tile(limit: int) -> Undecodable:
+    """A tile of a TIFF claims over `limit` pixels, whatever the picture claims."""
+    return Undecodable(
+        "too-large", f"a tile of it claims more than the {limit / 1e6:,.0f} million pixels that are read; save it anew"
+    )
+
+
+def text_bomb() -> Undecodable:
+    """A PNG whose compressed texts would unpack to more than Pillow allows: 1 MB each, 64 MB in all."""
+    return Undecodable(
+        "too-large", "the texts beside the picture unpack to megabytes, which no photo needs; save it without them"
+    )
+
+
 def out_of_memory() -> Undecodable:
     """Decoding asked for more memory than the process may use."""
     return Undecodable("too-large", "decoding it takes more memory than a decoding process may use; save it smaller")

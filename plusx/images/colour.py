@@ -18,6 +18,7 @@ WHITE: Background = (255, 255, 255)
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF 6.0, section 8 and 19
 _WHITE_IS_ZERO = 0
+_BAND = 4_000_000  # pixels laid over the background at a time: a copy of a whole large photo could be too much
 
 
 def flatten(image: Image.Image, background: Background = WHITE) -> Image.Image:
@@ -44,9 +45,12 @@ def _over(image: Image.Image, background: Background) -> Image.Image:
         image = image.convert("LA")
     elif image.mode not in ("RGBA", "RGBa", "RGB", "L", "1", "P", "PA", "LA"):
         return image.convert("RGB")  # a transparent colour makes sense in no other mode
-    layer = image.convert("RGBA")
     canvas = Image.new("RGB", image.size, background)
-    canvas.paste(layer, mask=layer)
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        layer = image.crop(box).convert("RGBA")
+        canvas.paste(layer, box, layer)
     return canvas
 
 

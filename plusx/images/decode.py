@@ -8,7 +8,9 @@ Equal bytes give equal pixels, everywhere. Rules:
 - no more than MAX_PIXELS are decoded, and the claim is checked before memory is asked for;
 - a file that ends early is refused, never filled up with grey. That holds for a JPEG that lacks
   only its end marker, too, unless the decoder had all its rows before it missed the marker:
-  nothing else tells a complete picture from a cut one.
+  nothing else tells a complete picture from a cut one;
+- damage inside the compressed data of a JPEG, WebP or HEIC often still decodes, to other pixels. No look at one file
+  tells that: what was recorded of it before does, its SHA-256 in split.csv, for `--resume` and for `evaluate`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ from PIL import Image, UnidentifiedImageError
 from plusx.errors import images as errors
 from plusx.errors.images import Undecodable
 from plusx.images.colour import WHITE, Background, flatten
+from plusx.images.frames import gif_frames, tiff_pages
+from plusx.images.jpeg import is_too_short
+from plusx.images.png import without_profile
 from plusx.images.sniff import IMAGES, OTHER_IMAGES, UNKNOWN, sniff
 
 __all__ = ["MAX_PIXELS", "WHITE", "BadPhoto", "Facts", "Undecodable", "decode", "heif_version", "inspect"]
@@ -34,6 +39,7 @@ __all__ += ["sniff", "upright_rgb"]
 MAX_PIXELS = 64_000_000
 
 _ORIENTATION = 0x0112  # the EXIF and TIFF tag
+_TILE = (322, 323)  # TIFF tags: the sides of a tile
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -101,7 +107,7 @@ def inspect(data: bytes) -> Facts:
             mode=image.mode,
             width=image.width,
             height=image.height,
-            frames=_frames(image),
+            frames=_frames(image, data),
             orientation=_stated_orientation(image),
             alpha=image.has_transparency_data,
         )
@@ -120,10 +126,23 @@ def heif_version() -> str | None:
 def _open(data: bytes, most: int = MAX_PIXELS) -> Image.Image:
     kind = _known_kind(data)
     with _decoder_faults(data):
-        image = Image.open(io.BytesIO(data), formats=[_registered_format(kind)])
+        content = without_profile(data) if kind == "PNG" else data
+        image = Image.open(io.BytesIO(content), formats=[_registered_format(kind)])
     if image.width * image.height > most:
         raise errors.too_many_pixels(image.width, image.height, most)
+    if kind == "JPEG" and is_too_short(data):
+        raise errors.truncated(kind, len(data))
+    if kind == "TIFF":
+        _refuse_large_tile(image, most)
     return image
+
+
+def _refuse_large_tile(image: Image.Image, most: int) -> None:
+    """A tile is unpacked whole, however little of it is in the picture."""
+    tags = getattr(image, "tag_v2", {})
+    width, height = (tags.get(tag, 0) for tag in _TILE)
+    if not (isinstance(width, int) and isinstance(height, int)) or width * height > most:
+        raise errors.large_tile(most)
 
 
 def _known_kind(data: bytes) -> str:
@@ -159,6 +178,8 @@ def _decoder_faults(data: bytes) -> Iterator[None]:
     except MemoryError:
         raise errors.out_of_memory() from None
     except Exception as error:  # a hostile file can reach any line of a plugin, and so any exception
+        if "PngImagePlugin.MAX_TEXT" in str(error) or "MAX_TEXT_MEMORY" in str(error):
+            raise errors.text_bomb() from error
         if "truncated" in str(error).lower() or _ends_early(data):
             raise errors.truncated(sniff(data), len(data)) from error
         raise errors.damaged(sniff(data), _detail(error)) from error
@@ -231,7 +252,9 @@ def _stated_orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _frames(image: Image.Image) -> int:
+def _frames(image: Image.Image, data: bytes) -> int:
+    if image.format in ("GIF", "TIFF"):
+        return gif_frames(data) if image.format == "GIF" else tiff_pages(data)
     try:
         return max(1, int(getattr(image, "n_frames", 1)))
     except Exception:  # damage after the first frame is no concern of ours

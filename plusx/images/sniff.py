@@ -70,7 +70,8 @@ def _container(head: bytes) -> str | None:
 
 
 def _iso_media(head: bytes) -> str:
-    brands = {head[8:12], *(head[i : i + 4] for i in range(16, int.from_bytes(head[:4], "big"), 4))}
+    end = min(int.from_bytes(head[:4], "big"), len(head))  # a box can claim 4 GB of brands
+    brands = {head[8:12], *(head[i : i + 4] for i in range(16, end, 4))}
     if brands & {b"avif", b"avis"}:  # AVIF files also list mif1, so they come first
         return "AVIF"
     return "HEIC" if brands & _HEIF_BRANDS else "a video"

@@ -1,15 +1,27 @@
-"""Where a photo's bytes lie, and the one way to read them."""
+"""Where a photo's bytes lie, and the one way to read them.
+
+What the operating system refuses may be over a moment later: a network file system that lost its server, a file that is
+being replaced. Such a file is asked for again, a bounded number of times, before it is named.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from plusx.errors import images as errors
 
 MAX_BYTES = 1 << 30  # of one photo's file; 64 million pixels of 16-bit RGBA, uncompressed, are half of it
+
+PAUSES = (0.01, 0.1)  # seconds before a file is asked for a second and a third time
+MAY_PASS = frozenset({
+    errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT, errno.ENETDOWN, errno.ENETUNREACH,
+    errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOENT, errno.ENOTCONN,
+})  # fmt: skip
 
 _KINDS = (
     (stat.S_ISDIR, "folder"),
@@ -32,17 +44,47 @@ class Source:
     length: int = -1
 
 
+class Patience:
+    """Asks for a file again where the refusal may pass, after each of PAUSES.
+
+    Waiting that was in vain is counted: after `seconds` of it nothing is asked for twice, until a file comes after all.
+    So a disk that is gone with a million photos costs seconds, and a glitch every hour of a long training nothing.
+    """
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        self.seconds = seconds
+        self.wasted = 0.0
+
+    def bytes_of(self, attempt: Callable[[], bytes], pauses: Sequence[float] = PAUSES) -> bytes:
+        """What `attempt` gives; raises its last OSError."""
+        try:
+            return attempt()
+        except OSError as error:
+            if not pauses or error.errno not in MAY_PASS or self.wasted >= self.seconds:
+                raise
+        self.wasted += pauses[0]
+        time.sleep(pauses[0])
+        found = self.bytes_of(attempt, pauses[1:])
+        self.wasted = 0.0
+        return found
+
+
+_PATIENCE = Patience()
+
+
 def read(source: Source, at_most: int | None = None) -> bytes:
     """The bytes of a photo, or the first `at_most` of them. Never blocks on a pipe or device. Raises Undecodable."""
     try:
-        _require_regular(os.stat(source.file).st_mode)  # noqa: PTH116 - a Path costs more than the call
-        descriptor = os.open(source.file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return _PATIENCE.bytes_of(lambda: _read(source, at_most))
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise errors.cannot_open(getattr(error, "strerror", None) or str(error)) from None
+
+
+def _read(source: Source, at_most: int | None) -> bytes:
+    _require_regular(os.stat(source.file).st_mode)  # noqa: PTH116 - a Path costs more than the call
+    descriptor = os.open(source.file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         return _read_open(descriptor, source, at_most)
-    except OSError as error:
-        raise errors.cannot_open(error.strerror or str(error)) from None
     finally:
         os.close(descriptor)
 

@@ -68,8 +68,10 @@ def _mistakes(measured: Measured) -> Sequence[tuple[int, str, str]]:
     classes, counts = measured.figures["classes"], measured.figures["confusion"]
     if len(classes) <= MATRIX:
         return ()
-    pairs = [(counts[i][j], a, b) for i, a in enumerate(classes) for j, b in enumerate(classes) if i != j]
-    return [pair for pair in sorted(pairs, key=lambda pair: -pair[0])[:CONFUSIONS] if pair[0]]
+    pairs = [
+        (n, classes[i], classes[j]) for i, row in enumerate(counts) for j, n in enumerate(row) if n and i != j
+    ]  # of thousands of classes, nearly all entries are 0
+    return sorted(pairs, key=lambda pair: -pair[0])[:CONFUSIONS]
 
 
 def _curves(course: Course) -> Sequence[Chart]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from plusx.data.table import text_of
 from plusx.metrics import percent
 from plusx.report.page import duration
 from plusx.run_folder import RunFolder
@@ -116,7 +117,7 @@ def _measured(name: str, values: Mapping[str, Any]) -> Facts:
 
 def _skipped_rows(data: bytes) -> list[tuple[str, str]]:
     text = io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")
-    return [(row["path"], row["reason"]) for row in csv.DictReader(text)]
+    return [(text_of(row["path"]), row["reason"]) for row in csv.DictReader(text)]
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plusx import metrics
+from plusx.data.table import cell, text_of
 from plusx.durable import write_file
 from plusx.errors import model_file as sentences
 from plusx.model_file import Header
@@ -68,7 +69,10 @@ class Answered:
 
 
 def write_answers(path: Path, answered: Answered) -> None:
-    """One line per photo: path, sha256, label, answer, `p:CLASS` of every class, novelty. Any file name survives."""
+    """One line per photo: path, sha256, label, answer, `p:CLASS` of every class, novelty.
+
+    Any name survives, and none is a formula there (`plusx.data.table`).
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow((*_COLUMNS, *(_PROBABILITY + name for name in answered.classes), _NOVELTY))
@@ -76,7 +80,7 @@ def write_answers(path: Path, answered: Answered) -> None:
     for (name, sha256, label, answer), row, score in zip(rows, answered.probabilities, answered.novelty, strict=True):
         said = [format(float(p), ".9g") for p in row]  # nine digits are a float32 exactly
         strange = "" if np.isnan(score) else format(float(score), ".9g")
-        writer.writerow((name, sha256, answered.classes[label], answer, *said, strange))
+        writer.writerow((cell(name), sha256, cell(answered.classes[label]), cell(answer), *said, strange))
     write_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
@@ -88,7 +92,7 @@ def read_answers(path: Path) -> Answered | None:
     try:
         header, *rows = csv.reader(text, strict=True)
         classes = tuple(name.removeprefix(_PROBABILITY) for name in header[len(_COLUMNS) : -1])
-        return _answered(classes, rows)
+        return _answered(classes, [[*map(text_of, row[: len(_COLUMNS)]), *row[len(_COLUMNS) :]] for row in rows])
     except (csv.Error, ValueError, IndexError) as error:
         raise sentences.damaged(path, f"it is not the table that was written ({error})") from None
 

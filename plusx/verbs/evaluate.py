@@ -287,6 +287,5 @@ def _confusion(figures: dict[str, Any]) -> list[str]:
             f"  {n:>{width}}" + "".join(f"  {c:>{width},}" for c in row) for n, row in zip(classes, counts, strict=True)
         ]
         return [head, *body]
-    wrong = [(int(counts[i, j]), i, j) for i in range(len(classes)) for j in range(len(classes)) if i != j]
-    worst = [entry for entry in sorted(wrong, reverse=True)[:10] if entry[0]]
-    return [f"  {count} of {classes[i]} taken for {classes[j]}" for count, i, j in worst]
+    wrong = [(int(counts[i, j]), i, j) for i, j in np.argwhere(counts).tolist() if i != j]
+    return [f"  {count} of {classes[i]} taken for {classes[j]}" for count, i, j in sorted(wrong, reverse=True)[:10]]

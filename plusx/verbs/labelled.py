@@ -21,6 +21,7 @@ from plusx.data.decisions import Decision, Effect
 from plusx.data.files import is_tar
 from plusx.data.near_duplicates import near_groups
 from plusx.data.source import Listing, Photo, content_hashes, scan
+from plusx.data.table import cell, text_of
 from plusx.durable import write_file
 from plusx.errors import data as sentences
 from plusx.errors import use as use_errors
@@ -228,7 +229,7 @@ def write_skipped(path: Path, bad: Sequence[tuple[str, BadPhoto]]) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(("path", "code", "reason"))
-    writer.writerows((name, why.code, why.reason) for name, why in bad)
+    writer.writerows((cell(name), why.code, why.reason) for name, why in bad)
     write_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
@@ -237,7 +238,7 @@ def read_skipped(path: Path) -> tuple[tuple[str, BadPhoto], ...]:
     if not path.exists():
         return ()
     text = io.StringIO(path.read_bytes().decode("utf-8", "surrogateescape"), newline="")
-    return tuple((row["path"], BadPhoto(row["code"], row["reason"])) for row in csv.DictReader(text))
+    return tuple((text_of(row["path"]), BadPhoto(row["code"], row["reason"])) for row in csv.DictReader(text))
 
 
 def without(pixels: Pixels, photos: LabelledPhotos, names: AbstractSet[str]) -> Pixels:

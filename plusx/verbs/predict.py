@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from plusx.classifier import Classifier, Prediction
 from plusx.data.source import Photo, walk
+from plusx.data.table import cell
 from plusx.errors import use as sentences
 from plusx.images.decode import BadPhoto
 from plusx.model_file import read_header
@@ -19,7 +20,6 @@ from plusx.run_folder import model_path
 
 COLUMNS = ("path", "label", "probability", "probabilities", "answer", "error")
 Progress = Callable[[int, int], None]
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that starts so
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def to_json(rows: Iterable[Row], file: TextIO) -> None:
 
 
 def to_csv(rows: Iterable[Row], file: TextIO) -> None:
-    """CSV with a header; cells that a spreadsheet would take for a formula get an apostrophe in front."""
+    """CSV with a header; cells that a spreadsheet would take for a formula are marked (`plusx.data.table`)."""
     writer = csv.writer(file)
     writer.writerow(COLUMNS)
     for row in rows:
@@ -136,7 +136,7 @@ def to_kaggle(rows: Iterable[Row], file: TextIO) -> None:
 def _kaggle_id(path: str) -> str:
     stem = Path(path).name.rpartition(".")[0]
     numbers = re.findall(r"\d+", stem)
-    return numbers[-1] if numbers else stem
+    return numbers[-1] if numbers else cell(stem)
 
 
 def _cell(value: Any) -> str:
@@ -147,4 +147,4 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return repr(value)
     text = str(value).encode("utf-8", "backslashreplace").decode()
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return cell(text)

@@ -212,6 +212,7 @@ def test_photos_whose_names_are_no_utf8_are_cached(tmp_path: Path) -> None:
 
 
 def test_a_fault_that_may_pass_is_looked_at_again(pictures: list[Photo], passing: set[str]) -> None:
+    """D18, T31."""
     passing.add("2.png")
     hashes = hashes_of(pictures)
     heard: list[int] = []
@@ -334,6 +335,7 @@ def test_a_cache_folder_that_cannot_be_made_streams_instead(
 
 
 def test_a_photo_lost_while_streaming_is_named(pictures: list[Photo], monkeypatch: pytest.MonkeyPatch) -> None:
+    """D18."""
     monkeypatch.setenv("PLUSX_CACHE_GB", "0")
     store, _ = opened(pictures)
     Path(pictures[3].source.file).write_bytes(b"")

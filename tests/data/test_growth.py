@@ -97,6 +97,7 @@ def peak(stage: Callable[[Path], Any], data: Path) -> int:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_four_times_the_photos_are_four_times_the_work(stage: Callable[[Path], Any], tmp_path: Path) -> None:
+    """D24; what a million take, docs/benchmarks.md says."""
     few, many = (shard(tmp_path, count) for count in (FEW, MANY))
     stage(few)  # imports what it needs
     assert lines_run(stage, many) <= 1.05 * MANY / FEW * lines_run(stage, few)
@@ -104,6 +105,7 @@ def test_four_times_the_photos_are_four_times_the_work(stage: Callable[[Path], A
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_photo_more_takes_less_than_a_kilobyte(stage: Callable[[Path], Any], tmp_path: Path) -> None:
+    """D24."""
     few, many = (shard(tmp_path, count) for count in (FEW, MANY))
     stage(few)
     assert peak(stage, many) - peak(stage, few) < BYTES * (MANY - FEW)

@@ -136,6 +136,7 @@ def test_deeper_folders_belong_to_their_class(tmp_path: Path) -> None:
 
 
 def test_junk_is_left_out_and_listed(tmp_path: Path) -> None:
+    """D19."""
     junk = ["Thumbs.db", "cat/.DS_Store", "cat/notes.txt", "cat/._0.jpg", "dog/desktop.ini", "labels.json"]
     folders = ["__MACOSX/cat/0.jpg", ".ipynb_checkpoints/a.jpg", "dog/.hidden/b.jpg"]
     listing = scan(put(tmp_path, *photos_of(""), *junk, *folders))
@@ -144,6 +145,7 @@ def test_junk_is_left_out_and_listed(tmp_path: Path) -> None:
 
 
 def test_endings_count_in_any_case_and_bad_content_is_no_junk(tmp_path: Path) -> None:
+    """D06."""
     put(tmp_path, *photos_of(""), "cat/a.JPG", "cat/b.jfif", "cat/c.jpe", "cat/d.HEIC")
     (tmp_path / "cat" / "empty.png").write_bytes(b"")
     listing = scan(tmp_path)
@@ -163,11 +165,13 @@ def test_a_file_without_ending_counts_if_it_looks_like_a_photo(tmp_path: Path) -
     "name", ["with space.jpg", 'it\'s "so".jpg', "new\nline.jpg", "😺.jpg", "-rf.jpg", "a,b;c.jpg"]
 )
 def test_any_file_name_works(tmp_path: Path, name: str) -> None:
+    """D15."""
     listing = scan(put(tmp_path, *photos_of(""), f"cat/{name}"))
     assert f"cat/{name}" in {p.name for p in listing.photos}
 
 
 def test_names_that_are_no_utf8_work(tmp_path: Path) -> None:
+    """D15."""
     names = [os.fsdecode(name) for name in (b"caf\xe9/\xff.jpg", b"caf\xe9/1.jpg", b"dog/\xfe.jpg")]
     gone = os.fsdecode(b"caf\xe9/\xfd.jpg")
     try:
@@ -205,6 +209,7 @@ def test_a_label_beside_a_photo_that_cannot_be_read_is_named(tmp_path: Path) -> 
 
 
 def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+    """D16; links that lead outside are named: tests/data/test_odd_files.py."""
     outside = put(tmp_path / "outside", "0.jpg", "1.jpg")
     root = put(tmp_path / "data", *photos_of(""))
     (root / "bird").symlink_to(outside)
@@ -219,6 +224,7 @@ def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D17."""
     put(tmp_path, *photos_of(""))
     scandir = os.scandir
 
@@ -241,6 +247,7 @@ def test_a_link_beside_the_folder_it_points_to_hides_neither(tmp_path: Path) -> 
 
 
 def test_a_pipe_is_never_waited_for(tmp_path: Path) -> None:
+    """D17."""
     put(tmp_path, *photos_of(""))
     os.mkfifo(tmp_path / "cat" / "pipe.jpg")
     assert scan(tmp_path).junk == ("cat/pipe.jpg",)
@@ -320,11 +327,13 @@ def test_no_photos_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_an_empty_class_folder_is_named(tmp_path: Path) -> None:
+    """D19."""
     put(tmp_path, *photos_of(""), "bird/Thumbs.db")
     assert message(tmp_path).startswith(f"The folder bird in {tmp_path} holds no photos: put at least two there")
 
 
 def test_an_empty_class_beside_one_class_is_not_looked_through(tmp_path: Path) -> None:
+    """D19."""
     assert "The folder dog in" in message(put(tmp_path, "cat/0.jpg", "cat/1.jpg", "dog/"))
 
 
@@ -339,16 +348,19 @@ def test_a_class_called_like_an_answer_or_a_decision_is_refused(tmp_path: Path, 
 
 
 def test_one_class_only_is_a_sentence(tmp_path: Path) -> None:
+    """D20."""
     put(tmp_path, "cat/0.jpg", "cat/1.jpg")
     assert "holds one class only (cat)" in message(tmp_path)
     assert scan(tmp_path, trainable=False).classes == ("cat",)
 
 
 def test_a_class_with_one_photo_is_named(tmp_path: Path) -> None:
+    """D20."""
     assert "Class dog has one photo to learn from" in message(put(tmp_path, "cat/0.jpg", "cat/1.jpg", "dog/0.jpg"))
 
 
 def test_a_class_that_train_lacks_is_named_with_the_nearest(tmp_path: Path) -> None:
+    """D21."""
     put(tmp_path, *photos_of("train/"), "test/cat/0.jpg", "test/dogs/0.jpg")
     text = message(tmp_path)
     assert f"The test photos of {tmp_path} have the class dogs, which train lacks (cat, dog)" in text
@@ -356,6 +368,7 @@ def test_a_class_that_train_lacks_is_named_with_the_nearest(tmp_path: Path) -> N
 
 
 def test_a_test_folder_may_lack_a_class(tmp_path: Path) -> None:
+    """D21."""
     assert len(scan(put(tmp_path, *photos_of("train/"), "test/cat/0.jpg", "test/dog/")).photos) == 5
 
 

@@ -140,6 +140,7 @@ def test_a_hard_link_is_the_same_photo_under_a_second_name(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kept", [700, 1024, 2048, 4096])
 def test_a_cut_tar_is_a_sentence_wherever_it_was_cut(tmp_path: Path, kept: int) -> None:
+    """D01, of archives."""
     data = make_tar(tmp_path / "a.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(data[:kept])
     assert message(tmp_path / "a.tar").startswith(f"{tmp_path}/a.tar is no whole tar archive (")

@@ -95,6 +95,7 @@ def test_names_that_are_no_utf8_survive_the_report(data: Path) -> None:
 
 
 def test_unreadable_photos_are_named_with_their_reasons(data: Path) -> None:
+    """D01, D04, D05, D16."""
     (data / "cat" / "text.jpg").write_text("hello, I am a text file\n")
     (data / "dog" / "empty.jpg").write_bytes(b"")
     (data / "dog" / "cut.png").write_bytes((data / "dog" / "0.png").read_bytes()[:60])
@@ -111,6 +112,7 @@ def test_unreadable_photos_are_named_with_their_reasons(data: Path) -> None:
 
 
 def test_equal_photos_are_sorted_by_what_they_cost(tmp_path: Path) -> None:
+    """D22."""
     for i, name in enumerate(["train/cat", "train/dog", "test/cat", "test/dog"]):
         for k in range(3):
             draw(tmp_path / name / f"{k}.png", 10 * i + k)
@@ -127,6 +129,7 @@ def test_equal_photos_are_sorted_by_what_they_cost(tmp_path: Path) -> None:
 
 
 def test_a_leak_with_another_label_counts_as_both(tmp_path: Path) -> None:
+    """D22."""
     for i, name in enumerate(["train/cat", "train/dog", "test/cat"]):
         for k in range(2):
             draw(tmp_path / name / f"{k}.png", 10 * i + k)
@@ -136,6 +139,7 @@ def test_a_leak_with_another_label_counts_as_both(tmp_path: Path) -> None:
 
 
 def test_empty_files_are_no_copies_of_each_other(data: Path) -> None:
+    """D04, D22."""
     (data / "cat" / "a.jpg").write_bytes(b"")
     (data / "dog" / "b.jpg").write_bytes(b"")
     report = check(data, workers=0)
@@ -144,6 +148,7 @@ def test_empty_files_are_no_copies_of_each_other(data: Path) -> None:
 
 
 def test_what_cannot_be_trained_on_is_reported_and_not_raised(data: Path) -> None:
+    """D19."""
     (data / "bird").mkdir()
     report = check(data, workers=0)
     assert report.unusable is not None
@@ -158,6 +163,7 @@ def test_no_photos_at_all_is_an_error(tmp_path: Path) -> None:
 
 
 def test_junk_is_listed_and_is_no_problem(data: Path) -> None:
+    """D19."""
     (data / "cat" / "Thumbs.db").write_bytes(b"x")
     report = check([data], workers=0)
     assert report.junk == ("cat/Thumbs.db",)
@@ -174,6 +180,7 @@ def test_the_report_is_json(data: Path) -> None:
 
 
 def test_nothing_is_written_into_the_data(data: Path) -> None:
+    """D23."""
     before = {p: p.stat().st_mtime_ns for p in data.rglob("*")}
     check(data, workers=0)
     assert {p: p.stat().st_mtime_ns for p in data.rglob("*")} == before

@@ -78,6 +78,7 @@ def planted(clean: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 
 def test_each_planted_fault_is_found_and_no_other(planted: Findings) -> None:
+    """D06, D09, D10, D11, D22: noted, each by its own finding."""
     report = planted.report
     assert [bad.name for bad in report.unreadable] == ["train/cat/cut.jpg", "train/cat/empty.jpg"]
     assert report.across_splits == (("test/cat/leak.jpg", "train/cat/0000.jpg"),)

@@ -20,7 +20,7 @@ def obey(data):
     if data.startswith(b"RAW"):
         os.write(answers[0], data[3:])
         time.sleep(60)
-    if data.startswith(b"EAT"): bytes(8 << 30)
+    if data.startswith(b"EAT"): bytes(5 << 30)
     if data.startswith(b"MODULES"):
         from plusx.errors.images import Undecodable
         raise Undecodable("unreadable", " ".join(sorted(sys.modules)))
@@ -65,4 +65,8 @@ def slow(seconds: float) -> tuple[str, ...]:
     return (sys.executable, "-P", "-c", _SLOW, HOSTILE[-1], str(seconds))
 
 
+# What a process is that lacks one of its protections, for tests that show what each of them is for.
+_UNLIMITED = _SOURCE.replace("worker.main()", "worker._limit_memory = lambda size: None\nworker.main()")
+_UNTIMED = _SOURCE.replace("worker.main()", "worker._GRACE = 10.0 ** 6\nworker.main()")
+UNLIMITED, UNTIMED = ((*HOSTILE[:3], source, HOSTILE[-1]) for source in (_UNLIMITED, _UNTIMED))
 WRONG = (sys.executable, "-P", "-c", _WRONG, HOSTILE[-1])

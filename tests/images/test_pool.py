@@ -102,6 +102,7 @@ def test_members_of_a_tar_are_read_in_place(folder: Path, tmp_path: Path) -> Non
 
 
 def test_a_worker_that_dies_costs_one_photo(folder: Path) -> None:
+    """T31."""
     put(folder, "010.jpg", b"DIE")
     with hostile(workers=1) as pool:
         results = outcome(pool, sources(folder))
@@ -110,6 +111,7 @@ def test_a_worker_that_dies_costs_one_photo(folder: Path) -> None:
 
 
 def test_many_deaths_cost_exactly_their_photos(folder: Path) -> None:
+    """T31."""
     for i in (0, 1, 17, 30, 59):
         put(folder, f"{i:03}.jpg", b"DIE")
     with hostile(workers=2) as pool:
@@ -118,6 +120,7 @@ def test_many_deaths_cost_exactly_their_photos(folder: Path) -> None:
 
 @pytest.mark.parametrize("how", [b"SPIN", b"SLEEP"])
 def test_a_photo_over_its_time_is_stopped_alone(folder: Path, how: bytes) -> None:
+    """T31; that nobody else stops it, tests/images/test_protections.py shows."""
     put(folder, "005.jpg", how)
     with hostile(workers=2, seconds=1.5) as pool:
         results = outcome(pool, sources(folder))
@@ -238,6 +241,7 @@ def test_facts_are_believed_with_a_contrast_and_all_pixels(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the address space")
 def test_a_photo_that_eats_memory_is_refused(folder: Path) -> None:
+    """D13; what it would cost without the limit, tests/images/test_protections.py shows."""
     put(folder, "003.jpg", b"EAT")
     with hostile(workers=1) as pool:
         assert bad(outcome(pool, sources(folder))) == {3: "too-large"}
@@ -254,6 +258,7 @@ def test_a_worker_loads_no_torch_and_no_pydantic(folder: Path) -> None:
 
 
 def test_bad_files_are_answered_without_blocking(folder: Path) -> None:
+    """D17."""
     os.mkfifo(folder / "a-pipe.jpg")
     (folder / "a-folder.jpg").mkdir()
     names = ["a-pipe.jpg", "a-folder.jpg", "gone.jpg", "/dev/zero", "zero\0byte.jpg"]
@@ -269,6 +274,7 @@ def test_bad_files_are_answered_without_blocking(folder: Path) -> None:
 
 
 def test_a_name_that_is_not_unicode_is_found(folder: Path) -> None:
+    """D15."""
     name = os.fsencode(folder) + b"/caf\xe9.jpg"
     try:
         os.link(folder / "000.jpg", name)
@@ -388,6 +394,7 @@ def test_read_stops_where_it_is_told(tmp_path: Path) -> None:
 
 
 def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
+    """D13."""
     with open(tmp_path / "a", "wb") as file:
         file.truncate(5 << 30)
     with pytest.raises(Undecodable, match="the file has 5,369 MB and at most 1,074 MB are read") as caught:

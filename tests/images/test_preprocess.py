@@ -71,6 +71,7 @@ def test_pixels_are_owned_contiguous_bytes() -> None:
 
 
 def test_a_sliver_does_not_take_a_gigabyte() -> None:
+    """D14."""
     sliver = Image.new("RGB", (1, 20_000), (10, 20, 30))
     sliver.paste((200, 100, 50), (0, 9_990, 1, 10_010))
     pixels = Preprocess(256, 224)(sliver)
@@ -79,6 +80,7 @@ def test_a_sliver_does_not_take_a_gigabyte() -> None:
 
 
 def test_a_sliver_is_cut_where_torchvision_would_have_cut_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """D14."""
     whole = Preprocess(64, 56)(noise(20, 300))
     monkeypatch.setattr("plusx.images.decode.MAX_PIXELS", 64 * 300)
     cut = Preprocess(64, 56)(noise(20, 300))

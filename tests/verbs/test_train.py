@@ -279,6 +279,7 @@ def test_an_existing_folder_is_never_overwritten(data: Path, tmp_path: Path) -> 
 def test_a_bad_photo_of_any_split_stops_training_before_it_starts_with_the_command_that_goes_on(
     where: str, data: Path, tmp_path: Path
 ) -> None:
+    """D01."""
     sorted_data = tmp_path / "of splits"
     for name in ("train", "val", "test"):
         shutil.copytree(data, sorted_data / name)
@@ -296,6 +297,7 @@ def test_a_bad_photo_of_any_split_stops_training_before_it_starts_with_the_comma
 
 
 def test_every_bad_photo_is_listed(data: Path, tmp_path: Path) -> None:
+    """D01."""
     for number in range(30):
         (data / "lying" / f"bad{number}.jpg").write_text(f"no photo {number}")
     with pytest.raises(DataError) as caught:
@@ -340,6 +342,7 @@ def test_a_last_batch_of_one_photo_joins_the_one_before(tmp_path: Path) -> None:
 
 
 def test_names_that_are_not_utf8_survive_a_whole_run(data: Path, tmp_path: Path) -> None:
+    """D15."""
     odd = os.fsdecode(b"caf\xe9")
     try:
         (data / "lying").rename(data / odd)
@@ -619,6 +622,7 @@ def test_an_unfinished_run_has_no_model_to_use(data: Path, tmp_path: Path) -> No
 
 
 def test_predicting_streams_in_order_and_errors_are_rows(data: Path, tmp_path: Path) -> None:
+    """D01."""
     trained = run(data, tmp_path / "run")
     mixed = tmp_path / "mixed"
     mixed.mkdir()

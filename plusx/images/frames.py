@@ -1,0 +1,50 @@
+"""How many frames a GIF or pages a TIFF has, by what links them: nothing is decoded, and time grows with size alone.
+
+Pillow looks through all directories it has seen for every further one of a TIFF, and reads every frame of a GIF: a file
+of few megabytes could keep it busy for minutes over a number that is only told.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+_IMAGE, _EXTENSION, _TRAILER = 0x2C, 0x21, 0x3B  # what may follow in a GIF (GIF89a, sections 20, 24 and 27)
+_HAS_PALETTE = 0x80
+
+
+def gif_frames(data: bytes) -> int:
+    """Image descriptors of a GIF, at least 1."""
+    at, count = 13 + _palette(data, 10), 0
+    while at < len(data) and data[at] != _TRAILER:
+        if data[at] == _IMAGE and at + 9 < len(data):
+            count += 1
+            at = _after_blocks(data, at + 11 + _palette(data, at + 9))
+        else:
+            at = _after_blocks(data, at + 2) if data[at] == _EXTENSION else at + 1
+    return max(1, count)
+
+
+def tiff_pages(data: bytes) -> int:
+    """Directories of a TIFF that lead from one to the next, at least 1 (TIFF 6.0, section 2; BigTIFF)."""
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+    large = 43 in data[2:4]
+    first, width, counted, entry = (8, 8, 8, 20) if large else (4, 4, 2, 12)
+    seen, at = set[int](), int.from_bytes(data[first : first + width], order)
+    while at and at not in seen and at + counted <= len(data):
+        seen.add(at)
+        link = at + counted + entry * int.from_bytes(data[at : at + counted], order)
+        at = int.from_bytes(data[link : link + width], order) if link + width <= len(data) else 0
+    return max(1, len(seen))
+
+
+def _palette(data: bytes, flags: int) -> int:
+    """Bytes of the palette that the flags at a position announce."""
+    told = data[flags] if flags < len(data) else 0
+    return 3 << (told & 7) + 1 if told & _HAS_PALETTE else 0
+
+
+def _after_blocks(data: bytes, at: int) -> int:
+    """Where the blocks end that begin at a position, each with its length in front, the last of none."""
+    while at < len(data) and data[at]:
+        at += 1 + data[at]
+    return at + 1
