@@ -19,7 +19,7 @@ NAMES = {
     *("pandas.read_pickle", "numpy.core.multiarray.scalar"),
     "concurrent.futures.ProcessPoolExecutor",  # its processes talk in pickles
 }
-LOADS_ARRAYS = {"numpy.load", "numpy.lib.format.read_array", "numpy.memmap.load"}
+LOADS_ARRAYS = {"numpy.load", "numpy.lib.format.read_array"}
 IMPORTS = {"importlib.import_module", "importlib.__import__"}
 
 
