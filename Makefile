@@ -3,7 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: demo test check lint types contract lengths docs docs-check lock clean fuzz
+# archives for an installation without a network: gigabytes, outside of the repository
+WHEELS ?= ../plusx-wheels
+# what proves the lowest versions that pyproject.toml allows
+LOWEST ?= tests/floor0 tests/images tests/training tests/models tests/engines tests/export tests/trust tests/test_metrics.py
+
+.PHONY: demo test check lint types contract lengths docs docs-check lock offline lowest audit twice bill clean fuzz
 
 demo: .venv/ready
 	$(BIN)/plusx demo
@@ -42,6 +47,29 @@ fuzz: .venv/ready
 
 lock: .venv/ready
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev pyproject.toml -o requirements.lock
+
+# the supply chain: each is slow or needs a network, and none is part of `make test`
+offline: .venv/ready
+	$(BIN)/python tools/offline.py $(WHEELS) --download
+
+lowest: .venv/ready
+	mkdir -p build
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python-version 3.11 --no-header --extra dev pyproject.toml -o build/lowest.txt
+	$(BIN)/uv venv --quiet --clear build/lowest
+	$(BIN)/uv pip install --quiet --python build/lowest/bin/python -r build/lowest.txt
+	OMP_NUM_THREADS=1 PYTHONPATH=. build/lowest/bin/python -m pytest -q -p no:cacheprovider $(LOWEST)
+
+audit: .venv/ready
+	$(BIN)/python -m venv build/audit
+	build/audit/bin/python -m pip install --quiet pip-audit bandit
+	build/audit/bin/bandit --quiet --recursive --severity-level medium plusx tools
+	build/audit/bin/pip-audit --require-hashes --disable-pip -r requirements.lock
+
+twice: .venv/ready
+	$(BIN)/python tools/twice_built.py dist
+
+bill: .venv/ready
+	$(BIN)/python tools/lock.py dist/plusx.cdx.json
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

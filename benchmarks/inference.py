@@ -128,7 +128,7 @@ def settle(contenders: list[Contender], store: Path, count: int) -> None:
 
 def agreement(work: Path, name: str) -> dict[str, float]:
     """How a contender's last answers differ from the reference's."""
-    ours, theirs = (np.load(work / f"{each}.npy") for each in (name, REFERENCE))
+    ours, theirs = (np.load(work / f"{each}.npy", allow_pickle=False) for each in (name, REFERENCE))
     same = (ours.argmax(1) == theirs.argmax(1)).mean()
     return {"same_labels": float(same), "largest_difference": float(np.abs(ours - theirs).max())}
 

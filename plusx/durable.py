@@ -66,6 +66,8 @@ def folder_fault(path: Path) -> str | None:
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
         for name, entry in manifest["files"].items():
+            if Path(name).name != name or not (path / name).is_file():  # anybody can write a manifest that names a pipe
+                return f"{name} is not there"
             if (path / name).stat().st_size != entry["size"]:
                 return f"{name} has another size than was written"
             if sha256_file(path / name) != entry["sha256"]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import json
-import struct
-from collections.abc import Mapping, Sequence
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +26,15 @@ from plusx.durable import write_file
 from plusx.errors import model_file as sentences
 from plusx.images.preprocess import Preprocess
 from plusx.onnx_file import is_onnx
+from plusx.tensor_file import MOST_HEADER, Contents, NoTensorFile, look, open_regular, parsed, short
 from plusx.version import __version__
 
 FORMAT = 1
 KEY = "plusx"
 OURS = "plusx."  # before the names of tensors that are no weights of the network
 SEEN = "plusx.trained_hashes"  # first 8 bytes of the SHA-256 of every photo the run trained or chose on, sorted
-MAX_HEADER = 100_000_000
+MOST_NAME, MOST_CLASSES = 255, 20_000  # characters of the name of a class; a folder's has no more
+MOST_SIDE, MOST_VIEWS = 4096, 16  # px, twice the largest size of a training
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -113,33 +117,38 @@ def _document(header: Header) -> str:
     return json.dumps(asdict(header) | {"preprocess": header.preprocess.to_json()})
 
 
+def has_room(classes: Sequence[str]) -> bool:
+    """Whether a header can hold so many classes of such names, and what is measured of each."""
+    names = sum(len(json.dumps(json.dumps(name))) for name in classes)
+    return len(classes) <= MOST_CLASSES and 4 * names + 400 * len(classes) <= MOST_HEADER
+
+
 def load(path: Path) -> ModelFile:
     """The model file at `path`. Raises ModelError where it is something else, of another version or damaged."""
     if is_onnx(path):
         raise sentences.exported(path)
-    header = read_header(path)
-    try:
-        tensors = safetensors.numpy.load(path.read_bytes())
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise sentences.damaged(path, str(error)) from None
+    with _opened(path) as (file, found):
+        header = _header(path, _document_in(path, found))
+        file.seek(0)
+        tensors = safetensors.numpy.load(file.read())
     for name, value in tensors.items():
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            raise sentences.damaged(path, f"{name} holds numbers that are not finite")
-    seen = tensors.pop(SEEN, np.zeros(0, dtype=np.uint64))
-    return ModelFile(header, tensors, seen)
+        if value.dtype.kind in "fc" and not np.isfinite(value).all():
+            raise sentences.damaged(path, f"{short(name)} holds numbers that are not finite")
+    return ModelFile(header, tensors, _known_photos(path, tensors.pop(SEEN, np.zeros(0, dtype=np.uint64))))
 
 
 def read_known(path: Path) -> Known:
     """All but the tensors, of a model file or an exported one. Raises ModelError as `load` does."""
     header = read_header(path)
     try:
-        return Known(header, _seen_of_onnx(path) if is_onnx(path) else _seen_of_safetensors(path))
+        seen = _seen_of_onnx(path) if is_onnx(path) else _seen_of_safetensors(path)
     except (safetensors.SafetensorError, ValueError) as error:
         raise sentences.damaged(path, str(error)) from None
+    return Known(header, _known_photos(path, seen))
 
 
 def _seen_of_onnx(path: Path) -> npt.NDArray[np.uint64]:
-    return np.frombuffer(base64.b64decode(_metadata(path).get(SEEN, ""), validate=True), dtype=np.uint64)
+    return np.frombuffer(base64.b64decode(_onnx_metadata(path).get(SEEN, ""), validate=True), dtype=np.uint64)
 
 
 def _seen_of_safetensors(path: Path) -> npt.NDArray[np.uint64]:
@@ -150,6 +159,12 @@ def _seen_of_safetensors(path: Path) -> npt.NDArray[np.uint64]:
     return found
 
 
+def _known_photos(path: Path, found: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+    if found.dtype != np.uint64 or found.ndim != 1:
+        raise sentences.damaged(path, f"{SEEN} holds no hashes of photos")
+    return found
+
+
 def metadata_of(model: ModelFile) -> dict[str, str]:
     """The metadata of a file exported from `model`: the header as JSON, and the photos it has seen."""
     return {KEY: _document(model.header), SEEN: base64.b64encode(model.seen.tobytes()).decode()}
@@ -157,25 +172,61 @@ def metadata_of(model: ModelFile) -> dict[str, str]:
 
 def read_header(path: Path) -> Header:
     """The header alone, of a model file or an exported one. Raises ModelError as `load` does."""
-    document = _metadata(path).get(KEY)
-    if not isinstance(document, str):
-        kind = "an ONNX file" if is_onnx(path) else "a safetensors file"
-        raise sentences.foreign(path, f"{kind} that plusx did not write")
+    if is_onnx(path):
+        document = _onnx_metadata(path).get(KEY)
+        if document is None:
+            raise sentences.foreign(path, "an ONNX file that plusx did not write")
+        return _header(path, document)
+    with _opened(path) as (_, found):
+        return _header(path, _document_in(path, found))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[IO[bytes], Contents]]:
+    """A safetensors file and what it holds. Raises ModelError for what is none or damaged, found here or within."""
     try:
-        values = json.loads(document)
+        with open_regular(path) as file:
+            kind = foreign_kind(file.read(8))
+            if kind:
+                raise sentences.foreign(path, kind)
+            file.seek(0)
+            yield file, look(file, os.fstat(file.fileno()).st_size)
+    except OSError as error:
+        raise sentences.unreadable(path, error) from None
+    except NoTensorFile:
+        raise sentences.foreign(path, "not a safetensors file, or a part of one") from None
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise sentences.damaged(path, str(error)) from None
+
+
+def _document_in(path: Path, found: Contents) -> str:
+    document = (found.metadata or {}).get(KEY)
+    if document is None:
+        raise sentences.foreign(path, "a safetensors file that plusx did not write")
+    strangers = [name for name in found.tensors if name.startswith(OURS) and name not in _OWN_TENSORS]
+    if strangers:
+        raise sentences.damaged(path, f"it holds {short(strangers[0])}, which no model file does")
+    return document
+
+
+def _header(path: Path, document: str) -> Header:
+    """The header in a document. Raises ModelError where it is not as written, so that all it says can be believed."""
+    try:
+        values = parsed(document)
         if values.get("format") != FORMAT:
-            raise sentences.other_format(path, values.get("format"), FORMAT)
+            raise sentences.other_format(path, str(values.get("format"))[:20], FORMAT)
         values["preprocess"] = Preprocess.from_json(values["preprocess"])
+        for name, (expected, is_valid) in _FIELDS.items():
+            if not is_valid(values.get(name, _DEFAULTS.get(name))):
+                raise ValueError(f"{name} should be {expected}")
         return Header(**values | {"classes": tuple(values["classes"]), "views": tuple(values["views"])})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except ValueError as error:
+        raise sentences.damaged(path, f"its header is not as written: {error}") from None
+    except (KeyError, TypeError, AttributeError) as error:
         raise sentences.damaged(path, f"its header is not as written ({type(error).__name__})") from None
 
 
-def _metadata(path: Path) -> Mapping[str, Any]:
-    return _onnx_metadata(path) if is_onnx(path) else _safetensors_metadata(path)
-
-
-def _onnx_metadata(path: Path) -> Mapping[str, Any]:
+def _onnx_metadata(path: Path) -> Mapping[str, str]:
     try:
         return onnx_file.metadata(path)
     except OSError as error:
@@ -184,32 +235,62 @@ def _onnx_metadata(path: Path) -> Mapping[str, Any]:
         raise sentences.foreign(path, f"no ONNX file, or a part of one ({error})") from None
 
 
-def _safetensors_metadata(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-            kind = foreign_kind(start)
-            if kind:
-                raise sentences.foreign(path, kind)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else MAX_HEADER + 1
-            text = file.read(length) if length <= MAX_HEADER else b""
-        values = json.loads(text.decode()) if len(text) == length else {}
-        found = values.get("__metadata__")
-    except OSError as error:
-        raise sentences.unreadable(path, error) from None
-    except (ValueError, AttributeError):
-        found = None
-    if not isinstance(found, dict):
-        raise sentences.foreign(path, "not a safetensors file, or a part of one")
-    return found
-
-
 def foreign_kind(start: bytes) -> str | None:
-    """What a file is by its first bytes, in words, where that is a known other format."""
-    if start[:4] == b"PK\x03\x04":
-        return "a zip archive, perhaps a PyTorch .pt file; plusx never loads pickles"
+    """What a file is by its first eight bytes, in words, where that is a known other format."""
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "a Python pickle, which plusx never loads"
     if not start:
         return "an empty file"
-    return None
+    return next((kind for magic, kind in _KINDS.items() if start.startswith(magic)), None)
+
+
+def _is_texts(value: object, most: int, longest: int) -> bool:
+    """Whether it is a list of 1 to `most` texts, none empty, none of more characters than `longest`."""
+    if not isinstance(value, list) or not 1 <= len(value) <= most:
+        return False
+    return all(isinstance(text, str) and 0 < len(text) <= longest for text in value)
+
+
+def _is_network(value: object) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return False
+    plain = all(isinstance(v, str | bool | int | float) for v in value.values())
+    return plain and all(math.isfinite(v) for v in value.values() if isinstance(v, float))
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 1 <= value <= MOST_SIDE
+
+
+_ZIP = "a zip archive, perhaps a PyTorch .pt file; plusx never loads pickles"
+_KINDS = {
+    **{b"PK\x03\x04": _ZIP, b"PK\x05\x06": _ZIP, b"PK\x07\x08": _ZIP},
+    b"\x93NUMPY": "an array of NumPy, which may hold pickles; plusx never loads those",
+    b"\x89HDF": "an HDF5 file, as Keras writes them",
+    b"GGUF": "a GGUF file",
+    b"7z\xbc\xaf": "a 7z archive",
+    **{b"\x1f\x8b": "a compressed file", b"BZh": "a compressed file", b"\xfd7zXZ": "a compressed file"},
+    b"\x28\xb5\x2f\xfd": "a compressed file",
+}
+_OWN_TENSORS = {SEEN, f"{OURS}novelty.weights", f"{OURS}novelty.bias"}
+_DEFAULTS: dict[str, Any] = {"metrics": {}, "config": {}, "data_fingerprint": "", "step": 0, "plusx": "0"}
+_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "classes": (
+        f"names, none twice, of at most {MOST_NAME} characters",
+        lambda v: _is_texts(v, MOST_CLASSES, MOST_NAME) and len(set(v)) == len(v),
+    ),
+    "network": ("its name, and texts and numbers", _is_network),
+    "preprocess": (f"of at most {MOST_SIDE} pixels", lambda v: v.resize <= MOST_SIDE),
+    "size": (f"a whole number of pixels, at most {MOST_SIDE}", lambda v: v is None or _is_size(v)),
+    "views": (f"1 to {MOST_VIEWS} names", lambda v: _is_texts(v, MOST_VIEWS, MOST_NAME)),
+    **{name: ("an object", lambda v: isinstance(v, dict)) for name in ("metrics", "config")},
+    **{
+        name: ("a short text", lambda v: isinstance(v, str) and len(v) <= MOST_NAME)
+        for name in ("data_fingerprint", "plusx")
+    },
+    "step": ("a whole number", lambda v: type(v) is int and v >= 0),
+    **{
+        name: ("an object or nothing", lambda v: v is None or isinstance(v, dict))
+        for name in ("calibration", "thresholds", "novelty")
+    },
+}

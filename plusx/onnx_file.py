@@ -8,10 +8,13 @@ what no exported file of plusx has is found before a runtime sees it.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
+
+from plusx.tensor_file import open_regular
 
 SUFFIX = ".onnx"
 OWN_DOMAINS = frozenset({"", "ai.onnx"})  # of operators that ONNX itself defines
@@ -37,11 +40,13 @@ _EXTERNAL_DATA, _DATA_LOCATION = ("tensor", 13), ("tensor", 14)
 @dataclass(frozen=True)
 class Parts:
     """What a file is made of that no exported file of plusx has: data kept in other files, operators of other
-    `domains` than ONNX's own, and functions or training graphs (`programs`)."""
+    `domains` than ONNX's own, functions or training graphs (`programs`), and graphs within operators (`branches`),
+    which can be gone through without end."""
 
     external: bool
     domains: frozenset[str]
     programs: bool
+    branches: bool
 
 
 class _Field(NamedTuple):
@@ -62,8 +67,8 @@ def is_onnx(path: Path) -> bool:
 def metadata(path: Path) -> dict[str, str]:
     """Keys and values of the metadata. Raises OSError, and ValueError where the file is no whole protocol buffer."""
     found = {}
-    with path.open("rb") as file:
-        for count, field in enumerate(_fields(file, path.stat().st_size)):
+    with open_regular(path) as file:
+        for count, field in enumerate(_fields(file, os.fstat(file.fileno()).st_size)):
             if count > MOST_FIELDS or (field.number == _METADATA and field.end - field.start > MOST_TOLD):
                 raise ValueError("it has more to say of itself than any network")
             if field.number == _METADATA and field.kind == _BYTES:
@@ -74,17 +79,19 @@ def metadata(path: Path) -> dict[str, str]:
 
 def parts(content: bytes) -> Parts:
     """What the bytes of a file are made of, subgraphs and all. Raises ValueError where they are no ONNX file."""
-    external, domains, programs = False, set(), False
+    external, domains, programs, branches = False, set(), False, False
     file = io.BytesIO(content)
     for count, (message, field) in enumerate(_walk(file, "model", len(content))):
         if count > MOST_FIELDS:
             raise ValueError(f"it has more than {MOST_FIELDS:,} parts")
         place = (message, field.number)
         external |= place == _EXTERNAL_DATA or (place == _DATA_LOCATION and field.value != 0)
-        programs |= _MESSAGES.get(message, {}).get(field.number) in ("function", "training")
+        within = _MESSAGES.get(message, {}).get(field.number)
+        programs |= within in ("function", "training")
+        branches |= message == "attribute" and within == "graph"
         if place in _DOMAINS and field.kind == _BYTES:
             domains.add(_content(file, field).decode())
-    return Parts(external, frozenset(domains - OWN_DOMAINS), programs)
+    return Parts(external, frozenset(domains - OWN_DOMAINS), programs, branches)
 
 
 def _walk(file: IO[bytes], message: str, end: int, depth: int = 0) -> Iterator[tuple[str, _Field]]:

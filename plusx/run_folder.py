@@ -96,9 +96,11 @@ class RunFolder:
             values = json.loads(path.read_bytes())
         except OSError:
             raise sentences.no_run(self.path) from None
-        except ValueError:
-            raise sentences.damaged(path, "it is not the JSON that was written") from None
-        return dict(values)
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict):
+            raise sentences.damaged(path, "it is not the JSON that was written")
+        return values
 
     def write_config(self, values: Mapping[str, Any]) -> None:
         """Write the resolved configuration as YAML."""
@@ -111,7 +113,7 @@ class RunFolder:
             values = yaml.safe_load(path.read_text())
         except OSError:
             raise sentences.no_run(self.path) from None
-        except (yaml.YAMLError, UnicodeDecodeError):
+        except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: no UTF-8, or no date
             values = None
         if not isinstance(values, dict):
             raise sentences.damaged(path, "it is not the YAML that was written")
@@ -144,10 +146,12 @@ def open_run(path: Path) -> RunFolder:
 
 
 def model_path(run_or_model: Path) -> Path:
-    """The model file behind a run folder or a model file. Raises ModelError where there is none."""
+    """The model file behind a run folder or a model file. Raises ModelError where there is none, or a pipe."""
     if not run_or_model.is_dir():
         if not run_or_model.exists():
             raise sentences.missing(run_or_model)
+        if not run_or_model.is_file():
+            raise sentences.no_file(run_or_model)
         return run_or_model
     run = open_run(run_or_model)
     if not run.finished:

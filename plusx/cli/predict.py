@@ -91,6 +91,7 @@ def _progress(*, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
 
 def _remark(tally: Tally, model: Path | None) -> None:
     """Say how many rows are errors and, of a `model`, what it is and how long everything took."""
+    from plusx.cli.plain import printable
     from plusx.cli.run import STARTED
     from plusx.verbs.predict import described
 
@@ -98,7 +99,7 @@ def _remark(tally: Tally, model: Path | None) -> None:
     if model is not None:
         said.append(described(model))
         said.append(f"answers: {tally.good:,}, in {time.monotonic() - STARTED:.1f} s")
-    sys.stderr.write("".join(f"{line}\n" for line in said))
+    sys.stderr.write("".join(f"{printable(line)}\n" for line in said))
 
 
 def _refuse_overwriting(out: Path | None, read: Iterable[str | Path]) -> None:

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
+from plusx.cli.plain import Printable, lines
 from plusx.errors import Error
 from plusx.errors.disk import FULL
 from plusx.version import __version__
@@ -92,6 +93,8 @@ def _hush(tokens: Sequence[str]) -> None:
     """What rooms below say of themselves (where somebody waits) goes to stderr, unless nothing should."""
     level = logging.ERROR if {"-q", "--quiet"} & set(tokens) else logging.WARNING
     logging.getLogger("plusx").setLevel(level)
+    if logging.lastResort is not None:  # the handler of a program that sets up none
+        logging.lastResort.setFormatter(Printable())
 
 
 def _leave(code: int) -> NoReturn:
@@ -119,7 +122,7 @@ def _plain(error: CycloptsError) -> str:
 
 
 def _tell(sentence: str, code: int) -> int:
-    sys.stderr.write(f"plusx: {sentence}\n")
+    sys.stderr.write(f"plusx: {lines(sentence)}\n")
     return code
 
 

@@ -15,12 +15,22 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from plusx.cli.plain import json_text, lines, printable
+
 PLAIN_SECONDS = 10.0  # how often a progress line is printed where there is no terminal
 
 
 def console(quiet: bool = False) -> Console:
     """The console for everything that is not a result (stderr); it honours NO_COLOR and redirection."""
-    return Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True, markup=False)
+    return _Plain(stderr=True, quiet=quiet, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+class _Plain(Console):
+    """Prints text as it is, and nothing in it is a command for the terminal."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As the console does, names of files and classes escaped."""
+        super().print(*(lines(each) if isinstance(each, str) else each for each in objects), **options)
 
 
 def result(text: str) -> None:
@@ -28,16 +38,10 @@ def result(text: str) -> None:
     sys.stdout.write(printable(text) + "\n")
 
 
-def printable(text: str) -> str:
-    """Text as one line of a terminal: control characters and what no encoding holds are escaped, not lost."""
-    shown = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
-
-
 def document(value: Any) -> None:
     """The one JSON document of `--json`."""
     text = json_module.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
+    sys.stdout.write(json_text(text) + "\n")
 
 
 def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> list[str]:

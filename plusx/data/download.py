@@ -102,7 +102,7 @@ def _receive(url: str, part: Path, on_progress: Progress) -> bool:
     have = _size(part)
     headers = {"Range": f"bytes={have}-"} if have else {}
     request = urllib.request.Request(url, headers={"User-Agent": "plusx", **headers})  # noqa: S310 - from the catalogue
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310 - the same address
         if not _continues(answer, have):
             have = 0
         length = answer.headers.get("Content-Length")

@@ -19,6 +19,7 @@ from plusx.errors import data as sentences
 from plusx.errors.images import Undecodable
 from plusx.images.sniff import IMAGES, sniff
 from plusx.images.source import Source, read
+from plusx.model_file import MOST_CLASSES, MOST_NAME, has_room
 
 RESERVED = ("unsure", "none of these", "keep", "drop")  # what answers and decisions say beside class names
 _COLUMNS = ("path", "label", "split")  # of a CSV; the last may be missing
@@ -92,6 +93,10 @@ def refuse_unusable(root: str, labelled: Labelled, classes: Sequence[str]) -> No
         raise sentences.empty_class(root, labelled.empty[0])
     if len(classes) < 2:
         raise sentences.one_class(root, classes[0])
+    if longest := [name for name in classes if len(name) > MOST_NAME]:
+        raise sentences.long_class(root, longest[0], MOST_NAME)
+    if not has_room(classes):
+        raise sentences.too_many_classes(root, len(classes), MOST_CLASSES)
     for name in RESERVED:
         if name in classes:
             raise sentences.reserved_class(root, name, RESERVED)

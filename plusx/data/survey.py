@@ -163,7 +163,7 @@ def _opened() -> Rows:
     """The rows in the cache, mapped; none where there is no table or it is damaged."""
     path = _table()
     try:
-        table: Rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        table: Rows = np.lib.format.open_memmap(path, mode="r")  # np.load would open archives and ask for pickles
         if table.dtype != ROW or table.ndim != 1 or int(table["format"].max(initial=0)) >= len(FORMATS):
             raise ValueError("another table")
     except (OSError, ValueError, EOFError):

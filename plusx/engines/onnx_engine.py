@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from plusx.engines.onnx_graph import Graph
 from plusx.errors import model_file
+from plusx.model_file import MOST_SIDE
 
 Key = TypeVar("Key")
 Pixels = npt.NDArray[np.uint8]
@@ -35,12 +36,17 @@ class OnnxEngine:
     streams, most = 1, BATCH
 
     def __init__(self, path: Path, classes: int, pixels: int | None = None) -> None:
-        """Raises ModelError where the graph does not take photos of `pixels` px, where given, or answers otherwise."""
+        """Raises ModelError where the graph does not take photos of `pixels` px, where given, answers otherwise, or
+        cannot answer for one photo in bounded memory and time.
+        """
         self._graph = Graph(path)
         self._run = self._graph.run
         self.outputs = [output.name for output in self._graph.outputs]
         _refuse_inputs(path, self._graph.inputs, pixels)
         _refuse_outputs(path, self._graph.outputs, classes)
+        side = self._graph.inputs[0].shape[1]
+        if type(side) is int and 0 < side <= MOST_SIDE:
+            self._graph.try_out(np.zeros((1, side, side, 3), np.uint8))
 
     @property
     def cores(self) -> int:

@@ -12,14 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from plusx import onnx_file
+from plusx.engines.onnx_bounds import MOST_BYTES, MOST_SECONDS, bounded_memory, ended_after
 from plusx.engines.onnx_runtime import onnx_runtime
 from plusx.errors import export as sentences
 from plusx.errors import model_file
 from plusx.images.pool import usable_cpus
+from plusx.tensor_file import read_regular
 
 Pixels = npt.NDArray[np.uint8]
 Array = npt.NDArray[Any]
 
+SILENT = 4  # what goes wrong comes as an exception as well; printed, names in the file would reach a terminal
+TIMES = 8  # the bytes of a file that a session takes
 PIECES = 2  # for each core, so that one that is held up leaves its second piece to the others
 
 
@@ -37,12 +41,30 @@ class Graph:
         """
         self._path, self.cores = path, usable_cpus()
         self._content = _harmless(path)
-        self._together = _session(path, self._content, self.cores)
+        most = MOST_BYTES + TIMES * len(self._content)
+        with bounded_memory(most):  # it computes what is constant as soon as it is loaded
+            self._together = _session(path, self._content, self.cores)
         self._single = self._together if self.cores == 1 else None
         self._making = threading.Lock()
         self._threads = ThreadPoolExecutor(self.cores, "plusx-network")
         self.inputs: list[Any] = self._together.get_inputs()
         self.outputs: list[Any] = self._together.get_outputs()
+
+    def try_out(self, pixels: Pixels) -> None:
+        """Compute pixels [1, S, S, 3] within bounds. Raises ModelError where that fails or takes too much.
+
+        A graph can ask for any memory and time, and what one photo takes is known by computing one alone.
+        """
+        names = [output.name for output in self.outputs]
+        options = onnx_runtime().RunOptions()
+        options.log_severity_level = SILENT
+        try:
+            with bounded_memory(MOST_BYTES), ended_after(options, MOST_SECONDS):
+                found = self._together.run(names, {self.inputs[0].name: pixels}, options)
+        except Exception as error:  # it has no base class of its own that is public
+            raise model_file.damaged(self._path, f"its graph cannot be computed ({_told(error)})") from None
+        if any(len(np.atleast_1d(each)) != 1 for each in found):
+            raise model_file.damaged(self._path, "its graph does not give one answer for one photo")
 
     def run(self, wanted: Sequence[str], pixels: Pixels) -> list[Array]:
         """The outputs of those names, each [n, ...], for pixels [n, S, S, 3]."""
@@ -73,22 +95,24 @@ def _outputs(session: Any, wanted: Sequence[str], pixels: Pixels) -> list[Array]
 def _session(path: Path, content: bytes, threads: int) -> Any:
     runtime = onnx_runtime()
     options = runtime.SessionOptions()
-    options.log_severity_level = 3  # errors: they come as exceptions as well
+    options.log_severity_level = SILENT
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as fast, and others get the processor
     options.add_session_config_entry("session.load_model_format", "ONNX")  # by its first bytes it could pass for ORT's
     try:
         return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # it has no base class of its own that is public
-        raise model_file.damaged(
-            path, f"ONNX Runtime does not take it ({' '.join(str(error).split())[:200]})"
-        ) from None
+        raise model_file.damaged(path, f"ONNX Runtime does not take it ({_told(error)})") from None
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _harmless(path: Path) -> bytes:
     """The bytes of a file that names no other files and no operators but ONNX's own. Raises ModelError for others."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
         found = onnx_file.parts(content)
     except OSError as error:
         raise model_file.unreadable(path, error) from None
@@ -100,4 +124,6 @@ def _harmless(path: Path) -> bytes:
         raise sentences.foreign_operators(path, found.domains)
     if found.programs:
         raise sentences.programs_within(path)
+    if found.branches:
+        raise sentences.branches_within(path)
     return content

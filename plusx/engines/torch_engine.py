@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -16,12 +17,15 @@ from plusx.engines.folded import folded, fused, fuses, fuses_bf16
 from plusx.engines.looks import VIEWS
 from plusx.engines.streams import side_by_side
 from plusx.engines.views import averaged, by_views
+from plusx.errors import UsageError
 from plusx.errors import model_file as sentences
-from plusx.model_file import ModelFile
+from plusx.errors.models import MISSING_EXTRA
+from plusx.model_file import Arrays, ModelFile
 from plusx.models import create_model
 from plusx.models.described import Described, descriptor_size
 from plusx.models.normalise import Normalised
 from plusx.models.registry import TIMM
+from plusx.tensor_file import short
 
 Key = TypeVar("Key")
 Pixels = npt.NDArray[np.uint8]
@@ -143,13 +147,39 @@ def build(network: Mapping[str, Any], classes: int, mean: tuple[float, ...], std
 
 
 def trained_network(model: ModelFile, origin: Any = "the model file") -> Normalised:
-    """The network of a model file as it was trained, taking pixels. Raises ModelError where its tensors do not fit."""
+    """The network of a model file as it was trained, taking pixels. Raises ModelError where its tensors do not fit.
+
+    A network of plusx is outlined first, without memory: a header may ask for one far larger than its file.
+    """
     header = model.header
+    make = partial(build, header.network, len(header.classes), header.preprocess.mean, header.preprocess.std)
     try:
-        network = build(header.network, len(header.classes), header.preprocess.mean, header.preprocess.std)
-        tensors = {name: torch.from_numpy(value.copy()) for name, value in model.weights.items()}
-        network.load_state_dict(tensors, strict=True)
-    except (RuntimeError, TypeError) as error:
+        if not header.network["name"].startswith(TIMM):  # whose networks are what they are called, and no larger
+            with torch.device("meta"):
+                _refuse_misfits(make(), model.weights)
+        network = make()
+        _refuse_misfits(network, model.weights)
+        network.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in model.weights.items()})
+    except UsageError as error:
+        if error.code == MISSING_EXTRA:
+            raise
+        raise sentences.damaged(origin, error.message.rstrip(".")) from None
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
         first = " ".join(str(error).split())[:200]
         raise sentences.damaged(origin, f"its tensors do not fit its network ({first})") from None
     return network
+
+
+def _refuse_misfits(network: Normalised, found: Arrays) -> None:
+    """Raise ValueError unless the tensors are those of the network, of the same shapes and kinds of numbers.
+
+    A single number lies in a model file as a list of one.
+    """
+    expected = network.state_dict()
+    for name in sorted(expected.keys() ^ found.keys()):
+        raise ValueError(f"{short(name)} is missing" if name in expected else f"there is no place for {short(name)}")
+    for name, value in expected.items():
+        numbers, shape = str(value.dtype).removeprefix("torch."), tuple(value.shape)
+        if found[name].shape not in (shape, shape or (1,)) or numbers != str(found[name].dtype):
+            told = f"{found[name].dtype} of shape {list(found[name].shape)}"
+            raise ValueError(f"{short(name)} is {told}, and {numbers} of shape {list(shape)} is expected")

@@ -83,6 +83,24 @@ def one_class(data: str, name: str) -> DataError:
     )
 
 
+def long_class(data: str, name: str, most: int) -> DataError:
+    """A class has a name that no folder could have, and no table could show."""
+    return DataError(
+        f"A class of {data} has a name of {len(name):,} characters ({name[:40]!r}...), and {most} are the most: "
+        "give it a shorter one.",
+        code="long-class",
+    )
+
+
+def too_many_classes(data: str, count: int, most: int) -> DataError:
+    """More classes than a model file can name."""
+    return DataError(
+        f"{data} has {count:,} classes, and a model file has room for {most:,} with short names: "
+        "put classes together, or give them shorter names.",
+        code="too-many-classes",
+    )
+
+
 def reserved_class(data: str, name: str, reserved: Sequence[str]) -> DataError:
     """A class is called like an answer or a decision that names no class."""
     return DataError(

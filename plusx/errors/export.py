@@ -129,6 +129,15 @@ def foreign_operators(path: Path, domains: Iterable[str]) -> ModelError:
     )
 
 
+def branches_within(path: Path) -> ModelError:
+    """An ONNX file has operators that hold graphs, such as loops."""
+    return ModelError(
+        f"{path} holds loops or branches, which no exported file of plusx does, so it is not opened; "
+        "export the model again.",
+        code="foreign-operators",
+    )
+
+
 def programs_within(path: Path) -> ModelError:
     """An ONNX file brings functions or a graph for training."""
     return ModelError(

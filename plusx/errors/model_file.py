@@ -15,6 +15,11 @@ def missing(path: Path) -> ModelError:
     return ModelError(f"There is no {path}; {EXPECTED}.", code="no-model")
 
 
+def no_file(path: Path) -> ModelError:
+    """A pipe or a device, which can be read once or never ends."""
+    return ModelError(f"{path} is no file, but a pipe or a device; {EXPECTED}.", code="unreadable-model")
+
+
 def unreadable(path: Path, error: OSError) -> ModelError:
     """The system does not let us read it."""
     return ModelError(f"{path} cannot be read: {error.strerror or error}; {EXPECTED}.", code="unreadable-model")

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from plusx.errors import UsageError, did_you_mean
 
+MISSING_EXTRA = "missing-extra"
+
 
 def unknown_model(name: str, known: Iterable[str]) -> UsageError:
     """There is no network of that name."""
@@ -51,7 +53,7 @@ def no_classes(classes: int) -> UsageError:
 
 def missing_extra(what: str, extra: str) -> UsageError:
     """An optional dependency is not installed."""
-    return UsageError(f"{what} needs an extra: pip install 'plusx[{extra}]'.", code="missing-extra")
+    return UsageError(f"{what} needs an extra: pip install 'plusx[{extra}]'.", code=MISSING_EXTRA)
 
 
 def too_small(name: str, size: int, minimum: int) -> UsageError:

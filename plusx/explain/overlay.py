@@ -132,7 +132,7 @@ def _square(thumb: Image.Image) -> Image.Image:
 
 
 def _write(page: Image.Image, corner: tuple[int, int], text: str, width: int) -> None:
-    """Text that fits into `width` px; what does not is left out in its middle."""
+    """Text of one line that fits into `width` px; what does not is left out in its middle."""
     draw, font = ImageDraw.Draw(page), _font()
     text = "".join(letter if letter.isprintable() else "?" for letter in text)  # names of photos hold anything
     shown, cut = text, len(text)

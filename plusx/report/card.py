@@ -7,6 +7,7 @@ from typing import Any
 
 from plusx.metrics import percent
 from plusx.model_file import Header
+from plusx.report.page import seen
 from plusx.report.story import Facts, Measured, Story
 from plusx.trust.risk import share
 
@@ -34,7 +35,7 @@ def card(story: Story, header: Header) -> str:
     title = story.title.replace("Report of", "Model card of", 1)
     parts = [f"# {_plain(title)}", _plain(story.lead)]
     parts += [f"## {heading}\n\n" + "\n".join(body) for heading, body in sections]
-    return "\n\n".join(parts) + "\n"
+    return seen("\n\n".join(parts)) + "\n"
 
 
 def _what(header: Header) -> Iterator[str]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _FLAG = re.compile(r"(?<![\w-])(--[a-z-]+(?: [\w.:=/]*\w)?)")
 _KINDS = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png"}
 
@@ -31,7 +32,15 @@ def render(template: str, **values: Any) -> str:
     `plusx.report.figures` as what that returns. A template that uses what it was not given raises
     jinja2.UndefinedError.
     """
-    return _environment().get_template(template).render(version=__version__, **values)
+    return seen(_environment().get_template(template).render(version=__version__, **values))
+
+
+def seen(text: str) -> str:
+    """Text without what nobody sees: names of files hold any bytes, commands for a terminal and turns of direction.
+
+    No-break spaces and joined letters stay; anything else becomes a question mark, as what UTF-8 lacks does.
+    """
+    return _UNSEEN.sub("?", text)
 
 
 def picture(data: bytes) -> str:
@@ -63,7 +72,6 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_printable,
     )
     environment.filters |= {"percent": percent, "picture": picture, "count": count, "duration": duration}
     environment.filters |= {"flags": _flags, "verdict": _VERDICTS.__getitem__, "mark": _MARKS.__getitem__}
@@ -75,10 +83,3 @@ def _flags(text: str) -> str:
     from markupsafe import Markup, escape
 
     return Markup(_FLAG.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704 - escaped just before
-
-
-def _printable(value: Any) -> Any:
-    """File names hold any bytes, and UTF-8 does not: what it lacks becomes a question mark."""
-    if isinstance(value, str) and not value.isprintable() and not hasattr(value, "__html__"):
-        return value.encode("utf-8", "replace").decode()
-    return value

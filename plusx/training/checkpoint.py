@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,10 @@ from plusx.training.step import State
 FORMAT = 1
 KEPT = 2
 LOGS = ("history", "timing")
-_NUMBERS = ("step", "validated", "best", "best_step", "stale")
+_COUNTS = ("step", "validated", "best_step", "stale")
+_NUMBERS = (*_COUNTS, "best")
+# what a checkpoint whose manifest is right may still raise, since anybody can write a manifest
+_FORGED = (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError, safetensors.SafetensorError)
 
 Buffers = Mapping[str, Tensor]
 
@@ -65,11 +69,13 @@ def load(path: Path, state: State) -> dict[str, int]:
 
     Raises ModelError where a tensor or number is missing, unknown or of another shape.
     """
-    tensors = safetensors.torch.load((path / "state.safetensors").read_bytes())
-    numbers = json.loads((path / "state.json").read_bytes())
-    if numbers.get("format") != FORMAT:
-        raise sentences.foreign_checkpoint(path, f"its format is {numbers.get('format')!r}, not {FORMAT}")
     try:
+        tensors = safetensors.torch.load((path / "state.safetensors").read_bytes())
+        numbers = json.loads((path / "state.json").read_bytes())
+        if numbers.get("format") != FORMAT:
+            raise sentences.foreign_checkpoint(path, f"its format is {numbers.get('format')!r}, not {FORMAT}")
+        if not all(type(numbers[name]) is int and numbers[name] >= 0 for name in _COUNTS):
+            raise ValueError(f"{', '.join(_COUNTS)} are no counts")
         _restore_model(state.model, _part(tensors, "model/"))
         if state.average is not None:
             _restore_model(state.average.model, _part(tensors, "average/"))
@@ -80,7 +86,7 @@ def load(path: Path, state: State) -> dict[str, int]:
         for name in _NUMBERS:
             setattr(state, name, numbers[name])
         return {name: int(numbers["offsets"][name]) for name in LOGS}
-    except (KeyError, ValueError, RuntimeError) as error:
+    except _FORGED as error:
         what = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise sentences.foreign_checkpoint(path, what) from error
 
@@ -157,3 +163,7 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
         index, _, key = name.partition("/")
         states.setdefault(int(index), {})[key] = tensors[name]
     optimizer.load_state_dict({"state": states, "param_groups": saved["param_groups"]})
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                raise ValueError(f"the optimizer's {name} has another shape than its parameter")

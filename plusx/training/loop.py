@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -171,7 +172,11 @@ class Training:
         kept, step = self.state.kept, self.state.step
         if self.settings.keep == "best" and self.state.best is not None:
             step = self.state.best_step
-            kept.load_state_dict(self._best_tensors(step), strict=True)
+            try:
+                kept.load_state_dict(self._best_tensors(step), strict=True)
+            except (RuntimeError, safetensors.SafetensorError) as error:  # whole, and not what belongs there
+                why = " ".join(str(error).split())[:200]
+                raise sentences.best_damaged(self._best_folder(step), why) from None
         return Outcome(kept.eval(), self.state.step, step, self.state.step < self.total)
 
     def _keep_best(self) -> bool:

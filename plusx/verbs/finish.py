@@ -69,10 +69,16 @@ def finish(
         write_answers(run.validation_answers, answered)
     seen = np.union1d(model_file.seen_hashes(_used(photos, decoded)), start.seen(run))
     tensors = as_arrays(outcome.model) | (score.tensors() if score else {})
-    model = model_file.to_bytes(ModelFile(replace(header, metrics=figures), tensors, seen))
+    model = model_file.to_bytes(ModelFile(replace(header, metrics=_brief(figures)), tensors, seen))
     run.write("metrics", figures | fitted.to_json() | {"model_sha256": hashlib.sha256(model).hexdigest()})
     write_file(run.model, model)  # last: a run with a model is finished
     return read_trained(run)
+
+
+def _brief(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures for the model file, without the table of confusions: of 1,000 classes it has a million numbers."""
+    measured = figures["validation"]
+    return {**figures, "validation": measured and {k: v for k, v in measured.items() if k != "confusion"}}
 
 
 def looks(training: int, steps: int, config: Config) -> int:

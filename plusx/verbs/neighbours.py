@@ -19,6 +19,7 @@ from plusx.durable import write_file
 from plusx.errors import Error
 from plusx.errors import explain as sentences
 from plusx.run_folder import RunFolder
+from plusx.tensor_file import contents, parsed, read_regular
 from plusx.verbs.labelled import Indices, LabelledPhotos
 
 FILE = "neighbours.safetensors"
@@ -49,7 +50,12 @@ class Neighbours:
     hashes: tuple[str, ...]
 
     def nearest(self, features: npt.NDArray[np.float32], sha256: str, count: int = SHOWN) -> list[Neighbour]:
-        """The photos nearest to unit `features` [D], nearest first, without the photo whose hash is `sha256`."""
+        """The photos nearest to unit `features` [D], nearest first, without the photo whose hash is `sha256`.
+
+        None where the file is of another network, whose features have another length.
+        """
+        if self.features.shape[1] != len(features):
+            return []
         cosines = self.features.astype(np.float32) @ features
         order = [i for i in np.argsort(-cosines, kind="stable") if self.hashes[i] != sha256][:count]
         return [Neighbour(self.names[i], self.labels[i], float(cosines[i]), self.hashes[i]) for i in order]
@@ -91,15 +97,17 @@ def read(run: Path) -> Neighbours | None:
     if not path.exists():
         return None
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            told = json.loads(file.metadata()[KEY])
-            features, labels = file.get_tensor("features"), file.get_tensor("labels")
-        names = tuple(told["classes"][label] for label in labels.tolist())
+        told = parsed((contents(path).metadata or {})[KEY])
+        tensors = safetensors.numpy.load(read_regular(path))
+        features, labels = tensors["features"], tensors["labels"]
+        if features.dtype != np.float16 or features.ndim != 2 or labels.dtype != np.int64 or labels.min(initial=0) < 0:
+            raise ValueError("its features or labels are of another kind")
+        names = tuple(str(told["classes"][label]) for label in labels.tolist())
         if not len(features) == len(labels) == len(told["names"]) == len(told["sha256"]):
             raise ValueError("its parts have different lengths")
     except (OSError, safetensors.SafetensorError, ValueError, KeyError, IndexError, TypeError) as error:
         raise sentences.damaged_neighbours(path, str(error)[:200]) from None
-    return Neighbours(features, tuple(told["names"]), names, tuple(told["sha256"]))
+    return Neighbours(features, tuple(map(str, told["names"])), names, tuple(map(str, told["sha256"])))
 
 
 def still_there(data: Sequence[str], near: Sequence[Neighbour]) -> dict[str, Photo]:

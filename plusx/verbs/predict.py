@@ -19,6 +19,7 @@ from plusx.model_file import read_header
 from plusx.run_folder import model_path
 
 COLUMNS = ("path", "label", "probability", "probabilities", "answer", "error")
+SHOWN = 20  # classes of a model, in words
 Progress = Callable[[int, int], None]
 
 
@@ -80,7 +81,8 @@ def described(model: str | Path) -> str:
     """What a model file or run folder is, in a line."""
     header = read_header(model_path(Path(model)))
     network, size = header.network.get("name"), header.size or header.preprocess.crop
-    views, classes = ", ".join(header.views), ", ".join(header.classes)
+    views, classes = ", ".join(header.views), ", ".join(header.classes[:SHOWN])
+    classes += f" and {len(header.classes) - SHOWN:,} more" if len(header.classes) > SHOWN else ""
     return f"{model}: {network}, step {header.step:,}, {size} px; views {views}; classes {classes}"
 
 

@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from safetensors import safe_open
-
 from plusx.config import Config
 from plusx.data.source import Photo
 from plusx.data.split import NAMES, Row, read_split_csv
@@ -25,6 +23,7 @@ from plusx.report.page import duration
 from plusx.report.run_page import run_page
 from plusx.report.story import Facts, Measured, Story
 from plusx.run_folder import RunFolder
+from plusx.tensor_file import contents
 from plusx.verbs import course as courses
 from plusx.verbs.answers import Answered, read_answers
 from plusx.verbs.labelled import read_skipped
@@ -216,9 +215,9 @@ def _model_facts(header: Header, model: Path) -> Facts:
 
 def parameters_of(model: Path) -> int:
     """How many numbers the network in a model file learned, read off its header: no network is built for it."""
-    with safe_open(model, "numpy") as file:
-        learned = (name for name in file.keys() if not name.startswith(OURS) and not name.endswith(BUFFERS))  # noqa: SIM118
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in learned)
+    tensors = contents(model).tensors.items()
+    learned = (entry for name, entry in tensors if not name.startswith(OURS) and not name.endswith(BUFFERS))
+    return sum(math.prod(entry.shape) for entry in learned)
 
 
 def _training_facts(run: RunFolder, config: Config, plan: Plan) -> Facts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from plusx.models.initialise import needs_whitening
 from plusx.models.normalise import Normalised
 from plusx.models.transfer import ENOUGH, Match
 from plusx.run_folder import RunFolder, model_path
+from plusx.tensor_file import Contents, look, open_regular
 from plusx.training.layers import head
 from plusx.verbs.hub import PREFIX, fetch, published
 
@@ -142,11 +144,12 @@ def record(run: RunFolder, weights: Weights, report: Report) -> None:
 
 
 def seen(run: RunFolder) -> Hashes:
-    """Hashes of the photos that a run's weights knew before it began."""
+    """Hashes of the photos that a run's weights knew before it began. Raises ModelError where they are damaged."""
     path = run.path / SEEN
     if not path.exists():
         return np.zeros(0, dtype=np.uint64)
-    return np.asarray(safetensors.numpy.load(path.read_bytes())[model_file.SEEN], dtype=np.uint64)
+    tensors, _, _ = _whole(path)
+    return _hashes(path, tensors.get(model_file.SEEN, torch.zeros(0)))
 
 
 def waits_for_whitening(run: RunFolder, network: Normalised) -> bool:
@@ -159,30 +162,41 @@ def waits_for_whitening(run: RunFolder, network: Normalised) -> bool:
 
 def _read(source: str, path: Path, settings: Mapping[str, Any] | None) -> Weights:
     """Read a file. `settings` of its network, where they are known already."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise sentences.unreadable(path, error) from None
-    kind = model_file.foreign_kind(data[:8])
-    if kind:
-        raise sentences.foreign(path, kind)
-    try:
-        tensors = safetensors.torch.load(data)
-        with safetensors.safe_open(path, "pt") as opened:
-            ours = model_file.KEY in (opened.metadata() or {})
-    except (safetensors.SafetensorError, ValueError, KeyError, OSError) as error:
-        raise sentences.damaged(path, " ".join(str(error).split())) from None
-    sha256 = hashlib.sha256(data).hexdigest()
-    if ours:
+    tensors, found, sha256 = _whole(path)
+    if model_file.KEY in (found.metadata or {}):
         return _of_model_file(source, path, sha256, tensors)
     return Weights(source, path, sha256, tensors, _settings(tensors) if settings is None else settings)
 
 
+def _whole(path: Path) -> tuple[dict[str, Tensor], Contents, str]:
+    """The tensors of a safetensors file, looked through before, what it says of itself, and its SHA-256."""
+    try:
+        with open_regular(path) as file:
+            kind = model_file.foreign_kind(file.read(8))
+            if kind:
+                raise sentences.foreign(path, kind)
+            file.seek(0)
+            found = look(file, os.fstat(file.fileno()).st_size)
+            file.seek(0)
+            data = file.read()
+        return safetensors.torch.load(data), found, hashlib.sha256(data).hexdigest()
+    except OSError as error:
+        raise sentences.unreadable(path, error) from None
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise sentences.damaged(path, " ".join(str(error).split())) from None
+
+
 def _of_model_file(source: str, path: Path, sha256: str, tensors: dict[str, Tensor]) -> Weights:
     header = model_file.read_header(path)
-    known = np.asarray(tensors.pop(model_file.SEEN, torch.zeros(0, dtype=torch.uint64)).numpy(), dtype=np.uint64)
+    known = _hashes(path, tensors.pop(model_file.SEEN, torch.zeros(0, dtype=torch.uint64)))
     weights = {name: value for name, value in tensors.items() if not name.startswith(model_file.OURS)}
     return Weights(source, path, sha256, weights, _settings_of(header), header.classes, known)
+
+
+def _hashes(path: Path, found: Tensor) -> Hashes:
+    if found.dtype != torch.uint64 or found.ndim != 1:
+        raise sentences.damaged(path, f"{model_file.SEEN} holds no hashes of photos")
+    return np.asarray(found.numpy(), dtype=np.uint64)
 
 
 def _settings(tensors: Mapping[str, Tensor]) -> dict[str, Any]:

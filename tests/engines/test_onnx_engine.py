@@ -1,10 +1,15 @@
-"""A hostile or wrong ONNX file is refused in a sentence, before a runtime sees it where it would reach elsewhere."""
+"""M04, M05: a hostile or wrong ONNX file is refused in a sentence, before a runtime sees it where it would reach
+elsewhere; what has to be computed to be found out is computed within bounds.
+"""
 
 from __future__ import annotations
 
 import os
+import resource
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +17,12 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from plusx import onnx_file
 from plusx.classifier import Classifier
 from plusx.cli.run import run
+from plusx.engines import onnx_bounds, onnx_graph
 from plusx.engines.onnx_engine import OnnxEngine
 from plusx.errors import ModelError
 from plusx.export.onnx import to_onnx
@@ -120,10 +126,28 @@ def training(proto: Any) -> None:
     proto.training_info.add()
 
 
+def a_loop(proto: Any) -> None:
+    """Without end: each step asks for the next."""
+    names = [
+        helper.make_tensor_value_info(n, kind, []) for n, kind in (("i", TensorProto.INT64), ("c", TensorProto.BOOL))
+    ]
+    out = helper.make_tensor_value_info("go", TensorProto.BOOL, [])
+    body = helper.make_graph([helper.make_node("Identity", ["c"], ["go"])], "body", names, [out])
+    proto.graph.node.append(helper.make_node("Loop", ["", "yes"], [], body=body))
+
+
+def branches(proto: Any) -> None:
+    inner = helper.make_graph([], "inner", [], [])
+    attribute = proto.graph.node[0].attribute.add(name="many", type=onnx.AttributeProto.GRAPHS)
+    attribute.graphs.append(inner)
+
+
 @pytest.mark.usefixtures("no_runtime")
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        (a_loop, "holds loops or branches, which no exported file of plusx does, so it is not opened"),
+        (branches, "holds loops or branches"),
         (foreign_operator, "asks for operators of 'evil.example', and exported files of plusx have only those of ONNX"),
         (foreign_set, "asks for operators of 'evil.example'"),
         (function, "holds functions or a graph to train, which no exported file of plusx does"),
@@ -176,6 +200,121 @@ def test_a_graph_that_takes_or_gives_something_else_is_damaged(
 ) -> None:
     with pytest.raises(ModelError, match=sentence):
         Classifier.load(changed(honest, change, tmp_path))
+
+
+def a_constant(size: int) -> Change:
+    """Ones, `size` x `size` of them, which are made when the file is loaded."""
+
+    def change(proto: Any) -> None:
+        shape = numpy_helper.from_array(np.array([size, size], np.int64), "how_many")
+        one = helper.make_tensor("value", TensorProto.FLOAT, [1], [1.0])
+        nodes = [helper.make_node("ConstantOfShape", ["how_many"], ["ones"], value=one)]
+        used(proto, [shape], [*nodes, helper.make_node("ReduceMax", ["ones"], ["bomb"], keepdims=0)])
+
+    return change
+
+
+def a_chain(times: int) -> Change:
+    """A photo laid beside itself, again and again, which takes a photo to be computed."""
+
+    def change(proto: Any) -> None:
+        nodes = [helper.make_node("Cast", ["pixels"], ["x0"], to=TensorProto.FLOAT)]
+        nodes += [helper.make_node("Concat", [f"x{i}", f"x{i}"], [f"x{i + 1}"], axis=1) for i in range(times)]
+        used(proto, [], [*nodes, helper.make_node("ReduceMin", [f"x{times}"], ["bomb"], keepdims=0)])
+
+    return change
+
+
+def used(proto: Any, tensors: list[Any], nodes: list[Any]) -> None:
+    """Nodes whose result, `bomb`, is added to the probabilities, so that it has to be computed."""
+    proto.graph.initializer.extend(tensors)
+    (last,) = (node for node in proto.graph.node if "probabilities" in node.output)
+    last.output[list(last.output).index("probabilities")] = "honest"
+    for node in reversed(nodes):
+        proto.graph.node.insert(0, node)
+    proto.graph.node.append(helper.make_node("Add", ["honest", "bomb"], ["probabilities"]))
+
+
+NOT_COMPUTED = "ONNX Runtime does not take it|its graph cannot be computed"
+
+
+def one_answer_for_two(proto: Any) -> None:
+    """Twice as many answers as photos."""
+    (last,) = (node for node in proto.graph.node if "probabilities" in node.output)
+    last.output[list(last.output).index("probabilities")] = "honest"
+    proto.graph.node.append(helper.make_node("Concat", ["honest", "honest"], ["probabilities"], axis=0))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux alone")
+@pytest.mark.parametrize(
+    ("bomb", "sentence"),
+    [
+        (a_constant(10**6), NOT_COMPUTED),
+        (a_constant(30_000), NOT_COMPUTED),
+        (a_chain(60), NOT_COMPUTED),
+        (a_chain(16), NOT_COMPUTED),
+        (one_answer_for_two, "its graph does not give one answer for one photo|ONNX Runtime does not take it"),
+    ],
+)
+def test_a_graph_that_grows_without_bounds_is_refused_within_bounds(
+    bomb: Change,
+    sentence: str,
+    honest: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """M05: 4 TB or 4 GB of ones, and a photo doubled 60 or 16 times (3 GB), where 1 GB may be taken."""
+    monkeypatch.setattr(onnx_graph, "MOST_BYTES", 1 << 30)
+    path = changed(honest, bomb, tmp_path)
+    before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with pytest.raises(ModelError, match=sentence):
+        Classifier.load(path)
+    assert time.monotonic() - begun < 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < (1 << 20) + (1 << 18), "kilobytes: 1.25 GB"
+    assert capfd.readouterr() == ("", ""), "the runtime prints nothing of its own"
+    assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY, "the bound is gone again"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux alone")
+def test_a_graph_that_grows_a_little_is_taken(honest: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """M05, the control: the same graphs, small enough; and without the bound the runtime takes a larger one, too."""
+    for small in (a_constant(100), a_chain(3)):
+        assert Classifier.load(changed(honest, small, tmp_path)).classes
+    path = changed(honest, a_constant(10_000), tmp_path)  # 0.4 GB
+    assert Classifier.load(path).classes
+    monkeypatch.setattr(onnx_graph, "MOST_BYTES", 1 << 28)
+    with pytest.raises(ModelError, match=NOT_COMPUTED):
+        Classifier.load(path)
+
+
+def test_a_graph_that_computes_for_too_long_is_ended(
+    honest: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """M05: between two operators, after a minute; here at once."""
+    monkeypatch.setattr(onnx_graph, "MOST_SECONDS", 0.0)
+    real = onnx_bounds.ended_after
+
+    @contextmanager
+    def ended(options: Any, seconds: float) -> Iterator[Any]:
+        with real(options, seconds):
+            time.sleep(0.1)
+            yield options
+
+    monkeypatch.setattr(onnx_graph, "ended_after", ended)
+    with pytest.raises(ModelError, match="its graph cannot be computed"):
+        Classifier.load(changed(honest, lambda _: None, tmp_path))
+
+
+@pytest.mark.parametrize("version", [0, 1, 7, 2**31])
+def test_an_operator_set_that_does_not_fit_is_refused(version: int, honest: bytes, tmp_path: Path) -> None:
+    """M05: too old for the operators that are used, or no version at all."""
+
+    def other(proto: Any) -> None:
+        proto.opset_import[0].version = version
+
+    with pytest.raises(ModelError, match="is damaged: ONNX Runtime does not take it"):
+        Classifier.load(changed(honest, other, tmp_path))
 
 
 def test_an_operator_set_of_the_future_is_refused(honest: bytes, tmp_path: Path) -> None:

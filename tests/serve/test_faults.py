@@ -5,6 +5,7 @@ fault matrix, and M07. Load and memory over many requests are measured by benchm
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import resource
@@ -323,12 +324,15 @@ def test_a_second_signal_ends_it_at_once(onnx: Path) -> None:
 
 
 def test_a_model_replaced_while_it_is_served_changes_nothing(onnx: Path, tmp_path: Path) -> None:
+    """M07: the old one answers, under its hash, until the service is started again."""
     copy = Path(shutil.copy(onnx, tmp_path / "model.onnx"))
     with running(copy) as service:
         before = service.photo(jpeg()).json
         copy.write_bytes(b"another")
         after = service.photo(jpeg()).json
         assert (after["probabilities"], after["model_sha256"]) == (before["probabilities"], before["model_sha256"])
+        assert after["model_sha256"] == hashlib.sha256(onnx.read_bytes()).hexdigest()
+        assert service.ask("GET", "/v2/models/model").json["versions"] == [after["model_sha256"][:12]]
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

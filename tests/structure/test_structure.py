@@ -1,4 +1,4 @@
-"""What keeps the code base as it is: floors, forbidden calls, light imports, documented names."""
+"""What keeps the code base as it is: floors, light imports, documented names."""
 
 from __future__ import annotations
 
@@ -34,37 +34,6 @@ def loaded_after(code: str) -> set[str]:
 )
 def test_neither_torch_nor_pydantic_is_loaded_for(code: str) -> None:
     assert not {"torch", "pydantic"} & loaded_after(code)
-
-
-FORBIDDEN = {
-    "eval",
-    "exec",
-    "torch.load",
-    "torch.export.load",
-    "yaml.load",
-    "pickle.loads",
-    "pickle.load",
-    "joblib.load",
-}
-
-
-def called(tree: ast.AST) -> set[str]:
-    """Every called name, dotted."""
-    return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-
-
-def imported(tree: ast.AST) -> set[str]:
-    names = {a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
-    return names | {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_nothing_is_unpickled_or_evaluated_and_no_shell_is_started(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    assert not called(tree) & FORBIDDEN
-    assert not imported(tree) & {"pickle", "joblib", "dill", "marshal", "shelve"}
-    shells = [k for node in ast.walk(tree) if isinstance(node, ast.Call) for k in node.keywords if k.arg == "shell"]
-    assert not shells
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -93,7 +93,15 @@ EXPECTED = "expected a model.safetensors of plusx, an .onnx file it was exported
         (b"\x80\x04\x95rest", "{path} is a Python pickle, which plusx never loads; " + EXPECTED),
         (b"hello, this is text", "{path} is not a safetensors file, or a part of one; " + EXPECTED),
         (struct.pack("<Q", 2**60), "{path} is not a safetensors file, or a part of one; " + EXPECTED),
-        (safetensors.numpy.save({"w": np.zeros(2)}), "{path} is not a safetensors file, or a part of one; " + EXPECTED),
+        (b"GGUF\x03\0\0\0", "{path} is a GGUF file; " + EXPECTED),
+        (
+            b"\x93NUMPY\x01\0",
+            "{path} is an array of NumPy, which may hold pickles; plusx never loads those; " + EXPECTED,
+        ),
+        (
+            safetensors.numpy.save({"w": np.zeros(2)}),
+            "{path} is a safetensors file that plusx did not write; " + EXPECTED,
+        ),
         (
             safetensors.numpy.save({"w": np.zeros(2)}, metadata={"format": "pt"}),
             "{path} is a safetensors file that plusx did not write; " + EXPECTED,
@@ -123,7 +131,7 @@ def test_another_format_version_and_weights_that_are_not_finite_are_refused(tmp_
     (tmp_path / "m").write_bytes(data.replace(b'\\"format\\": 1', b'\\"format\\": 9'))
     with pytest.raises(ModelError, match="has model format 9 and this plusx reads format 1; use the version of plusx"):
         model_file.load(tmp_path / "m")
-    header = Header(classes=("a",), preprocess=Preprocess(32, 32), network={})
+    header = Header(classes=("a",), preprocess=Preprocess(32, 32), network={"name": "resnet8"})
     model_file.save(tmp_path / "n", ModelFile(header, {"w": np.array([np.nan], dtype=np.float32)}))
-    with pytest.raises(ModelError, match="n is damaged: w holds numbers that are not finite; copy it again"):
+    with pytest.raises(ModelError, match="n is damaged: 'w' holds numbers that are not finite; copy it again"):
         model_file.load(tmp_path / "n")
