@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: demo test check lint types contract lengths docs docs-check lock clean
+.PHONY: demo test check lint types contract lengths docs docs-check lock clean resume
 
 demo: .venv/ready
 	$(BIN)/plusx demo
@@ -35,6 +35,10 @@ docs-check: .venv/ready
 	$(BIN)/python tools/cli_reference.py --check docs/cli.md
 	$(BIN)/python benchmarks/report.py --check
 	$(BIN)/python tools/lab_docs.py --check docs/lab
+
+# stops a training at every moment, goes on, and compares every bit
+resume: .venv/ready
+	$(BIN)/python campaigns/resume.py
 
 lock: .venv/ready
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev pyproject.toml -o requirements.lock
