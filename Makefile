@@ -8,7 +8,7 @@ WHEELS ?= ../plusx-wheels
 # what proves the lowest versions that pyproject.toml allows
 LOWEST ?= tests/floor0 tests/images tests/training tests/models tests/engines tests/export tests/trust tests/test_metrics.py
 
-.PHONY: demo test check lint types contract lengths docs docs-check lock offline lowest audit twice bill clean fuzz
+.PHONY: demo test check lint types contract lengths docs docs-check lock offline lowest audit twice bill clean fuzz resume
 
 demo: .venv/ready
 	$(BIN)/plusx demo
@@ -44,6 +44,10 @@ docs-check: .venv/ready
 # what damaged pictures do to the processes that decode; ten minutes
 fuzz: .venv/ready
 	$(BIN)/python campaigns/fuzz.py --trials 100000
+
+# stops a training at every moment, goes on, and compares every bit
+resume: .venv/ready
+	$(BIN)/python campaigns/resume.py
 
 lock: .venv/ready
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev pyproject.toml -o requirements.lock

@@ -12,7 +12,7 @@ from plusx.config import Config
 from plusx.metrics import percent
 from plusx.recipes.plan import Plan
 from plusx.training.events import Notice, StepDone, Validated
-from plusx.verbs.figures import trust_lines
+from plusx.verbs.figures import exactness_lines, trust_lines
 from plusx.verbs.finish import Trained
 from plusx.verbs.models import layers_of
 from plusx.verbs.reports import Built, Decoding, Planned, Started, TrainEvent
@@ -63,7 +63,7 @@ class Live(Bars):
                 f"(95 % interval {percent(low)} to {percent(high)}, n = {validation['n']:,}), "
                 f"log loss {validation['log_loss']:.4f}"
             )
-        for line in trust_lines(trained.metrics):
+        for line in (*trust_lines(trained.metrics), *exactness_lines(trained.metrics)):
             result(line)
         result(f"{trained.metrics['steps']:,} steps; the model is {trained.model}")
         if (trained.run / "report.html").exists():

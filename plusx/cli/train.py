@@ -30,6 +30,7 @@ def train(
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None,
     out: Path | None = None,
     resume: Switch = False,
+    accept_changes: Switch = False,
     plan: Path | None = None,
     decisions: Decisions = None,
     config: Path | None = None,
@@ -76,6 +77,8 @@ def train(
         The run folder; runs/NAME-N where not given. With --seeds, the folder of the run folders.
     resume
         Continue the run in --out at the step after its last checkpoint.
+    accept_changes
+        With --resume, go on though photos of DATA came, went or were edited; the run then says that it is not exact.
     plan
         A plan.json to repeat.
     decisions
@@ -106,7 +109,7 @@ def train(
         "seed": seed,
         "device": device,
     }
-    wish = Wish(flags, tuple(set_ or ()), config, plan, out, resume, tuple(decisions or ()))
+    wish = Wish(flags, tuple(set_ or ()), config, plan, out, resume, tuple(decisions or ()), accept_changes)
     with Live(console(quiet or json), verbose=verbose) as live:
         if seeds is not None or (resume and is_of_seeds(out)):
             return _ended(train_seeds(data, wish, seeds, on_event=live.show, started=STARTED), json=json)

@@ -18,9 +18,12 @@ def loss_not_finite(step: int, loss: float, names: Sequence[str]) -> RunError:
 
 
 def weights_not_finite(step: int, name: str) -> RunError:
-    """An update has made a weight NaN or infinite, so this state must not replace a good checkpoint."""
+    """An update has made a number NaN or infinite; `name` says what and where, such as model/fc.bias.
+
+    Such a state must not replace a good checkpoint.
+    """
     return RunError(
-        f"The weights of {name} are no longer finite after step {step}; the last checkpoint is kept. "
+        f"The numbers of {name} are no longer finite after step {step}; the last checkpoint is kept. "
         "Train with a lower --set learning_rate=..., or with --set clip_norm=1.",
         code="weights-not-finite",
     )

@@ -140,6 +140,14 @@ def resume_without_run() -> UsageError:
     )
 
 
+def accept_without_resume() -> UsageError:
+    """`--accept-changes` of a run that has not begun."""
+    return UsageError(
+        "--accept-changes goes on with a run whose photos have changed: add --resume and its --out, or leave it out.",
+        code="accept-without-resume",
+    )
+
+
 class TooShortError(UsageError):
     """A time budget that holds no useful run: `needed` are the seconds of the smallest."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 from plusx.errors import DataError, UsageError
 
 
@@ -32,13 +35,55 @@ def kaggle_needs_two(classes: int) -> UsageError:
     )
 
 
-def changed(root: str, added: int, removed: int, example: str) -> DataError:
-    """DATA is not what the run was started with."""
+SHOWN = 3  # photos of each kind that are named
+OLD_OR_NEW = "Bring the old photos back, or start a new run."
+OR_ACCEPT = (
+    "Bring the old photos back, start a new run, or train on with --accept-changes; the run then says of itself that "
+    "it is not exact."
+)
+
+
+def changed(root: str, changes: Mapping[str, Sequence[str]], advice: str = OLD_OR_NEW) -> DataError:
+    """DATA is not what the run was started with: `changes` are the photos by what happened to them, as "added"."""
+    listed = "; ".join(f"{what}: {len(photos):,} ({_first(photos)})" for what, photos in changes.items())
     return DataError(
-        f"{root} has changed since the run was started: photos added or edited: {added}, gone or edited: {removed} "
-        f"(such as {example}); bring the old photos back, or start a new run.",
+        f"{root} has changed since the run was started. Photos {listed}. {advice}",
         code="data-changed",
     )
+
+
+def changed_classes(root: str, new: Sequence[str], gone: Sequence[str]) -> DataError:
+    """Photos may come and go; a network has as many answers as it had classes when it was made."""
+    told = [f"{what} {_first(names)}" for what, names in (("has also", new), ("has no more", gone)) if names]
+    return DataError(
+        f"{root} has other classes than the run was started with: it {' and '.join(told)}. "
+        "Classes are fixed when a run starts: start a new run, or put the folders back as they were.",
+        code="classes-changed",
+    )
+
+
+def accepted_changes(root: str, counts: Mapping[str, int], step: int) -> str:
+    """What is told when a run goes on though its photos have changed."""
+    return (
+        f"{root} has changed since the run was started ({counted(counts)}), which was accepted: from step {step + 1:,} "
+        "on it trains on the photos as they are now. The result is not exactly that of any run without a stop."
+    )
+
+
+def not_exact(changes: Iterable[Mapping[str, Any]]) -> str:
+    """What a run that was gone on with on changed photos says of itself, for as long as it exists."""
+    told = (f"after step {change['step']:,} ({counted(change['photos'])})" for change in changes)
+    return f"not exact: photos changed while it was stopped {', and '.join(told)}"
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Counts of photos by what happened to them, as "photos added: 2, removed: 1"."""
+    return "photos " + ", ".join(f"{what}: {count:,}" for what, count in counts.items())
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def no_test_photos(root: str) -> DataError:

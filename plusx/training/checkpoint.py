@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from plusx import durable
 from plusx.errors import training as sentences
 from plusx.training.step import State
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)  # a checkpoint of format 1 does not say what it is of
 KEPT = 2
+SHOWN = 3  # differences that are named
 LOGS = ("history", "timing")
 _COUNTS = ("step", "validated", "best_step", "stale")
 _NUMBERS = (*_COUNTS, "best")
@@ -31,6 +33,7 @@ _NUMBERS = (*_COUNTS, "best")
 _FORGED = (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError, safetensors.SafetensorError)
 
 Buffers = Mapping[str, Tensor]
+Fault = Callable[[Path], str | None]
 
 
 def save(folder: Path, state: State, offsets: Mapping[str, int], buffers: Buffers | None = None) -> Path:
@@ -48,14 +51,15 @@ def save(folder: Path, state: State, offsets: Mapping[str, int], buffers: Buffer
     return path
 
 
-def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
+def newest_valid(folder: Path, also: Fault = lambda _: None) -> tuple[Path | None, list[str]]:
     """The newest checkpoint whose every byte is as written, and what was passed over and why.
 
-    None where there is no checkpoint. Raises ModelError where there are some and all are damaged.
+    `also` may name a fault of what a checkpoint refers to. None where there is no checkpoint. Raises ModelError
+    where there are some and all are damaged.
     """
     skipped: list[str] = []
     for path in found(folder):
-        fault = durable.folder_fault(path)
+        fault = durable.folder_fault(path) or also(path)
         if fault is None:
             return path, skipped
         skipped.append(f"{path.name}: {fault}")
@@ -67,21 +71,26 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
 def load(path: Path, state: State) -> dict[str, int]:
     """Put the checkpoint at `path` into `state`, exactly; returns the recorded lengths of the logs.
 
-    Raises ModelError where a tensor or number is missing, unknown or of another shape.
+    Raises ModelError where it is of another network, other classes or a later format, or a tensor or number is
+    missing, unknown or of another shape; `state` is then half restored and of no use.
     """
     try:
         tensors = safetensors.torch.load((path / "state.safetensors").read_bytes())
         numbers = json.loads((path / "state.json").read_bytes())
-        if numbers.get("format") != FORMAT:
-            raise sentences.foreign_checkpoint(path, f"its format is {numbers.get('format')!r}, not {FORMAT}")
+        if numbers.get("format") not in READABLE:
+            known = " and ".join(map(str, READABLE))
+            raise ValueError(f"its format is {numbers.get('format')!r}, and formats {known} are known")
         if not all(type(numbers[name]) is int and numbers[name] >= 0 for name in _COUNTS):
             raise ValueError(f"{', '.join(_COUNTS)} are no counts")
+        _refuse_another(numbers, state)
         _restore_model(state.model, _part(tensors, "model/"))
         if state.average is not None:
             _restore_model(state.average.model, _part(tensors, "average/"))
         elif _part(tensors, "average/"):
             raise ValueError("it holds an average of the weights and this run keeps none")
-        _restore_optimizer(state.optimizer, _part(tensors, "optimizer/"), numbers["optimizer"])
+        _restore_optimizer(state, _part(tensors, "optimizer/"), numbers["optimizer"])
+        if numbers["scaler"] and not state.scaler.is_enabled():
+            raise ValueError("it holds a scale of the loss and this run has none")
         state.scaler.load_state_dict(numbers["scaler"])
         for name in _NUMBERS:
             setattr(state, name, numbers[name])
@@ -93,6 +102,11 @@ def load(path: Path, state: State) -> dict[str, int]:
 
 def state_tensors(state: State, buffers: Buffers | None = None) -> dict[str, Tensor]:
     """Every tensor of the state on the CPU, under names that tell where it belongs."""
+    return {name: value.detach().cpu().contiguous() for name, value in named_tensors(state, buffers).items()}
+
+
+def named_tensors(state: State, buffers: Buffers | None = None) -> dict[str, Tensor]:
+    """The same tensors where and as they are."""
     tensors = {f"model/{name}": value for name, value in state.model.state_dict().items()}
     tensors |= {f"model/{name}": value for name, value in (buffers or {}).items()}
     if state.average is not None:
@@ -100,7 +114,7 @@ def state_tensors(state: State, buffers: Buffers | None = None) -> dict[str, Ten
     for index, values in state.optimizer.state_dict()["state"].items():
         kept = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         tensors |= {f"optimizer/{index}/{name}": value for name, value in kept.items()}
-    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    return tensors
 
 
 def found(folder: Path) -> list[Path]:
@@ -131,7 +145,9 @@ def _prune(folder: Path, step: int) -> None:
 
 
 def _numbers(state: State, offsets: Mapping[str, int]) -> bytes:
-    numbers: dict[str, Any] = {"format": FORMAT} | {name: getattr(state, name) for name in _NUMBERS}
+    numbers: dict[str, Any] = {"format": FORMAT, "of": dict(state.of)} | {
+        name: getattr(state, name) for name in _NUMBERS
+    }
     numbers |= {"scaler": state.scaler.state_dict(), "offsets": dict(offsets)}
     numbers["optimizer"] = sorted(_optimizer_names(state.optimizer))
     return json.dumps(numbers, indent=2).encode()
@@ -146,24 +162,73 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
+def _refuse_another(numbers: Mapping[str, Any], state: State) -> None:
+    """Raise ValueError where the checkpoint says that it is of something else."""
+    if numbers["format"] == 1:
+        return
+    theirs, ours = numbers["of"], json.loads(json.dumps(dict(state.of)))
+    differing = [_differing(name, theirs.get(name), ours.get(name)) for name in sorted(theirs.keys() | ours.keys())]
+    if told := [difference for difference in differing if difference]:
+        raise ValueError("; ".join(told))
+
+
+def _differing(name: str, theirs: Any, ours: Any) -> str | None:
+    """How a fact of the checkpoint differs from that of this run; of lists of names, by the names."""
+    if theirs == ours:
+        return None
+    if not isinstance(theirs, list) or not isinstance(ours, list):
+        there, here = ("not told" if value is None else value for value in (theirs, ours))
+        return f"{name} is {there} there and {here} here"
+    only = {
+        where: [str(n) for n in a if n not in set(b)]
+        for where, a, b in (("there", theirs, ours), ("here", ours, theirs))
+    }
+    told = [f"{_first(names)} only {where}" for where, names in only.items() if names]
+    return f"of the {name}, {' and '.join(told)}" if told else f"the {name} have another order"
+
+
 def _restore_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """`strict` alone would pass over a missing `num_batches_tracked`, for the sake of files from before 2018."""
-    for name in model.state_dict().keys() - tensors.keys():
-        raise KeyError(name)
+    if differences := list(_misfits(model.state_dict(), tensors)):
+        raise ValueError(_first(differences))
     model.load_state_dict(dict(tensors), strict=True)
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], names: list[str]) -> None:
+def _misfits(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Iterator[str]:
+    yield from (f"{name!r} is missing" for name in ours if name not in theirs)
+    yield from (f"{name!r} is unknown" for name in theirs if name not in ours)
+    for name in (name for name in ours if name in theirs):
+        kinds = [f"{value.dtype} {list(value.shape)}".removeprefix("torch.") for value in (theirs[name], ours[name])]
+        if kinds[0] != kinds[1]:
+            yield f"{name!r} is {kinds[0]} there and {kinds[1]} here"
+
+
+def _first(told: Sequence[str]) -> str:
+    """The first few of many things to name, and how many more there are."""
+    more = f" and {len(told) - SHOWN:,} more" if len(told) > SHOWN else ""
+    return ", ".join(told[:SHOWN]) + more
+
+
+def _restore_optimizer(state: State, tensors: Mapping[str, Tensor], names: list[str]) -> None:
     """Momentum and other per-parameter tensors; `names` lists those that must be there."""
-    saved = optimizer.state_dict()
     if unknown := sorted(tensors.keys() - set(names)):
         raise ValueError(f"the optimizer's {unknown[0]!r} is not listed")
+    parameters = dict(enumerate(state.learning))
     states: dict[int, dict[str, Tensor]] = {}
     for name in names:
         index, _, key = name.partition("/")
-        states.setdefault(int(index), {})[key] = tensors[name]
-    optimizer.load_state_dict({"state": states, "param_groups": saved["param_groups"]})
-    for parameter, values in optimizer.state.items():
-        for name, value in values.items():
-            if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
-                raise ValueError(f"the optimizer's {name} has another shape than its parameter")
+        states.setdefault(int(index), {})[key] = _laid_out(name, tensors[name], parameters[int(index)])
+    groups = state.optimizer.state_dict()["param_groups"]
+    state.optimizer.load_state_dict({"state": states, "param_groups": groups})
+
+
+def _laid_out(name: str, value: Tensor, parameter: Tensor) -> Tensor:
+    """A tensor of the optimizer in the memory layout it had, that of its parameter.
+
+    In another one the same sums are done by other instructions: slower, and equal in every bit only by luck.
+    """
+    if not value.ndim:
+        return value  # a count of steps
+    if value.shape != parameter.shape:
+        raise ValueError(f"the optimizer's {name!r} is {list(value.shape)} there and {list(parameter.shape)} here")
+    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -102,13 +104,12 @@ class Training:
 
     def resume(self) -> None:
         """Go back to the newest valid checkpoint and cut the logs to it; to step 0 where there is none."""
-        path, skipped = checkpoint.newest_valid(self.paths.checkpoints)
+        path, skipped = checkpoint.newest_valid(self.paths.checkpoints, self._best_fault)
         for fault in skipped:
             self.listen(Notice(f"Skipped a damaged checkpoint ({fault}); using the one before it."))
         offsets = checkpoint.load(path, self.state) if path else {}
         for name, log in self.logs.items():
-            if log.path.exists():
-                log.truncate(offsets.get(name, 0))
+            self._cut(log, offsets.get(name, 0))
         self.buffers = _copies(self.state.model)
         self.saved_step = self.state.step if path else -1
 
@@ -116,14 +117,21 @@ class Training:
         """Write a checkpoint of the last finished step, unless it is there already."""
         if self.saved_step == self.state.step:
             return
-        for name, weights in self.state.model.named_parameters():
-            if not bool(torch.isfinite(weights).all()):
-                raise sentences.weights_not_finite(self.state.step, name)
+        self.refuse_not_finite()
         offsets = {name: log.offset() for name, log in self.logs.items()}
         path = checkpoint.save(self.paths.checkpoints, self.state, offsets, self.buffers)
         self.saved_at, self.saved_step = time.monotonic(), self.state.step
         self._prune_best()
         self.listen(Saved(path))
+
+    def refuse_not_finite(self) -> None:
+        """Raise RunError where an update has made anything of the state NaN or infinite.
+
+        Statistics, averages and momentum too: with infinite variances a network goes on learning, and answers nothing.
+        """
+        for name, value in checkpoint.named_tensors(self.state, self.buffers).items():
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise sentences.weights_not_finite(self.state.step, name)
 
     def save_if_due(self) -> None:
         """Write a checkpoint every so many steps or seconds, whichever comes first.
@@ -157,7 +165,7 @@ class Training:
     def validated(self, metrics: Mapping[str, float]) -> None:
         """Take note of a validation; keep the weights where they are the best so far."""
         state = self.state
-        improved = state.best is None or metrics[CHOSEN_BY] > state.best
+        improved = metrics[CHOSEN_BY] > (-math.inf if state.best is None else state.best)  # NaN never is
         better = improved and self._keep_best()
         state.validated = state.step
         state.stale = 0 if improved else state.stale + 1
@@ -199,6 +207,26 @@ class Training:
     def _best_folder(self, step: int) -> Path:
         return self.paths.best / f"step-{step:06d}"
 
+    def _best_fault(self, path: Path) -> str | None:
+        """What is wrong with the best weights that the checkpoint at `path` refers to, where they will be asked for."""
+        numbers = json.loads((path / "state.json").read_bytes())
+        step = numbers.get("best_step")  # where it is missing, loading says so
+        if self.settings.keep != "best" or numbers.get("best") is None or step is None:
+            return None
+        folder = self._best_folder(step)
+        fault = durable.folder_fault(folder)
+        return fault and f"of its best weights, best/{folder.name}, {fault}"
+
+    def _cut(self, log: durable.Log, offset: int) -> None:
+        """Cut a log back to what it was; of one that has lost lines since, the whole ones stay."""
+        there = log.path.stat().st_size if log.path.exists() else 0
+        if there < offset:
+            name, step = log.path.name, self.state.step
+            self.listen(Notice(f"{name} has lost lines of the {step:,} steps done; the run goes on without them."))
+            offset = log.path.read_bytes().rfind(b"\n") + 1 if there else 0
+        if there:
+            log.truncate(offset)
+
     def _prune_best(self) -> None:
         """Drop best weights that no checkpoint refers to any more."""
         known = checkpoint.best_steps(self.paths.checkpoints) | {self.state.best_step}
@@ -237,7 +265,7 @@ def _step(training: Training, batches: BatchSource, stop: Stop) -> None:
     batch = batches.batch(state.step)
     with _failures_explained(training, batch, batches, stop):
         result = compute_gradients(state, batch, training.settings)
-        with stop.changing:
+        with _changing(stop):
             apply_gradients(state, training.settings)
             training.buffers = _copies(state.model)
             training.record(result, len(batch.images), time.perf_counter() - started)
@@ -268,11 +296,23 @@ def _failures_explained(training: Training, batch: Batch, batches: BatchSource, 
 def _validate(training: Training, validate: Validate | None, stop: Stop) -> None:
     if validate is None or not training.validation_due():
         return
+    training.refuse_not_finite()  # such weights are neither measured nor kept as the best
     training.state.kept.eval()
     with torch.inference_mode():
         metrics = validate(training.state.kept)
-    with stop.changing:
+    with _changing(stop):
         training.validated(metrics)
+
+
+@contextmanager
+def _changing(stop: Stop) -> Iterator[None]:
+    """Change the state while nobody saves it. Where that fails half way, nobody is to save it afterwards either."""
+    with stop.changing:
+        try:
+            yield
+        except BaseException:
+            stop.reached()
+            raise
 
 
 def _review(training: Training, revise: Revise | None) -> None:

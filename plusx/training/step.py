@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,11 @@ class Batch(Protocol):
 
 @dataclass
 class State:
-    """Everything that training changes. `step` counts finished optimizer updates."""
+    """Everything that training changes. `step` counts finished optimizer updates.
+
+    `of`: what is trained, as plain values by name, such as its network and classes; a checkpoint of something else is
+    refused.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -42,15 +47,16 @@ class State:
     best: float | None = None
     best_step: int = 0
     stale: int = 0  # validations since the best one
+    of: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def fresh(cls, model: nn.Module, settings: Settings) -> State:
+    def fresh(cls, model: nn.Module, settings: Settings, of: Mapping[str, Any] | None = None) -> State:
         """The state before the first step of `model`, which lies on its device already."""
         device = next(model.parameters()).device
         scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16" and device.type == "cuda")
         averaged = settings.average == "ema"
         average = Average(model, settings.average_decay, settings.average_every) if averaged else None
-        return cls(model, build_optimizer(model, settings), scaler, average)
+        return cls(model, build_optimizer(model, settings), scaler, average, of=of or {})
 
     @property
     def kept(self) -> nn.Module:

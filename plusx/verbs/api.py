@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from plusx.doctor.labels import LabelReport
 from plusx.verbs.check_labels import BUDGET, FOLDS, LabelWish, default_out
@@ -22,7 +22,7 @@ def train(
     data: Data | Sequence[Data] = (),
     *,
     out: Data | None = None,
-    resume: bool = False,
+    resume: bool | Literal["accept-changes"] = False,
     plan: Data | None = None,
     decisions: Data | Sequence[Data] = (),
     on_event: Callable[[TrainEvent], None] | None = None,
@@ -30,13 +30,16 @@ def train(
 ) -> Trained:
     """Train on DATA: `plusx.train("pets", time="10m", seed=3)`. `settings` are fields of `plusx.config.Config`.
 
-    `decisions` are CSV files of photos to leave out or to relabel, as `plusx check` writes and people edit them.
+    `resume` goes on with the run in `out`; "accept-changes" does so though photos of DATA came, went or were edited,
+    and the run then says that it is not exact. `decisions` are CSV files of photos to leave out or to relabel, as
+    `plusx check` writes and people edit them.
 
     Returns the run folder, the model file and the validation figures. Raises `plusx.Error`.
     """
     files = tuple(Path(path) for path in _several(decisions))
     plan, out = (Path(path) if path else None for path in (plan, out))
-    wish = Wish(settings, plan=plan, out=out, resume=resume, decisions=files)
+    accept = resume == "accept-changes"
+    wish = Wish(settings, plan=plan, out=out, resume=bool(resume), decisions=files, accept_changes=accept)
     return train_as_wished([os.fspath(root) for root in _several(data)], wish, on_event=on_event)
 
 

@@ -55,12 +55,18 @@ def parted(session: Session, photos: LabelledPhotos, pixels: Pixels, budget: flo
 
     Raises DataError where a class has no photo to learn from that can be read.
     """
+    training = training_of(session, photos, pixels)
+    return Decoded(training, _validation(session, photos, pixels, budget), pixels.bad)
+
+
+def training_of(session: Session, photos: LabelledPhotos, pixels: Pixels) -> Pixels:
+    """The pixels that are trained on. Raises DataError where a class has none."""
     training = labelled.only(pixels, photos, "train")
     if not len(training.rows) and not len(photos.rows("train")):
         raise data_errors.no_training_photos(" ".join(session.data))
     for label in set(range(len(photos.listing.classes))) - set(photos.labels(training.rows).tolist()):
         raise data_errors.too_few(" ".join(session.data), photos.listing.classes[label], 0)
-    return Decoded(training, _validation(session, photos, pixels, budget), pixels.bad)
+    return training
 
 
 def parted_again(session: Session, photos: LabelledPhotos, pixels: Pixels, run: RunFolder) -> Decoded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from plusx.errors.use import not_exact
 from plusx.metrics import percent
 from plusx.trust.calibration import Calibration
 from plusx.trust.novelty import Novelty
@@ -27,6 +28,12 @@ def trust_lines(metrics: Mapping[str, Any]) -> list[str]:
     calibration = Calibration.from_json(metrics["calibration"])
     novelty = [_novelty(Novelty.from_json(metrics["novelty"]))] if metrics.get("novelty") else []
     return [*_calibration(calibration), *novelty, *_thresholds(Thresholds.from_json(metrics["thresholds"]))]
+
+
+def exactness_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """What metrics.json says of photos that changed while the run was stopped; nothing of a run on the same photos."""
+    changes = metrics.get("accepted_changes")
+    return [not_exact(changes)] if changes else []
 
 
 def answered_lines(figures: Mapping[str, Any], thresholds: Mapping[str, Any] | None) -> list[str]:

@@ -22,7 +22,7 @@ from plusx.run_folder import RunFolder
 from plusx.training.environment import choose_precision
 from plusx.training.loop import Outcome
 from plusx.trust.novelty import Discriminant
-from plusx.verbs import neighbours, start, strangers
+from plusx.verbs import accepted, neighbours, start, strangers
 from plusx.verbs.answers import Answered, write_answers
 from plusx.verbs.labelled import LabelledPhotos, Pixels, tested_preprocess, tested_size
 from plusx.verbs.network import network_arguments
@@ -63,11 +63,13 @@ def finish(
         "kept_step": outcome.kept_step,
         "stopped_early": outcome.stopped_early or read_plan(run.plan).stalled_at is not None,
         "data_fingerprint": photos.fingerprint,
+        **({"accepted_changes": changes} if (changes := accepted.facts(run)) else {}),
         "validation": answered and answered.figures(),
     }
     if answered:
         write_answers(run.validation_answers, answered)
-    seen = np.union1d(model_file.seen_hashes(_used(photos, decoded)), start.seen(run))
+    used = [*_used(photos, decoded), *(row.sha256 for row in accepted.gone(run) if row.split != "test")]
+    seen = np.union1d(model_file.seen_hashes(used), start.seen(run))
     tensors = as_arrays(outcome.model) | (score.tensors() if score else {})
     model = model_file.to_bytes(ModelFile(replace(header, metrics=_brief(figures)), tensors, seen))
     run.write("metrics", figures | fitted.to_json() | {"model_sha256": hashlib.sha256(model).hexdigest()})

@@ -18,6 +18,7 @@ from plusx.config import Config
 from plusx.data import decisions, split
 from plusx.data.cache import PixelStore, StreamingStore, pixel_store
 from plusx.data.decisions import Decision, Effect
+from plusx.data.drift import Named, drift
 from plusx.data.files import is_tar
 from plusx.data.near_duplicates import near_groups
 from plusx.data.source import Listing, Photo, content_hashes, scan
@@ -95,27 +96,23 @@ def look(data: Sequence[str], config: Config, decided: Sequence[Path] = ()) -> L
     return LabelledPhotos(found.listing, found.hashes, splits, found.hashes, found.effect)
 
 
-def look_again(data: Sequence[str], run: RunFolder) -> LabelledPhotos:
-    """The photos of DATA as a run recorded them, whatever would be decided now.
-
-    Raises DataError where DATA is not what it was when the run was started.
-    """
+def look_now(data: Sequence[str], run: RunFolder) -> LabelledPhotos:
+    """The photos of DATA as it is now, without a split, as the decisions want them that the run was started with."""
     listing = scan(list(data))
     found = decisions.apply(listing, content_hashes(listing.photos), recorded_decisions(run))
-    photos = LabelledPhotos(found.listing, found.hashes, (), found.hashes, found.effect)
-    return as_recorded(photos, run)
+    return LabelledPhotos(found.listing, found.hashes, (), found.hashes, found.effect)
 
 
-def as_recorded(photos: LabelledPhotos, run: RunFolder) -> LabelledPhotos:
+def as_recorded(photos: LabelledPhotos, run: RunFolder, advice: str = use_errors.OLD_OR_NEW) -> LabelledPhotos:
     """The photos with the split that a run recorded.
 
-    Raises DataError where they are not those it was started with: which split they would now go to follows from that.
+    Raises DataError where they are not those it was started with, whatever would be decided of their split now.
     """
-    rows, named = {row.photo: row for row in split.read_split_csv(run.split)}, _named(photos)
-    if rows.keys() != set(named):
-        added, gone = set(named) - rows.keys(), rows.keys() - set(named)
-        raise use_errors.changed(photos.listing.root, len(added), len(gone), min(gone or added)[0])
-    kept = [rows[photo] for photo in named]
+    rows, found = split.read_split_csv(run.split), named(photos)
+    if changes := drift(rows, found):
+        raise use_errors.changed(photos.listing.root, changes.told(), advice)
+    recorded = {row.photo: row for row in rows}
+    kept = [recorded[photo] for photo in found]
     return replace(photos, splits=tuple(r.split for r in kept), keys=tuple(r.group or r.sha256 for r in kept))
 
 
@@ -203,7 +200,7 @@ def refuse_bad(data: Sequence[str], total: int, bad: Sequence[tuple[str, BadPhot
 
 def split_rows(photos: LabelledPhotos) -> list[split.Row]:
     """The rows of split.csv."""
-    facts = zip(_named(photos), photos.splits, photos.keys, strict=True)
+    facts = zip(named(photos), photos.splits, photos.keys, strict=True)
     return [
         split.Row(path, label, where, sha256, key if key != sha256 else "")
         for (path, label, sha256), where, key in facts
@@ -212,13 +209,14 @@ def split_rows(photos: LabelledPhotos) -> list[split.Row]:
 
 def refuse_lost(path: Path, photos: LabelledPhotos, name: str) -> None:
     """Raise DataError where photos of one recorded split are gone or edited; others may have come."""
-    recorded = {row.photo for row in split.read_split_csv(path) if row.split == name}
-    lost = recorded - set(_named(photos))
-    if lost:
-        raise use_errors.changed(photos.listing.root, 0, len(lost), min(lost)[0])
+    recorded = [row for row in split.read_split_csv(path) if row.split == name]
+    found = drift(recorded, named(photos)).told()
+    found.pop("added", None)
+    if found:
+        raise use_errors.changed(photos.listing.root, found)
 
 
-def _named(photos: LabelledPhotos) -> list[tuple[str, str, str]]:
+def named(photos: LabelledPhotos) -> list[Named]:
     """Path, class and SHA-256 of every photo."""
     classes = photos.listing.classes
     return [(p.name, classes[p.label or 0], h) for p, h in zip(photos.listing.photos, photos.hashes, strict=True)]
@@ -257,7 +255,7 @@ def refuse_lost_to_reading(photos: LabelledPhotos, names: AbstractSet[str]) -> N
     """Raise DataError where photos that a run trains or chooses with cannot be read any more."""
     lost = names & {p.name for p, where in zip(photos.listing.photos, photos.splits, strict=True) if where != "test"}
     if lost:
-        raise use_errors.changed(photos.listing.root, 0, len(lost), min(lost))
+        raise use_errors.changed(photos.listing.root, {"that can be read no more": sorted(lost)})
 
 
 def absolute(data: Sequence[str]) -> tuple[str, ...]:

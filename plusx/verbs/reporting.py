@@ -26,6 +26,7 @@ from plusx.run_folder import RunFolder
 from plusx.tensor_file import contents
 from plusx.verbs import course as courses
 from plusx.verbs.answers import Answered, read_answers
+from plusx.verbs.figures import exactness_lines
 from plusx.verbs.labelled import read_skipped
 from plusx.verbs.maps import Maps
 from plusx.verbs.measured import Album, Doubts, Overlay, doubts, measured, without_photos
@@ -198,7 +199,9 @@ def _data_facts(run: RunFolder, rows: list[Row], config: Config) -> Facts:
         listed = ", ".join(f"{label} {n:,}" for label, n in list(classes.items())[:12])
         told.append((name, f"{sum(classes.values()):,} ({listed})" if classes else "none"))
     told.append(("split", config.split or "by DATA's own folders, or by size"))
-    told.append(("fingerprint", run.read("metrics")["data_fingerprint"]))
+    metrics = run.read("metrics")
+    told.append(("fingerprint", metrics["data_fingerprint"]))
+    told += [("changes", line) for line in exactness_lines(metrics)]
     return tuple(told)
 
 

@@ -163,6 +163,8 @@ def _one(data: Sequence[str], out: Path, record: _Record, seed: int, listen: Lis
         return train(data, replace(record.again, out=folder, resume=True), on_event=listen, started=begun)
     if folder == first:
         return train(record.data, replace(record.wish, out=folder), on_event=listen, started=begun)
+    if record.again.resume:  # other photos would be another training, not the same under another seed
+        labelled.as_recorded(labelled.look_now(record.data, RunFolder(first)), RunFolder(first))
     recorded = RunFolder(first).decisions  # as the first run obeyed them, whatever has become of the files since
     decided = (recorded,) if recorded.exists() else ()
     wish = Wish({"seed": seed}, file=first / "config.yaml", plan=record.wish.plan, out=folder, decisions=decided)

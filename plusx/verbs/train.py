@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,7 +21,6 @@ from plusx.models import minimum_size
 from plusx.models.normalise import Normalised
 from plusx.recipes import plan as planning
 from plusx.recipes.plan import Plan
-from plusx.recipes.resolve import given, resolve
 from plusx.run_folder import RunFolder, create, open_run, refuse_taken
 from plusx.training import checkpoint, environment
 from plusx.training.events import Event, Listener, Notice
@@ -29,12 +28,12 @@ from plusx.training.interrupt import leaving
 from plusx.training.loop import Outcome, Paths, Training, Validate, fit
 from plusx.training.settings import Settings
 from plusx.training.step import State
-from plusx.verbs import decoding, labelled, start
+from plusx.verbs import accepted, again, decoding, labelled, start
 from plusx.verbs.board import Board
 from plusx.verbs.finish import Trained, finish, read_trained
 from plusx.verbs.labelled import LabelledPhotos, Pixels
 from plusx.verbs.maps import Maps
-from plusx.verbs.network import build_network, refuse_network, whiten
+from plusx.verbs.network import build_network, network_arguments, refuse_network, whiten
 from plusx.verbs.pace import Pacer
 from plusx.verbs.planned import make_plan
 from plusx.verbs.recorded import config_of
@@ -62,6 +61,8 @@ def train(
     Raises UsageError, DataError, ModelError, DiskError, RunError, and Interrupted after a stop on request.
     Nothing is written before DATA has been found fit to train on.
     """
+    if wish.accept_changes and not wish.resume:
+        raise usage.accept_without_resume()
     begun = time.monotonic() if started is None else started
     listen = on_event or _silent
     return _resume(data, wish, begun, listen) if wish.resume else _start(data, wish, begun, listen)
@@ -116,8 +117,7 @@ def _resume(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Tra
     if wish.out is None:
         raise usage.resume_without_run()
     run = open_run(wish.out)
-    config = config_of(run)
-    _refuse_changes(run, config, wish)
+    config = again.settings(run, wish)
     kept = tuple(run.read("run")["data"])
     if data and labelled.absolute(data) != kept:
         raise usage.changed_settings(run.path, [("DATA", " ".join(kept), " ".join(data))])
@@ -127,10 +127,13 @@ def _resume(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Tra
         return trained
     with run.lock():
         session = Session(kept, config, recorded_device(run, config, listen), begun, listen)
-        photos = labelled.look_again(kept, run)
-        pixels = decoding.decode(session, photos, wish.command(kept, "--skip-bad"), None)
-        with closing(pixels.store), closing(decoding.parted_again(session, photos, pixels, run)) as decoded:
-            return resume_split(session, run, photos, decoded)
+        photos, changes = again.look(kept, run, accepting=wish.accept_changes)
+        anew = Wish(file=run.path / "config.yaml").command(kept, "--skip-bad")
+        pixels = decoding.decode(session, photos, anew, None)
+        with closing(pixels.store):
+            photos = accepted.accept(session, run, photos, pixels, changes) if changes else photos
+            with closing(decoding.parted_again(session, photos, pixels, run)) as decoded:
+                return resume_split(session, run, photos, decoded)
 
 
 def resume_split(session: Session, run: RunFolder, photos: LabelledPhotos, decoded: Decoded) -> Trained:
@@ -194,7 +197,7 @@ def _train(
     session.listen(Planned(plan, session.config))
     with leaving(lambda: interrupted_run(run.path, _resume_command(session, run))):
         outcome = _fit(session, run, photos, decoded, network, plan)
-        trained = finish(run, session.config, photos, outcome, decoded, bare=session.bare)
+        trained = finish(run, config_of(run), photos, outcome, decoded, bare=session.bare)
     if not session.bare:
         _write_pages(run, photos.photos(photos.rows("val")), session.device.type, session.listen)
     return trained
@@ -235,28 +238,6 @@ def recorded_device(run: RunFolder, config: Config, listen: Callable[[TrainEvent
     return device
 
 
-def _refuse_changes(run: RunFolder, config: Config, wish: Wish) -> None:
-    """A resumed run keeps its settings; flags given again must say the same."""
-    again = resolve(wish.flags, sets=wish.sets, file=wish.file, environment={})
-    changed: list[tuple[str, object, object]] = [
-        (name, getattr(config, name), getattr(again, name))
-        for name in sorted(given(wish.flags, wish.sets, wish.file))
-        if getattr(again, name) not in (getattr(config, name), "auto")
-    ]
-    if wish.plan is not None and planning.read_plan(wish.plan).total_steps != planning.read_plan(run.plan).total_steps:
-        changed.append(("--plan", str(run.plan), str(wish.plan)))
-    if wish.decisions and _decided_otherwise(run, wish.decisions):
-        changed.append(("--decisions", str(run.decisions), ", ".join(map(str, wish.decisions))))
-    if changed:
-        raise usage.changed_settings(run.path, changed)
-
-
-def _decided_otherwise(run: RunFolder, files: Sequence[Path]) -> bool:
-    """Whether decisions given again do something else to the photos of the run than those it was started with."""
-    labels = {(row.path, row.sha256): row.label for row in split.read_split_csv(run.split)}
-    return decisions.contradict(decisions.read(files), labelled.recorded_decisions(run), labels)
-
-
 def _fit(
     session: Session, run: RunFolder, photos: LabelledPhotos, decoded: Decoded, network: Normalised, plan: Plan
 ) -> Outcome:
@@ -268,11 +249,18 @@ def _fit(
     with closing(batches_of(session, photos, decoded.training, pacer.size_at)) as batches, closing(board):
         if not checkpoint.found(run.checkpoints) and start.waits_for_whitening(run, network):
             whiten(network, batches)  # later the checkpoint holds the filters
-        training = Training(State.fresh(network, settings), settings, paths, _listener(session, run, board, network))
+        state = State.fresh(network, settings, _what_is_trained(session.config, photos))
+        training = Training(state, settings, paths, _listener(session, run, board, network))
         training.resume()
         board.open(training.state.step)
         size = partial(_size_so_far, training, pacer, session.config)
         return fit(training, batches, _validator(session, photos, decoded.validation, size), pacer.revise)
+
+
+def _what_is_trained(config: Config, photos: LabelledPhotos) -> dict[str, Any]:
+    """What a checkpoint has to be of: the classes, the network as a model file tells it, and who keeps tensors."""
+    network = {"network" if name == "name" else name: value for name, value in network_arguments(config).items()}
+    return {"classes": list(photos.listing.classes), "optimizer": config.optimizer, "average": config.average} | network
 
 
 def _size_so_far(training: Training, pacer: Pacer, config: Config) -> int:

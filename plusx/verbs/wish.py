@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Wish:
-    """Settings by name, and how to start."""
+    """Settings by name, and how to start. `accept_changes`: go on, though the photos of the run have changed."""
 
     flags: Mapping[str, Any] = field(default_factory=dict)
     sets: Sequence[str] = ()
@@ -20,6 +20,7 @@ class Wish:
     out: Path | None = None
     resume: bool = False
     decisions: Sequence[Path] = ()
+    accept_changes: bool = False
 
     def command(self, data: Sequence[str], *more: str) -> str:
         """The command line that wishes the same of `data`, and `more`."""
@@ -41,3 +42,5 @@ class Wish:
             yield from ("--decisions", str(path))
         if self.resume:
             yield "--resume"
+        if self.accept_changes:
+            yield "--accept-changes"

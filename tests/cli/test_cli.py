@@ -25,7 +25,8 @@ from tests.verbs.conftest import SETS, fill
 
 FLAGS = [
     *("data", "recipe", "model", "weights", "time", "epochs", "size", "batch_size", "split", "skip_bad", "risk"),
-    *("seed", "seeds", "device", "out", "resume", "plan", "decisions", "config", "set_", "json", "quiet", "verbose"),
+    *("seed", "seeds", "device", "out", "resume", "accept_changes", "plan", "decisions", "config", "set_"),
+    *("json", "quiet", "verbose"),
 ]
 
 

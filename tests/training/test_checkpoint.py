@@ -65,7 +65,7 @@ def test_a_dropped_tensor_is_named(written: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["format", "step", "validated", "best", "best_step", "stale", "scaler", "offsets", "optimizer"]
+    "key", ["format", "of", "step", "validated", "best", "best_step", "stale", "scaler", "offsets", "optimizer"]
 )
 def test_a_dropped_number_is_named(written: Path, key: str, tmp_path: Path) -> None:
     tensors, numbers = contents(written)
@@ -76,7 +76,7 @@ def test_a_dropped_number_is_named(written: Path, key: str, tmp_path: Path) -> N
 
 def test_no_number_of_a_checkpoint_is_left_untested(written: Path) -> None:
     assert set(contents(written)[1]) == {
-        "format", "step", "validated", "best", "best_step", "stale", "scaler", "offsets", "optimizer",
+        "format", "of", "step", "validated", "best", "best_step", "stale", "scaler", "offsets", "optimizer",
     }  # fmt: skip
 
 

@@ -102,6 +102,20 @@ def test_damaged_best_weights_are_an_error_and_never_the_last_ones_instead(tmp_p
     with pytest.raises(ModelError) as caught:
         run(tmp_path, settings(4), resume=True)
     assert str(caught.value) == (
+        f"No checkpoint in {tmp_path}/checkpoints can be used: step-000004: of its best weights, best/step-000004, "
+        "model.safetensors has another size than was written. Nothing was deleted; start the run again."
+    )
+
+
+def test_best_weights_that_are_damaged_while_the_run_goes_on_are_an_error_at_its_end(tmp_path: Path) -> None:
+    def damage(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 6:
+            (tmp_path / "best" / "step-000004" / "model.safetensors").write_bytes(b"")
+
+    one, photos = training(tmp_path, settings(8), damage), Told(0.9, 0.5)
+    with pytest.raises(ModelError) as caught:
+        fit(one, photos, photos.validate)
+    assert str(caught.value) == (
         f"The best weights in {tmp_path}/best/step-000004 cannot be used: model.safetensors has another size than was "
         "written. Nothing was deleted; start the run again, or with --set keep=last."
     )
@@ -227,7 +241,7 @@ def test_weights_that_are_not_finite_never_replace_a_checkpoint(tmp_path: Path) 
     with pytest.raises(RunError) as caught:
         fit(one, Photos())
     assert str(caught.value) == (
-        "The weights of fc.bias are no longer finite after step 3; the last checkpoint is kept. "
+        "The numbers of model/fc.bias are no longer finite after step 3; the last checkpoint is kept. "
         "Train with a lower --set learning_rate=..., or with --set clip_norm=1."
     )
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-000001", "step-000002"]

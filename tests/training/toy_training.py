@@ -6,10 +6,11 @@ Run as a program, it is one training in a process of its own: `toy_training.py F
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from plusx import errors, keyed
-from plusx.training.checkpoint import state_tensors
-from plusx.training.events import Event, Saved, StepDone
+from plusx import durable, errors, keyed
+from plusx.training import checkpoint
+from plusx.training.events import Event, Saved, StepDone, Validated
 from plusx.training.loop import Outcome, Paths, Training, fit
 from plusx.training.settings import Settings
 from plusx.training.step import State
@@ -67,11 +68,14 @@ class Batch:
 
 
 class Photos:
-    """28 photos of noise, 4 batches an epoch (the last one partial), in an order keyed by the epoch."""
+    """28 photos of noise, 4 batches an epoch (the last one partial), in an order keyed by the epoch.
 
-    steps_per_epoch = 4
+    `seen` are the photos of every batch that was asked for, with its step.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, batch_size: int = BATCH) -> None:
+        self.batch_size, self.steps_per_epoch = batch_size, -(-PHOTOS // batch_size)
+        self.seen: list[tuple[int, list[int]]] = []
         pixels = keyed.uniform(7, 0, np.arange(PHOTOS), "pixels", 3 * 12 * 12).reshape(PHOTOS, 3, 12, 12)
         self.images = torch.from_numpy((pixels * 255).astype(np.uint8))
         self.targets = torch.arange(PHOTOS) % CLASSES
@@ -80,7 +84,8 @@ class Photos:
 
     def batch(self, step: int) -> Batch:
         epoch, place = divmod(step, self.steps_per_epoch)
-        rows = keyed.permutation(7, epoch, PHOTOS)[place * BATCH : (place + 1) * BATCH]
+        rows = keyed.permutation(7, epoch, PHOTOS)[place * self.batch_size : (place + 1) * self.batch_size]
+        self.seen.append((step, rows.tolist()))
         return Batch(self.images[rows], self.targets[rows], rows)
 
     def name(self, index: int) -> str:
@@ -109,9 +114,16 @@ def training(folder: Path, how: Settings, listen: Any = lambda _: None) -> Train
     return Training(State.fresh(network(), how), how, Paths(folder, "plusx train --resume"), listen)
 
 
-def run(folder: Path, how: Settings, *, resume: bool = False, listen: Any = lambda _: None) -> Digest:
+def run(
+    folder: Path,
+    how: Settings,
+    *,
+    resume: bool = False,
+    listen: Any = lambda _: None,
+    photos: Photos | None = None,
+) -> Digest:
     """One training from its start, or from its last checkpoint, to its end."""
-    photos, one = Photos(), training(folder, how, listen)
+    photos, one = photos or Photos(), training(folder, how, listen)
     if resume:
         one.resume()
     return digest(one, fit(one, photos, photos.validate))
@@ -119,22 +131,107 @@ def run(folder: Path, how: Settings, *, resume: bool = False, listen: Any = lamb
 
 @dataclass(frozen=True)
 class Digest:
-    """What must be equal between an uninterrupted run and a resumed one."""
+    """What must be equal between an uninterrupted run and a resumed one.
+
+    `state` is the last checkpoint: weights, their average and momentum; `numbers` are its counters; `kept` are the
+    weights that the run ends with; `timed` are the steps in the log of clock figures.
+    """
 
     state: str
     kept: str
     numbers: tuple[Any, ...]
     history: str
+    timed: tuple[int, ...]
 
 
 def digest(one: Training, outcome: Outcome) -> Digest:
-    state = one.state
-    numbers = (state.step, state.validated, state.best, state.best_step, state.stale)
-    history = (one.paths.folder / "history.jsonl").read_bytes()
+    state, folder = one.state, one.paths.folder
+    last = checkpoint.found(one.paths.checkpoints)[0]
+    numbers = (state.step, state.validated, state.best, state.best_step, state.stale, state.scaler.state_dict())
     kept = (outcome.steps, outcome.kept_step, outcome.stopped_early)
+    timed = tuple(record["step"] for record in durable.Log(folder / "timing.jsonl").records())
     return Digest(
-        sha256(state_tensors(state)), sha256(dict(outcome.model.state_dict())), (*numbers, *kept), _sha(history)
+        _sha((last / "state.safetensors").read_bytes()),
+        sha256(dict(outcome.model.state_dict())),
+        (*numbers, *kept),
+        _sha((folder / "history.jsonl").read_bytes()),
+        timed,
     )
+
+
+def moments(folder: Path, how: Settings, copies: Path, photos: Photos | None = None) -> Digest:
+    """A whole run in `folder`, and in `copies` what a stop would leave of it at every moment that differs:
+
+    computing-N-P: stopped while the network computes part P of step N, which saves step N - 1;
+    killed-N: killed after step N, before its checkpoint; step-N: stopped then, which saves it;
+    validating-N: stopped during the validation after step N; unsaved-N: killed between that and its checkpoint;
+    validated-N: killed after it.
+    """
+    one = training(folder, replace(how, checkpoint_every=1))
+    stop = _Copier(one, copies)
+    one.listen = stop.heard
+    one.state.model.conv1.register_forward_hook(stop.computing)
+    photos = photos or Photos()
+
+    def validate(model: nn.Module) -> Mapping[str, float]:
+        stop.saved(f"validating-{one.state.step}")
+        return photos.validate(model)
+
+    return digest(one, fit(one, photos, validate))
+
+
+class _Copier:
+    """Copies the folder of a training whenever something happens in it."""
+
+    def __init__(self, one: Training, copies: Path) -> None:
+        self.one, self.copies, self.parts = one, copies, 0
+
+    def heard(self, event: Event) -> None:
+        step = self.one.state.step
+        if isinstance(event, StepDone):
+            self.parts = 0
+            self.copy(f"killed-{step}")
+            self.saved(f"step-{step}")
+        if isinstance(event, Validated):
+            self.copy(f"unsaved-{step}")
+        first = not (self.copies / f"validated-{step}").exists()
+        if isinstance(event, Saved) and 0 < step == self.one.state.validated and first:
+            self.copy(f"validated-{step}")
+
+    def computing(self, module: nn.Module, *_: Any) -> None:
+        if module.training:
+            self.parts += 1
+            self.saved(f"computing-{self.one.state.step + 1}-{self.parts}")
+
+    def saved(self, moment: str) -> None:
+        """As whoever watches for signals does it: save the last finished step, wherever the next one is."""
+        self.one.saved_step = -1
+        self.one.save()
+        self.copy(moment)
+
+    def copy(self, moment: str) -> None:
+        shutil.copytree(self.one.paths.folder, self.copies / moment)
+
+
+class StoppedError(Exception):
+    """The training was stopped by a test."""
+
+
+def until(step: int, folder: Path, how: Settings, photos: Photos | None = None) -> None:
+    """Train, or go on, up to `step`, save, and stop."""
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == step:
+            one.save()
+            raise StoppedError
+
+    one, photos = training(folder, how, stop), photos or Photos()
+    one.resume()
+    try:
+        fit(one, photos, photos.validate)
+    except StoppedError:
+        return
+    raise AssertionError(f"the run ended before step {step}")
 
 
 def sha256(tensors: Mapping[str, Tensor]) -> str:

@@ -183,5 +183,5 @@ def test_other_photos_than_recorded_stop_a_resume(doubled: Path, tmp_path: Path)
         train([str(doubled)], wish, on_event=cut_short)
     fill(tmp_path / "new", {"fine": 1, "rough": 0}, first=900)
     (tmp_path / "new" / "fine" / "900.jpg").rename(doubled / "fine" / "900.jpg")
-    with pytest.raises(DataError, match="photos added or edited: 1, gone or edited: 0"):
+    with pytest.raises(DataError, match=r"Photos added: 1 \(fine/900\.jpg\)\. Bring the old photos back"):
         train([], replace(wish, flags={}, sets=(), resume=True))
