@@ -3,13 +3,24 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
 
-.PHONY: demo test check lint types contract lengths docs docs-check lock clean
+.PHONY: demo test check lint types contract lengths docs docs-check lock clean crash corruption signals
 
 demo: .venv/ready
 	$(BIN)/plusx demo
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+
+# what breaks runs, at length: killed processes and refusing disks, damaged checkpoints, signals (minutes each)
+crash: .venv/ready
+	$(BIN)/python campaigns/crash.py --workers $(WORKERS)
+	$(BIN)/python campaigns/disk.py
+
+corruption: .venv/ready
+	$(BIN)/python campaigns/corruption.py
+
+signals: .venv/ready
+	$(BIN)/python campaigns/signals.py
 
 check: lint types contract lengths docs-check
 
