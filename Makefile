@@ -8,13 +8,24 @@ WHEELS ?= ../plusx-wheels
 # what proves the lowest versions that pyproject.toml allows
 LOWEST ?= tests/floor0 tests/images tests/training tests/models tests/engines tests/export tests/trust tests/test_metrics.py
 
-.PHONY: demo test check lint types contract lengths docs docs-check lock offline lowest audit twice bill clean fuzz resume
+.PHONY: demo test check lint types contract lengths docs docs-check lock offline lowest audit twice bill clean crash corruption signals fuzz resume
 
 demo: .venv/ready
 	$(BIN)/plusx demo
 
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+
+# what breaks runs, at length: killed processes and refusing disks, damaged checkpoints, signals (minutes each)
+crash: .venv/ready
+	$(BIN)/python campaigns/crash.py --workers $(WORKERS)
+	$(BIN)/python campaigns/disk.py
+
+corruption: .venv/ready
+	$(BIN)/python campaigns/corruption.py
+
+signals: .venv/ready
+	$(BIN)/python campaigns/signals.py
 
 check: lint types contract lengths docs-check
 

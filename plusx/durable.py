@@ -1,26 +1,31 @@
 """Files that are either whole or not there: atomic, fsynced writes, manifests, append-only logs and locks.
 
 The protocol: write under a temporary name on the same file system, fsync, rename, fsync the parent
-folder. A folder carries a manifest with the size and SHA-256 of each file, so that damage shows.
+folder. A folder carries a manifest with the size and SHA-256 of each file, so that damage shows. A folder that
+replaces another is renamed into its place while the other waits under a second name: after a crash at any moment
+one of the two is found.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
 import uuid
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from plusx.errors import disk
+from plusx.errors import DiskError, disk
 
 MANIFEST = "manifest.json"
 TEMPORARY = "tmp-"
+REPLACED = "replaced-"  # before the name of a folder while another takes its place
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -38,15 +43,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make `path` and its parents where they are missing."""
+    """Make `path` and its parents where they are missing, and sync their names to the disk."""
     with disk_errors(path):
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for folder in missing:
+            _sync_folder(folder.parent)
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Write `files` and their manifest as the new folder `path`, all of it or nothing.
 
-    An older `path` is replaced; a crash in that moment leaves neither, so callers keep more than one.
+    An older `path` is replaced; where a crash comes in between, `put_back` finds it.
     """
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     with disk_errors(path, temporary):
@@ -55,10 +63,21 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
             _write_synced(temporary / name, data)
         _write_synced(temporary / MANIFEST, json.dumps(_manifest(files), indent=2).encode())
         _sync_folder(temporary)
+        _put_in_place(temporary, path)
+
+
+def put_back(parent: Path) -> None:
+    """Give a folder in `parent` that was about to be replaced its name back; remove one whose successor is there.
+
+    Call it only while holding the folder's lock.
+    """
+    for aside in parent.glob(f"{REPLACED}*"):
+        path = parent / aside.name.removeprefix(REPLACED)
         if path.exists():
-            shutil.rmtree(path)
-        os.rename(temporary, path)  # noqa: PTH104
-        _sync_folder(path.parent)
+            _remove(aside)
+        else:
+            with disk_errors(path):
+                os.rename(aside, path)  # noqa: PTH104
 
 
 def folder_fault(path: Path) -> str | None:
@@ -100,36 +119,70 @@ def sha256_lines(lines: Iterable[str]) -> str:
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Raise DiskError unless `folder`'s file system has `needed` bytes free."""
-    free = shutil.disk_usage(folder).free
+    """Raise DiskError unless the file system of `folder`, which may not be there yet, has `needed` bytes free."""
+    with disk_errors(folder):
+        free = shutil.disk_usage(_existing(folder)).free
     if free < needed:
         raise disk.too_little_space(folder, needed, free)
 
 
+def identity(path: Path) -> int | None:
+    """What tells `path` from another file or folder that takes its name later; None where there is nothing."""
+    with disk_errors(path):
+        try:
+            return path.stat().st_ino
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
 class Log:
-    """An append-only file of JSON lines whose length is part of a checkpoint: resume cuts it back to there."""
+    """An append-only file of JSON lines whose length is part of a checkpoint: resume cuts it back to there.
+
+    A line that the disk refuses waits in memory, and is written before the next one: no line is ever missing between
+    two others, and the length, which a checkpoint records, is only told once nothing waits.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._waiting: deque[bytes] = deque()
+        self._named = False  # whether its name in the folder is on the disk
+
+    @property
+    def waiting(self) -> int:
+        """How many lines the disk has refused so far."""
+        return len(self._waiting)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one line; flushed to the operating system, synced with the next checkpoint."""
-        line = json.dumps(record) + "\n"
-        with disk_errors(self.path), self.path.open("ab") as file:
-            file.write(line.encode())
+        """Add one line; flushed to the operating system, synced with the next checkpoint.
+
+        Raises DiskError where the line has to wait.
+        """
+        self._waiting.append((json.dumps(record) + "\n").encode())
+        self._write_waiting()
 
     def offset(self) -> int:
-        """Length in bytes, after syncing what was appended to the disk."""
+        """Length in bytes, after syncing what was appended to the disk. Raises DiskError where lines have to wait."""
+        if self._waiting:
+            self._write_waiting()
         if not self.path.exists():
             return 0
         with disk_errors(self.path), self.path.open("rb+") as file:
             os.fsync(file.fileno())
+            if not self._named:
+                _sync_folder(self.path.parent)
+            self._named = True
             return file.seek(0, os.SEEK_END)
 
-    def truncate(self, offset: int) -> None:
-        """Drop everything after byte `offset`."""
-        with disk_errors(self.path), self.path.open("ab") as file:
-            file.truncate(offset)
+    def truncate(self, offset: int) -> bool:
+        """Drop everything after byte `offset`; False where the log was shorter: then its whole lines stay."""
+        self._waiting.clear()
+        if not self.path.exists():
+            return offset == 0
+        with disk_errors(self.path), self.path.open("ab+", buffering=0) as file:
+            length = file.seek(0, os.SEEK_END)
+            file.truncate(min(offset, length))  # never filled up with zeros
+            _cut_torn_line(file)
+        return length >= offset
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Every complete record; a last line cut off by a crash is passed over."""
@@ -138,6 +191,13 @@ class Log:
         for line in self.path.read_bytes().splitlines(keepends=True):
             if line.endswith(b"\n"):
                 yield json.loads(line)
+
+    def _write_waiting(self) -> None:
+        with disk_errors(self.path), self.path.open("ab+", buffering=0) as file:
+            _cut_torn_line(file)
+            while self._waiting:
+                _write_all(file, self._waiting[0])
+                self._waiting.popleft()
 
 
 @contextlib.contextmanager
@@ -153,6 +213,8 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise disk.folder_in_use(path.parent) from None
+        except OSError as error:  # a file system without locks
+            raise disk.cannot_write(path, error) from error
         yield
 
 
@@ -198,19 +260,79 @@ def _sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def _put_in_place(temporary: Path, path: Path) -> None:
+    """Rename a complete folder to `path`; an older one steps aside first, and comes back where that fails."""
+    aside = path.with_name(f"{REPLACED}{path.name}")
+    if path.exists():
+        _remove(aside)
+        os.rename(path, aside)  # noqa: PTH104
+    try:
+        os.rename(temporary, path)  # noqa: PTH104
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.rename(aside, path)  # noqa: PTH104
+        raise
+    _sync_folder(path.parent)
+    _remove(aside)
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    """Write `data` to an unbuffered file, which takes a part where the disk is about to be full."""
+    while data:
+        data = data[file.write(data) :]
+
+
+def _cut_torn_line(file: BinaryIO) -> None:
+    """Drop a last line without its end, which a full disk or a crash has left: the next must not be glued to it."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return
+    file.seek(-1, os.SEEK_END)
+    if file.read(1) != b"\n":
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
 def _remove(path: Path) -> None:
+    """Remove a file or a folder as far as that is possible; what is left of it is swept later."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _existing(path: Path) -> Path:
+    """`path`, or the nearest folder above it that is there."""
+    return next((folder for folder in (path, *path.parents) if folder.exists()), Path())
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Raise DiskError, naming `path`, for what the operating system refuses within; `temporary` is removed then."""
+    """Raise DiskError, naming `path`, for what the operating system refuses within.
+
+    `temporary` is removed then, and when an interrupt ends the block.
+    """
     try:
         yield
-    except OSError as error:
+    except BaseException as error:
+        told = _told(path, error) if isinstance(error, OSError) else error  # before anything is removed
         if temporary is not None:
             _remove(temporary)
-        raise disk.cannot_write(path, error) from error
+        if told is error:
+            raise
+        raise told from error
+
+
+def _told(path: Path, error: OSError) -> DiskError:
+    if error.errno == errno.ENOSPC and _out_of_names(path):
+        return disk.too_many_files(path)
+    return disk.cannot_write(path, error)
+
+
+def _out_of_names(path: Path) -> bool:
+    """Whether the file system has room for bytes, but for no further file."""
+    try:
+        found = os.statvfs(_existing(path))
+    except OSError:
+        return False
+    return found.f_files > 0 and found.f_favail == 0 and found.f_bavail > 0

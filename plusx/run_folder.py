@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from plusx.durable import locked, sweep_temporary, write_file, write_json
-from plusx.errors import disk
+from plusx.durable import disk_errors, locked, make_folder, put_back, sweep_temporary, write_file, write_json
 from plusx.errors import model_file as sentences
 
 RUNS = Path("runs")
@@ -76,13 +76,14 @@ class RunFolder:
         """Whether the run has its model."""
         return self.model.exists()
 
-    @contextmanager
+    @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other processes out; leftovers of interrupted writes are swept. Raises DiskError where it is in use."""
         with locked(self.path / "run.lock"):
-            sweep_temporary(self.path)
-            if self.checkpoints.exists():
-                sweep_temporary(self.checkpoints)
+            for folder in (self.path, self.checkpoints, self.path / "best", self.path / "weights"):
+                sweep_temporary(folder)
+            for folder in (self.checkpoints, self.path / "best"):
+                put_back(folder)
             yield
 
     def write(self, name: str, value: Mapping[str, Any]) -> None:
@@ -123,13 +124,11 @@ class RunFolder:
 def create(out: Path | None, name: str) -> RunFolder:
     """A new, empty run folder: `out`, or runs/<name>-<n>, n the first free one. Raises UsageError for a taken `out`."""
     refuse_taken(out)
-    try:
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            return RunFolder(out)
-        return RunFolder(_first_free(name))
-    except OSError as error:
-        raise disk.cannot_write(out or RUNS, error) from error
+    if out is not None:
+        make_folder(out)
+        return RunFolder(out)
+    make_folder(RUNS)
+    return RunFolder(_first_free(name))
 
 
 def refuse_taken(out: Path | None) -> None:
@@ -160,12 +159,9 @@ def model_path(run_or_model: Path) -> Path:
 
 
 def _first_free(name: str) -> Path:
-    number = 1
-    while True:
+    for number in itertools.count(1):
         path = RUNS / f"{name}-{number}"
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
+        with disk_errors(path), contextlib.suppress(FileExistsError):
+            path.mkdir()
             return path
+    raise AssertionError("numbers do not end")

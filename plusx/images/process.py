@@ -175,15 +175,19 @@ class DecodingProcess:
 def _spawn(command: Sequence[str], complaints: BinaryIO) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if name not in PRIVATE}
     environment["OPENBLAS_NUM_THREADS"] = "1"  # its threads would eat the address space, unused
-    return subprocess.Popen(
-        command,
-        bufsize=0,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=complaints,
-        env=environment,
-        start_new_session=True,  # a terminal's Ctrl-C and hang-up are for the parent
-    )
+    try:
+        return subprocess.Popen(
+            command,
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            env=environment,
+            start_new_session=True,  # a terminal's Ctrl-C and hang-up are for the parent
+        )
+    except OSError:
+        complaints.close()
+        raise
 
 
 def _unnamed_file() -> BinaryIO:

@@ -39,13 +39,14 @@ Fault = Callable[[Path], str | None]
 def save(folder: Path, state: State, offsets: Mapping[str, int], buffers: Buffers | None = None) -> Path:
     """Write `state` as the newest checkpoint in `folder` and drop all but the two newest.
 
-    `offsets` are the lengths of the logs; `buffers` replace the model's own (see `interrupt`).
+    `offsets` are the lengths of the logs; `buffers` replace the model's own (see `interrupt`). One of the same step,
+    saved before more was known of it, is replaced. Raises DiskError, and leaves what was there as it was.
     """
     path = folder / f"step-{state.step:06d}"
     durable.make_folder(folder)
     tensors = state_tensors(state, buffers)
-    durable.require_space(folder, 2 * sum(t.numel() * t.element_size() for t in tensors.values()))
     files = {"state.safetensors": safetensors.torch.save(tensors), "state.json": _numbers(state, offsets)}
+    durable.require_space(folder, sum(map(len, files.values())))
     durable.write_folder(path, files)
     _prune(folder, state.step)
     return path
@@ -55,8 +56,10 @@ def newest_valid(folder: Path, also: Fault = lambda _: None) -> tuple[Path | Non
     """The newest checkpoint whose every byte is as written, and what was passed over and why.
 
     `also` may name a fault of what a checkpoint refers to. None where there is no checkpoint. Raises ModelError
-    where there are some and all are damaged.
+    where there are some and all are damaged. One that was about to be replaced when the process died is put back
+    first, so only whoever holds the run's lock may ask.
     """
+    durable.put_back(folder)
     skipped: list[str] = []
     for path in found(folder):
         fault = durable.folder_fault(path) or also(path)
@@ -139,6 +142,7 @@ def best_steps(folder: Path) -> set[int]:
 
 def _prune(folder: Path, step: int) -> None:
     """Keep the newest two up to `step`. Later ones are damaged leftovers that a resumed run has passed over."""
+    durable.put_back(folder)
     kept = [path for path in found(folder) if step_of(path) <= step][:KEPT]
     for path in set(found(folder)) - set(kept):
         shutil.rmtree(path, ignore_errors=True)

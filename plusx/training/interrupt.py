@@ -77,11 +77,13 @@ def stopping(save: Callable[[], str], grace: float = GRACE_SECONDS) -> Iterator[
         return
     ours, wakeup = socket.socketpair()
     wakeup.setblocking(False)
-    old_wakeup = signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
-    old_handlers = {number: signal.signal(number, _noticed) for number in _SIGNALS}
     watcher = threading.Thread(target=stop.watch, args=(ours,), daemon=True)
     watcher.start()
+    old_handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    old_wakeup = signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
     try:
+        for number in _SIGNALS:
+            signal.signal(number, _noticed)
         yield stop
     finally:
         stop.reached()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import safetensors
 import safetensors.torch
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from plusx import durable
-from plusx.errors import DiskError
+from plusx.errors import DiskError, disk
 from plusx.errors import training as sentences
 from plusx.training import checkpoint
 from plusx.training.events import Listener, Notice, Saved, StepDone, Validated, WeightsDue
@@ -86,6 +86,7 @@ class Training:
         self.logs = paths.logs
         self.buffers = _copies(state.model)
         self.saved_at, self.saved_step = time.monotonic(), -1
+        self.place = durable.identity(paths.folder)
 
     @property
     def total(self) -> int:
@@ -114,9 +115,13 @@ class Training:
         self.saved_step = self.state.step if path else -1
 
     def save(self) -> None:
-        """Write a checkpoint of the last finished step, unless it is there already."""
+        """Write a checkpoint of the last finished step, unless it is there already.
+
+        Raises DiskError where the disk refuses it or the run folder is gone, RunError where weights are not finite.
+        """
         if self.saved_step == self.state.step:
             return
+        self._refuse_other_folder()
         self.refuse_not_finite()
         offsets = {name: log.offset() for name, log in self.logs.items()}
         path = checkpoint.save(self.paths.checkpoints, self.state, offsets, self.buffers)
@@ -134,16 +139,21 @@ class Training:
                 raise sentences.weights_not_finite(self.state.step, name)
 
     def save_if_due(self) -> None:
-        """Write a checkpoint every so many steps or seconds, whichever comes first.
-
-        A full disk costs this checkpoint, neither the one before nor the run: the next is tried when it is due.
-        """
+        """Write a checkpoint every so many steps or seconds, whichever comes first."""
         late = time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds
-        if not late and self.state.step % self.settings.checkpoint_every:
-            return
+        if late or self.state.step % self.settings.checkpoint_every == 0:
+            self.save_if_possible()
+
+    def save_if_possible(self) -> None:
+        """Write a checkpoint. A full disk costs this one, neither the one before nor the run: it is tried again later.
+
+        Raises DiskError where the run folder is gone, for then there is nothing to resume or to finish.
+        """
         try:
             self.save()
         except DiskError as error:
+            if error.code == disk.GONE:
+                raise
             self.saved_at = time.monotonic()
             self.listen(Notice(f"No checkpoint at step {self.state.step}: {error.message} The run goes on."))
 
@@ -152,8 +162,8 @@ class Training:
         step = self.state.step
         if step % self.settings.log_every == 0 or step in (1, self.total):
             figures = {"loss": result.loss, "accuracy": result.accuracy, "rate": result.rate}
-            self.logs["history"].append({"step": step, "epoch": self.epoch} | figures)
-            self.logs["timing"].append({"step": step, "seconds": seconds, "images_per_second": photos / seconds})
+            self._log("history", {"step": step, "epoch": self.epoch} | figures)
+            self._log("timing", {"step": step, "seconds": seconds, "images_per_second": photos / seconds})
         self.listen(StepDone(step, self.total, self.epoch, result.loss, result.accuracy, photos, seconds))
 
     def validation_due(self) -> bool:
@@ -164,6 +174,7 @@ class Training:
 
     def validated(self, metrics: Mapping[str, float]) -> None:
         """Take note of a validation; keep the weights where they are the best so far."""
+        self._refuse_other_folder()
         state = self.state
         improved = metrics[CHOSEN_BY] > (-math.inf if state.best is None else state.best)  # NaN never is
         better = improved and self._keep_best()
@@ -171,7 +182,7 @@ class Training:
         state.stale = 0 if improved else state.stale + 1
         if better:
             state.best, state.best_step = metrics[CHOSEN_BY], state.step
-        self.logs["history"].append({"step": state.step, "epoch": self.epoch, "validation": dict(metrics)})
+        self._log("history", {"step": state.step, "epoch": self.epoch, "validation": dict(metrics)})
         self.saved_step = -1  # the same step, but more is known
         self.listen(Validated(state.step, self.epoch, metrics, better))
 
@@ -186,6 +197,23 @@ class Training:
                 why = " ".join(str(error).split())[:200]
                 raise sentences.best_damaged(self._best_folder(step), why) from None
         return Outcome(kept.eval(), self.state.step, step, self.state.step < self.total)
+
+    def _log(self, name: str, record: Mapping[str, Any]) -> None:
+        """Add a line to a log. What the disk refuses waits, which is told once, and no checkpoint passes it by."""
+        self._refuse_other_folder()
+        log = self.logs[name]
+        told = log.waiting > 0
+        try:
+            log.append(record)
+        except DiskError as error:
+            if not told:
+                self.listen(Notice(f"{error.message} The run goes on; lines wait until they can be written."))
+
+    def _refuse_other_folder(self) -> None:
+        """Raise DiskError where the run folder is gone, or another has taken its place."""
+        now = durable.identity(self.paths.folder)
+        if now is None or self.place not in (None, now):
+            raise disk.folder_gone(self.paths.folder)
 
     def _keep_best(self) -> bool:
         """Write the weights as the best so far; a full disk leaves those before, and says so."""
@@ -254,8 +282,8 @@ def fit(
             with stop.changing:
                 training.save_if_due()
         with stop.changing:
-            training.save()
-        _leave_if_asked(training, stop)  # asked during the last step: what follows can be resumed as well
+            training.save_if_possible()
+    _leave_if_asked(training, stop)  # asked up to the very end: what follows can be resumed as well
     return training.outcome()
 
 
@@ -318,7 +346,11 @@ def _changing(stop: Stop) -> Iterator[None]:
 def _review(training: Training, revise: Revise | None) -> None:
     """Ask the caller whether the plan has to be revised: to keep its budget, to use it, or to end a stalled run."""
     stalled = training.out_of_patience
-    revisions = revise(training.state.step, stalled) if revise else None
+    try:
+        revisions = revise(training.state.step, stalled) if revise else None
+    except DiskError as error:  # a plan is only followed once it is written
+        training.listen(Notice(f"{error.message} The plan stays as it is."))
+        return
     if revisions is not None:
         before = training.total
         training.settings = replace(training.settings, revisions=revisions)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from plusx.config import Config
 from plusx.data import decisions, split
 from plusx.data.source import Photo
-from plusx.errors import DataError, usage
+from plusx.errors import DataError, DiskError, disk, usage
 from plusx.errors.training import interrupted_run
 from plusx.model_file import short_hash
 from plusx.models import minimum_size
@@ -28,7 +28,7 @@ from plusx.training.interrupt import leaving
 from plusx.training.loop import Outcome, Paths, Training, Validate, fit
 from plusx.training.settings import Settings
 from plusx.training.step import State
-from plusx.verbs import accepted, again, decoding, labelled, start
+from plusx.verbs import accepted, again, decoding, labelled, room, start
 from plusx.verbs.board import Board
 from plusx.verbs.finish import Trained, finish, read_trained
 from plusx.verbs.labelled import LabelledPhotos, Pixels
@@ -80,6 +80,7 @@ def _start(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Trai
     photos = labelled.look(data, config, wish.decisions)
     _tell(photos, listen)
     config = at_scale(config, wish, device, len(photos.rows("train")), begun)
+    room.require_early(wish.out, config, len(photos.listing.classes))
     session = Session(tuple(data), config, device, begun, listen)
     budget = None if wish.plan else config.time
     pixels = decoding.decode(session, photos, wish.command(data, "--skip-bad"), budget)
@@ -104,6 +105,7 @@ def train_split(
     network = build_network(session.config, len(photos.listing.classes), session.device)
     report = _load(network, weights, session, photos)
     plan = plan or make_plan(session, wish.plan, network, photos, decoded)
+    room.require(wish.out, network, session.config, plan)
     run = create(wish.out, run_name(session.data, session.config))
     with run.lock():
         if weights and report:
@@ -139,6 +141,7 @@ def _resume(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Tra
 def resume_split(session: Session, run: RunFolder, photos: LabelledPhotos, decoded: Decoded) -> Trained:
     """Go on with a run, whose lock is held, on the photos it was started with."""
     network = build_network(session.config, len(photos.listing.classes), session.device)
+    room.require_to_resume(run.path, network, session.config)
     if not checkpoint.found(run.checkpoints):
         _load(network, start.find_again(run), session, photos)
     return _train(session, run, photos, decoded, network, planning.read_plan(run.plan))
@@ -195,12 +198,23 @@ def _train(
     """Fit, then finish. A signal leaves a run that can be continued, whenever it comes."""
     session.listen(Built(session.config, photos.listing, _counts(photos, decoded), network, run.path))
     session.listen(Planned(plan, session.config))
-    with leaving(lambda: interrupted_run(run.path, _resume_command(session, run))):
+    with leaving(lambda: interrupted_run(run.path, _resume_command(session, run))), _resumable(session, run):
         outcome = _fit(session, run, photos, decoded, network, plan)
         trained = finish(run, config_of(run), photos, outcome, decoded, bare=session.bare)
     if not session.bare:
         _write_pages(run, photos.photos(photos.rows("val")), session.device.type, session.listen)
     return trained
+
+
+@contextmanager
+def _resumable(session: Session, run: RunFolder) -> Iterator[None]:
+    """What a disk refuses for good ends a run with the command that goes on with it."""
+    try:
+        yield
+    except DiskError as error:
+        if error.code == disk.GONE:
+            raise
+        raise disk.resumable(error, _resume_command(session, run)) from error
 
 
 def _write_missing_pages(run: RunFolder, config: Config, listen: Callable[[TrainEvent], None]) -> None:
@@ -304,7 +318,10 @@ def _listener(session: Session, run: RunFolder, board: Board, network: Normalise
     watch = session.watch(network, run) if session.watch else _silent
 
     def listen(event: Event) -> None:
-        save_weights(run.path, event)
+        try:
+            save_weights(run.path, event)
+        except DiskError as error:
+            session.listen(Notice(f"{error.message} The run goes on."))
         board.listen(event)
         watch(event)
         session.listen(event)

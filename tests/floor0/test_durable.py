@@ -84,6 +84,123 @@ def test_a_line_cut_off_by_a_crash_is_passed_over(tmp_path: Path) -> None:
     assert list(durable.Log(tmp_path / "log").records()) == [{"step": 1}]
 
 
+def test_a_line_that_a_full_disk_refuses_waits_and_is_written_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T19: half a line on the disk is cut off before another is written, and no length is told while lines wait."""
+    log = durable.Log(tmp_path / "log")
+    log.append({"step": 1})
+
+    def half(file: Any, data: bytes) -> None:
+        file.write(data[: len(data) // 2])
+        full_disk()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "_write_all", half)
+        for step in (2, 3):
+            with pytest.raises(DiskError, match=r"log: No space left on device"):
+                log.append({"step": step})
+        with pytest.raises(DiskError):
+            log.offset()
+        assert log.waiting == 2
+    assert (tmp_path / "log").read_bytes() == b'{"step": 1}\n{"step'
+    log.append({"step": 4})
+    assert (log.waiting, [r["step"] for r in log.records()]) == (0, [1, 2, 3, 4])
+    assert log.offset() == (tmp_path / "log").stat().st_size
+
+
+def test_a_line_is_not_glued_to_one_that_a_dead_process_left_torn(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b'{"step": 1}\n{"ste')
+    log = durable.Log(tmp_path / "log")
+    log.append({"step": 2})
+    assert [r["step"] for r in log.records()] == [1, 2]
+
+
+def test_a_log_that_has_become_shorter_keeps_its_whole_lines_and_gets_no_zeros(tmp_path: Path) -> None:
+    log = durable.Log(tmp_path / "log")
+    assert log.truncate(0)
+    assert not log.truncate(10)
+    (tmp_path / "log").write_bytes(b'{"step": 1}\n{"ste')
+    assert not log.truncate(100)
+    assert (tmp_path / "log").read_bytes() == b'{"step": 1}\n'
+    assert log.truncate(0)
+    assert (tmp_path / "log").read_bytes() == b""
+
+
+def test_a_folder_is_replaced_and_one_that_cannot_be_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    durable.write_folder(tmp_path / "f", {"x": b"old"})
+    real = os.rename
+
+    def refuse(source: Any, target: Any) -> None:
+        if Path(source).name.startswith("tmp-"):
+            full_disk()
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", refuse)
+        with pytest.raises(DiskError):
+            durable.write_folder(tmp_path / "f", {"x": b"new"})
+    assert (tmp_path / "f" / "x").read_bytes() == b"old"
+    durable.write_folder(tmp_path / "f", {"x": b"new"})
+    assert (tmp_path / "f" / "x").read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_folder_that_stepped_aside_in_a_crash_gets_its_name_back_unless_the_new_one_is_there(tmp_path: Path) -> None:
+    durable.write_folder(tmp_path / "f", {"x": b"old"})
+    (tmp_path / "f").rename(tmp_path / "replaced-f")
+    durable.put_back(tmp_path)
+    assert (tmp_path / "f" / "x").read_bytes() == b"old"
+    durable.write_folder(tmp_path / "replaced-f", {"x": b"older"})
+    durable.put_back(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_an_interrupt_leaves_no_temporary_file_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        durable.write_file(tmp_path / "a", b"new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_of_files_that_is_full_is_not_called_a_lack_of_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T27: `df` shows free bytes then, and freeing some would not help."""
+    fields = list(os.statvfs(tmp_path))
+    fields[4:8] = [1000, 100, 0, 0]  # free blocks, and of 100 files none
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(fields))
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(DiskError) as caught:
+        durable.write_file(tmp_path / "a", b"new")
+    assert caught.value.message == (
+        f"Could not write {tmp_path / 'a'}: the file system holds as many files as it can, though bytes are free; "
+        "remove some files or choose another folder with --out."
+    )
+
+
+def test_new_folders_are_synced_into_those_above_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(durable, "_sync_folder", synced.append)
+    durable.make_folder(tmp_path / "a" / "b")
+    assert synced == [tmp_path / "a", tmp_path]
+    durable.make_folder(tmp_path / "a" / "b")
+    assert len(synced) == 2
+
+
+def test_a_folder_that_is_replaced_by_another_has_another_identity(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    before = durable.identity(tmp_path / "a")
+    (tmp_path / "a").rmdir()
+    assert durable.identity(tmp_path / "a") is None
+    (tmp_path / "b").rename(tmp_path / "a")
+    assert durable.identity(tmp_path / "a") not in (None, before)
+
+
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -95,6 +212,7 @@ with locked(Path(sys.argv[1])):
 
 
 def test_a_lock_is_refused_while_its_holder_lives_and_free_when_it_died(tmp_path: Path) -> None:
+    """T26."""
     lock = tmp_path / "run.lock"
     with subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
@@ -112,7 +230,7 @@ def test_a_lock_is_refused_while_its_holder_lives_and_free_when_it_died(tmp_path
 
 def test_too_little_space_names_both_figures(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match=r"MB free and 1,000,000,000,000 MB are needed; free some space"):
-        durable.require_space(tmp_path, 10**18)
+        durable.require_space(tmp_path / "not" / "there yet", 10**18)
 
 
 def test_leftovers_are_swept(tmp_path: Path) -> None:

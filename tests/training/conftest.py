@@ -1,4 +1,4 @@
-"""One thread for every test of the loop, and the toy training that they share importable."""
+"""One thread for every test of the loop; the toy training that they share, and the campaigns, importable."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parents[2] / "campaigns"))
 
 
 @pytest.fixture(autouse=True)

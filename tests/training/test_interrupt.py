@@ -1,7 +1,8 @@
-"""Processes that are asked to stop, or killed, in the middle of a step: real signals, real processes."""
+"""T16, T17, T18: processes that are asked to stop, or killed, in the middle of a step: real signals, real processes."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -12,11 +13,15 @@ import time
 from pathlib import Path
 
 import pytest
-from toy_training import Digest, run, settings
+from toy_training import Digest, Photos, run, settings, training
 
+from plusx.errors import Interrupted
+from plusx.training.events import Event, Saved, StepDone
 from plusx.training.interrupt import stopping
+from plusx.training.loop import fit
 
 PROGRAM = Path(__file__).with_name("toy_training.py")
+CAMPAIGN = PROGRAM.parents[2] / "campaigns" / "signals.py"
 SECONDS_TO_STOP = 5.0
 
 
@@ -117,3 +122,67 @@ def test_outside_the_main_thread_nothing_is_watched_and_training_works(whole: Di
     thread.start()
     thread.join()
     assert results == [whole]
+
+
+def test_a_dozen_signals_at_random_moments_leave_the_last_finished_step(tmp_path: Path) -> None:
+    """The short form of `campaigns/signals.py`: between steps, in slow saves, in long steps and validations."""
+    command = [sys.executable, str(CAMPAIGN), "--trials", "12", "--workers", "6", "--startup", "0"]
+    command += ["--out", str(tmp_path / "totals")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    totals = json.loads((tmp_path / "totals").read_text())
+    assert totals["trials"] == 12
+    assert totals["seconds_to_stop"]["all but twice"]["most"] < SECONDS_TO_STOP
+    assert set(totals["seconds_to_stop"]) >= {"multiply", "sleep", "twice", "validate"}
+
+
+def test_a_signal_in_the_last_save_is_not_lost(whole: Digest, tmp_path: Path) -> None:
+    """T18: the steps are done, and what follows them is what has to be stopped."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Saved):
+            signal.raise_signal(signal.SIGTERM)
+
+    one = training(tmp_path, settings(), listen)
+    photos = Photos()
+    with pytest.raises(Interrupted, match="Stopped after step 12"):
+        fit(one, photos, photos.validate)
+    assert run(tmp_path, settings(), resume=True) == whole
+
+
+def test_a_signal_between_the_last_step_and_the_end_of_watching_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = threading.Event.set
+
+    def late(event: threading.Event) -> None:
+        monkeypatch.setattr(threading.Event, "set", real)
+        signal.raise_signal(signal.SIGTERM)
+        real(event)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Saved):
+            monkeypatch.setattr(threading.Event, "set", late)  # next is the end of watching
+
+    with pytest.raises(Interrupted):
+        fit(training(tmp_path, settings(keep="last"), listen), Photos())
+
+
+def test_a_disk_that_refuses_the_checkpoint_of_a_signal_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from plusx import durable
+    from plusx.errors import DiskError, disk
+
+    def refuse(path: Path, files: object) -> None:
+        raise disk.cannot_write(path, OSError(5, "Input/output error"))
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 3:
+            monkeypatch.setattr(durable, "write_folder", refuse)
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(DiskError, match=r"Could not write .*step-000003: Input/output error") as caught:
+        fit(training(tmp_path, settings(keep="last", checkpoint_every=2), listen), Photos())
+    assert caught.value.exit_code == 5
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000002"]
