@@ -133,7 +133,7 @@ def run(
 class Digest:
     """What must be equal between an uninterrupted run and a resumed one.
 
-    `state` is the last checkpoint: weights, their average and momentum; `numbers` are its counters; `kept` are the
+    `state` is what a checkpoint holds: weights, their average and momentum; `numbers` are its counters; `kept` are the
     weights that the run ends with; `timed` are the steps in the log of clock figures.
     """
 
@@ -146,12 +146,11 @@ class Digest:
 
 def digest(one: Training, outcome: Outcome) -> Digest:
     state, folder = one.state, one.paths.folder
-    last = checkpoint.found(one.paths.checkpoints)[0]
     numbers = (state.step, state.validated, state.best, state.best_step, state.stale, state.scaler.state_dict())
     kept = (outcome.steps, outcome.kept_step, outcome.stopped_early)
     timed = tuple(record["step"] for record in durable.Log(folder / "timing.jsonl").records())
     return Digest(
-        _sha((last / "state.safetensors").read_bytes()),
+        sha256(checkpoint.state_tensors(state)),
         sha256(dict(outcome.model.state_dict())),
         (*numbers, *kept),
         _sha((folder / "history.jsonl").read_bytes()),
