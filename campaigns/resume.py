@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 os.environ["OMP_NUM_THREADS"] = "1"  # bits depend on the number of threads; before torch is imported
 
@@ -126,6 +127,20 @@ class Campaign:
                 self._compare(f"{name}, uninterrupted", first or whole, whole, (resuming.NAMES_WORKERS,))
                 first = first or whole
 
+    def chains(self) -> None:
+        """Two and ten resumes in one epoch of the whole pipeline."""
+        data = resuming.draw(self.folder / "photos")
+        for streamed in (False, True):
+            with resuming.quiet(streamed=streamed):
+                runs = [
+                    resuming.chain(data, self.folder / f"chain-{streamed}-{len(stops)}", PIPELINES[0], stops)
+                    for stops in ((), (18, 22), range(16, 26))
+                ]
+            self.totals.pipeline_runs += len(runs)
+            self.totals.pipeline_resumes += 12
+            for resumes, again in zip((2, 10), runs[1:], strict=True):
+                self._compare(f"streamed {streamed}, {resumes} resumes in one epoch", runs[0], again)
+
     def _pipeline(
         self, data: Path, name: str, sets: tuple[str, ...], workers: int, share: float
     ) -> resuming.Fingerprint:
@@ -166,13 +181,15 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="a file to which the totals are added, as a line of JSON")
     wanted = parser.parse_args()
     torch.set_num_threads(1)
-    os.fsync = lambda _: None  # nothing here loses its power, and tens of thousands of files are written
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="plusx-resume-") as folder:
+    # nothing here loses its power, and tens of thousands of files are written
+    with tempfile.TemporaryDirectory(prefix="plusx-resume-") as folder, patch.object(os, "fsync"):
         os.environ["XDG_CACHE_HOME"] = str(Path(folder) / "cache")
         campaign = Campaign(Path(folder), wanted.trials, wanted.seconds)
         campaign.loop()
         campaign.pipeline()
+        if not campaign.late:
+            campaign.chains()
     totals = campaign.totals
     totals.seconds, totals.pairs_of_workers = round(time.monotonic() - begun, 1), len(campaign.pairs)
     told = asdict(totals)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -14,7 +15,7 @@ from unittest.mock import patch
 from plusx.data.drawn import write_set
 from plusx.model_file import load
 from plusx.training.events import Saved, StepDone, Validated
-from plusx.verbs import train as training
+from plusx.verbs import testing
 from plusx.verbs.train import train
 from plusx.verbs.wish import Wish
 
@@ -36,7 +37,7 @@ Fingerprint = dict[str, str]
 def quiet(*, streamed: bool = False) -> Iterator[None]:
     """Without reports and cards, which no bit of a result depends on; `streamed`: photos are decoded in every epoch."""
     with ExitStack() as stack:
-        stack.enter_context(patch.object(training, "_write_pages", lambda *_: None))
+        stack.enter_context(patch("plusx.verbs.train._write_pages", lambda *_: None))
         if streamed:
             stack.enter_context(patch("plusx.data.cache._no_room", lambda *_: "No room: photos are streamed."))
         yield
@@ -68,7 +69,7 @@ def moments(data: Path, out: Path, copies: Path, sets: Sequence[str], workers: i
         if isinstance(event, Validated | Saved):
             copy("unsaved" if isinstance(event, Validated) else "saved")
 
-    with patch.object(training, "validator", _telling(lambda: copy("validating"))):
+    with patch("plusx.verbs.train.validator", _telling(lambda: copy("validating"))):
         wish = Wish(FLAGS, (*BASE, *sets, f"workers={workers}"), out=out)
         train([str(data)], wish, on_event=heard)
     return fingerprint(out)
@@ -78,6 +79,34 @@ def resumed(run: Path, workers: int, listen: Callable[[Any], None] | None = None
     """Go on with a run, decoding with so many processes."""
     train([], Wish(sets=(f"workers={workers}",), out=run, resume=True), on_event=listen)
     return fingerprint(run)
+
+
+class CutError(Exception):
+    """A training was cut off by a campaign."""
+
+
+def cut(step: int) -> Callable[[Any], None]:
+    """A listener that ends a training when `step` is done, before its checkpoint, as no error of plusx would."""
+
+    def listen(event: Any) -> None:
+        if isinstance(event, StepDone) and event.step == step:
+            raise CutError
+
+    return listen
+
+
+def chain(data: Path, out: Path, sets: Sequence[str], stops: Sequence[int]) -> Fingerprint:
+    """A run of two epochs of 14 steps that is cut off at each of `stops`, and decoded by other processes each time."""
+    flags = FLAGS | {"batch_size": 2, "epochs": 2}
+    wish, workers = Wish(flags, (*BASE, *sets, "workers=0"), out=out), itertools.cycle((2, 1, 4, 0))
+    for stop in (*stops, None):
+        ended = False
+        with suppress(CutError):
+            train([] if wish.resume else [str(data)], wish, on_event=cut(stop) if stop else None)
+            ended = True
+        assert ended == (stop is None), "it was not cut off where it should have been"
+        wish = Wish(sets=(f"workers={next(workers)}",), out=out, resume=True)
+    return fingerprint(out)
 
 
 def fingerprint(run: Path) -> Fingerprint:
@@ -111,10 +140,10 @@ def _without_clock(path: Path) -> str:
 
 def _telling(tell: Callable[[], None]) -> Callable[..., Any]:
     """`validator` whose validations are told when they begin."""
-    real = training.validator
 
     def validator(*given: Any) -> Any:
-        inner = real(*given)
+        inner = testing.validator(*given)
+        assert inner is not None, "there are photos to choose by"
 
         def validate(model: Any) -> Any:
             tell()

@@ -157,7 +157,7 @@ def test_every_number_of_the_scale_of_the_loss_is_needed_and_comes_back(tmp_path
 
 
 def test_momentum_comes_back_in_the_memory_layout_it_had(tmp_path: Path) -> None:
-    """In another one the sums of the same numbers are done by other instructions, and take longer."""
+    """In another one the same sums are done by other instructions, which nobody promises to give the same bits."""
     for kind in ("sgd", "adamw"):
         how = settings(TOTAL, optimizer=kind, learning_rate=0.01)
         one = training(tmp_path / kind, how)

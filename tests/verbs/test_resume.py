@@ -13,7 +13,6 @@ import pytest
 
 from plusx.errors import ModelError, UsageError
 from plusx.training.checkpoint import found
-from plusx.training.events import StepDone
 from plusx.verbs.train import train
 from plusx.verbs.wish import Wish
 
@@ -62,18 +61,10 @@ def test_resumes_in_one_epoch_change_nothing(whole: Whole, tmp_path: Path) -> No
     run = tmp_path / "run"
     shutil.copytree(whole.copies / "saved-4", run)
     for step, workers in ((5, 2), (6, 0)):
-        with pytest.raises(MemoryError):
-            resuming.resumed(run, workers, cut(step))
+        with pytest.raises(resuming.CutError):
+            resuming.resumed(run, workers, resuming.cut(step))
         assert found(run / "checkpoints")[0].name == f"step-{step - 1:06d}"
     assert resuming.differences(whole.result, resuming.resumed(run, 1)) == []
-
-
-def cut(step: int) -> Any:
-    def listen(event: Any) -> None:
-        if isinstance(event, StepDone) and event.step == step:
-            raise MemoryError("power cut")
-
-    return listen
 
 
 def test_a_setting_that_changes_bits_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
