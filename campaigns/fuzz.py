@@ -30,7 +30,7 @@ from typing import Any, Self
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the HEIC encoder is a test's
 
 from fuzz_mutations import Mutant, mutated
-from fuzz_pictures import pictures
+from fuzz_pictures import picture, pictures, saved
 
 from plusx.images.answers import CODES
 from plusx.images.decode import BadPhoto
@@ -114,6 +114,7 @@ class Decoders:
 
     def __init__(self, command: Sequence[str] | None = None) -> None:
         self._pools = [DecodePool(look, 1, SECONDS, command) for look in _LOOKS]
+        self._sound = saved(picture(), "PNG")
         self._file = tempfile.NamedTemporaryFile(prefix="fuzz-", suffix=".bin")  # noqa: SIM115 - closed by __exit__
 
     def __enter__(self) -> Self:
@@ -126,13 +127,20 @@ class Decoders:
 
     def look(self, trial: int, data: bytes) -> Outcome:
         """Have a picture decoded: even trials as `check` does, odd ones as training does."""
-        os.pwrite(self._file.fileno(), data, 0)
-        pool, sources = self._pools[trial % 2], [Source(self._file.name, 0, len(data))]
+        pool = self._pools[trial % 2]
+        if not pool._crew:
+            self._answered(trial, self._sound)  # the start of a process counts for no picture
         began = time.perf_counter()
-        ((_, answer),) = pool.map(sources) if trial % 2 else pool.survey(sources)
+        answer = self._answered(trial, data)
         seconds = time.perf_counter() - began
         code = answer.code if isinstance(answer, BadPhoto) else "pixels"
         return Outcome(code, seconds, max((_peak(member._process.pid) for member in pool._crew), default=0))
+
+    def _answered(self, trial: int, data: bytes) -> Any:
+        os.pwrite(self._file.fileno(), data, 0)
+        pool, sources = self._pools[trial % 2], [Source(self._file.name, 0, len(data))]
+        ((_, answer),) = pool.map(sources) if trial % 2 else pool.survey(sources)
+        return answer
 
 
 def campaign(

@@ -178,7 +178,7 @@ def _run_lengths(palette: Image.Image) -> bytes:
 def _tiffs() -> Iterator[tuple[str, bytes]]:
     image = picture()
     deep = np.asarray(image).astype(np.uint16)[:, :, 0] * 257
-    for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd", "tiff_lzma", "webp"):
+    for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd", "tiff_lzma"):
         with contextlib.suppress(OSError, ValueError):  # not in every build of libtiff
             yield f"TIFF {compression}", saved(image, "TIFF", compression=compression)
     for compression in ("group3", "group4", "tiff_ccitt"):

@@ -99,7 +99,7 @@ def test_a_process_that_dies_is_counted_with_its_trial(fuzzing: Any, monkeypatch
         return fuzzing.mutations.Mutant(mutant.picture, mutant.mutations, data)
 
     monkeypatch.setattr(fuzzing.fuzz, "mutated", hostile)
-    monkeypatch.setattr(fuzzing.fuzz, "SECONDS", 1.0)
+    monkeypatch.setattr(fuzzing.fuzz, "SECONDS", 2.0)
     totals = fuzzing.fuzz.campaign(seed=1, first=0, trials=10, command=HOSTILE)
     assert (totals.deaths, totals.slow) == ([3], [6])
     assert totals.broken == ["slower than five seconds: trials 6 of seed 1"]

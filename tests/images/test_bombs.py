@@ -129,6 +129,14 @@ def test_a_text_bomb_has_a_sentence_of_its_own(gauged: Gauged) -> None:
     assert code_of(gauged.look(bombs.texts(b"iTXt", 1))) == "pixels", "a megabyte is let pass"
 
 
+def test_a_tile_that_is_larger_than_any_picture_has_a_sentence_of_its_own(gauged: Gauged) -> None:
+    """D13: 16 x 16 pixels in a tile of 20,000 x 20,000 took 1.25 GB and 15 s."""
+    found = gauged.look(bombs.tiff_tile(20_000))
+    assert isinstance(found, BadPhoto)
+    assert found.reason == "a tile of it claims more than the 64 million pixels that are read; save it anew"
+    assert code_of(gauged.look(bombs.tiff_tile(16))) == "pixels"
+
+
 def test_a_stream_that_is_larger_than_its_container_claims_stays_small(gauged: Gauged) -> None:
     """D13: HEIC states its size twice."""
     pytest.importorskip("pi_heif")
