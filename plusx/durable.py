@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -85,9 +86,12 @@ def folder_fault(path: Path) -> str | None:
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
         for name, entry in manifest["files"].items():
-            if Path(name).name != name or not (path / name).is_file():  # anybody can write a manifest that names a pipe
-                return f"{name} is not there"
-            if (path / name).stat().st_size != entry["size"]:
+            found = (path / name).stat()
+            if Path(name).name != name or not stat.S_ISREG(
+                found.st_mode
+            ):  # anybody can write a manifest: of a pipe, say
+                return f"{MANIFEST} names {name}, which is no file of it"
+            if found.st_size != entry["size"]:
                 return f"{name} has another size than was written"
             if sha256_file(path / name) != entry["sha256"]:
                 return f"{name} has other bytes than were written"

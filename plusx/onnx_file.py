@@ -34,19 +34,20 @@ _MESSAGES: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
 }
 _DOMAINS = {("node", 7), ("operators", 1)}
+_OPERATOR, _LOOPS = ("node", 4), (b"Loop", b"Scan", b"SequenceMap")
 _EXTERNAL_DATA, _DATA_LOCATION = ("tensor", 13), ("tensor", 14)
 
 
 @dataclass(frozen=True)
 class Parts:
     """What a file is made of that no exported file of plusx has: data kept in other files, operators of other
-    `domains` than ONNX's own, functions or training graphs (`programs`), and graphs within operators (`branches`),
-    which can be gone through without end."""
+    `domains` than ONNX's own, functions or training graphs (`programs`), and `loops`, which can be gone through
+    without end."""
 
     external: bool
     domains: frozenset[str]
     programs: bool
-    branches: bool
+    loops: bool = False
 
 
 class _Field(NamedTuple):
@@ -79,19 +80,19 @@ def metadata(path: Path) -> dict[str, str]:
 
 def parts(content: bytes) -> Parts:
     """What the bytes of a file are made of, subgraphs and all. Raises ValueError where they are no ONNX file."""
-    external, domains, programs, branches = False, set(), False, False
+    external, domains, programs, loops = False, set(), False, False
     file = io.BytesIO(content)
     for count, (message, field) in enumerate(_walk(file, "model", len(content))):
         if count > MOST_FIELDS:
             raise ValueError(f"it has more than {MOST_FIELDS:,} parts")
         place = (message, field.number)
         external |= place == _EXTERNAL_DATA or (place == _DATA_LOCATION and field.value != 0)
-        within = _MESSAGES.get(message, {}).get(field.number)
-        programs |= within in ("function", "training")
-        branches |= message == "attribute" and within == "graph"
+        programs |= _MESSAGES.get(message, {}).get(field.number) in ("function", "training")
+        if place == _OPERATOR and field.kind == _BYTES:
+            loops |= field.end - field.start < 20 and _content(file, field) in _LOOPS
         if place in _DOMAINS and field.kind == _BYTES:
             domains.add(_content(file, field).decode())
-    return Parts(external, frozenset(domains - OWN_DOMAINS), programs, branches)
+    return Parts(external, frozenset(domains - OWN_DOMAINS), programs, loops)
 
 
 def _walk(file: IO[bytes], message: str, end: int, depth: int = 0) -> Iterator[tuple[str, _Field]]:

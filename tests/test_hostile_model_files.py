@@ -275,7 +275,7 @@ def test_a_manifest_that_names_a_pipe_or_a_file_elsewhere_is_a_fault(
         told = json.loads((run / checkpoint / MANIFEST).read_text())
         told["files"] = {name: {"size": 0, "sha256": hashlib.sha256(b"").hexdigest()}}
         (run / checkpoint / MANIFEST).write_text(json.dumps(told))
-        assert folder_fault(run / checkpoint) == f"{name} is not there"
+        assert folder_fault(run / checkpoint) == f"manifest.json names {name}, which is no file of it"
 
 
 def test_what_a_run_remembers_is_no_way_in(

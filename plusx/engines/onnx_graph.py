@@ -124,6 +124,6 @@ def _harmless(path: Path) -> bytes:
         raise sentences.foreign_operators(path, found.domains)
     if found.programs:
         raise sentences.programs_within(path)
-    if found.branches:
-        raise sentences.branches_within(path)
+    if found.loops:
+        raise sentences.loops_within(path)
     return content

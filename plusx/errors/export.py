@@ -129,11 +129,10 @@ def foreign_operators(path: Path, domains: Iterable[str]) -> ModelError:
     )
 
 
-def branches_within(path: Path) -> ModelError:
-    """An ONNX file has operators that hold graphs, such as loops."""
+def loops_within(path: Path) -> ModelError:
+    """An ONNX file has operators that go through a graph again and again."""
     return ModelError(
-        f"{path} holds loops or branches, which no exported file of plusx does, so it is not opened; "
-        "export the model again.",
+        f"{path} holds loops, which no exported file of plusx does, so it is not opened; export the model again.",
         code="foreign-operators",
     )
 

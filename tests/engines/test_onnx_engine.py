@@ -136,8 +136,8 @@ def a_loop(proto: Any) -> None:
     proto.graph.node.append(helper.make_node("Loop", ["", "yes"], [], body=body))
 
 
-def branches(proto: Any) -> None:
-    inner = helper.make_graph([], "inner", [], [])
+def a_hidden_scan(proto: Any) -> None:
+    inner = helper.make_graph([helper.make_node("Scan", [], [])], "inner", [], [])
     attribute = proto.graph.node[0].attribute.add(name="many", type=onnx.AttributeProto.GRAPHS)
     attribute.graphs.append(inner)
 
@@ -146,8 +146,8 @@ def branches(proto: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (a_loop, "holds loops or branches, which no exported file of plusx does, so it is not opened"),
-        (branches, "holds loops or branches"),
+        (a_loop, "holds loops, which no exported file of plusx does, so it is not opened"),
+        (a_hidden_scan, "holds loops, which no"),
         (foreign_operator, "asks for operators of 'evil.example', and exported files of plusx have only those of ONNX"),
         (foreign_set, "asks for operators of 'evil.example'"),
         (function, "holds functions or a graph to train, which no exported file of plusx does"),

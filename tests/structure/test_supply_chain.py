@@ -89,7 +89,7 @@ def test_the_lock_has_everything_that_is_asked_for_at_a_version_that_is() -> Non
         ("starlette", "1.10"),  # the size of a body (413), and quadratic ranges
         ("python-multipart", "0.0.27"),  # headers and preambles without end
         ("onnx", "1.22"),  # data outside of the file, by links and by names
-        ("torch", "2.11"),
+        ("torch", "2.12"),  # 2.11 fails in fused convolutions on some processors
     ],
 )
 def test_floors_are_above_what_is_known_to_be_unsafe(name: str, floor: str) -> None:
