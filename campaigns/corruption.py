@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from unittest import mock
 
-from trials import toy
+from trials import fast_folder, toy
 
 from plusx import durable, model_file
 from plusx.errors import Error, ModelError
@@ -171,7 +171,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--control", choices=["unchecked"], help="take a protection out")
     parser.add_argument("--out", type=Path, help="a line of JSON is added to this file")
     options = parser.parse_args(words)
-    with tempfile.TemporaryDirectory(prefix="plusx-corruption-") as folder:
+    with tempfile.TemporaryDirectory(dir=fast_folder(), prefix="plusx-corruption-") as folder:
         totals = campaign(options.flips, options.seed, Path(folder), control=options.control is not None)
     line = {"campaign": "corruption", "seed": options.seed, "control": options.control} | asdict(totals)
     for name, value in line.items():

@@ -145,7 +145,7 @@ def wrong_with(folder: Path, fault: Fault, whole: Any, totals: Totals) -> Iterat
 
 
 def _wrong_on_disk(folder: Path, fault: Fault) -> Iterator[str]:
-    for path in checkpoint.found(folder / "checkpoints"):
+    for path in checkpoint.found(folder / "checkpoints")[: checkpoint.KEPT]:  # an older one may be half removed
         if told := durable.folder_fault(path):
             yield f"{path.name} is damaged: {told}"
     stays = fault.lasting and fault.error in ("EIO", "EROFS")  # nothing can be removed then

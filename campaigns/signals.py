@@ -112,7 +112,7 @@ def stopped(folder: Path, kind: str, chance: random.Random, notes: Notes) -> tup
     time.sleep(chance.uniform(0, KINDS[kind]))
     os.kill(child, signal.SIGINT if kind == "twice" else chance.choice((signal.SIGTERM, signal.SIGINT)))
     if kind == "twice":
-        time.sleep(chance.uniform(0.01, 0.5))
+        time.sleep(chance.uniform(0.1, 0.5))  # two of the same kind that nobody has taken yet are one to the system
         os.kill(child, signal.SIGINT)
     asked = time.monotonic()
     code = trials.ended(child, 30.0)
@@ -146,7 +146,7 @@ def _wrong(folder: Path, kind: str, code: int, taken: float, notes: Notes) -> It
     path, skipped = checkpoint.newest_valid(folder / "checkpoints")
     if skipped:
         yield f"damaged checkpoints: {skipped}"
-    if code == 75 and (path is None or checkpoint.step_of(path) != notes["done"]):
+    if code == 75 and (checkpoint.step_of(path) if path else 0) != notes["done"]:
         yield f"step {notes['done']} was finished, and the checkpoint is {path and path.name}"
 
 

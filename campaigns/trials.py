@@ -38,7 +38,7 @@ from plusx.training import checkpoint
 from plusx.training.events import Event, Saved, StepDone
 from plusx.training.loop import fit
 
-__all__ = ["CRASHED", "Notes", "toy"]
+__all__ = ["CRASHED", "Notes", "fast_folder", "toy"]
 
 CRASHED = 98  # the exit code of a child that raised what it should not
 

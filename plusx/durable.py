@@ -149,6 +149,7 @@ class Log:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._waiting: deque[bytes] = deque()
+        self._end: int | None = None  # where the lines that are written end, while one is in doubt
         self._named = False  # whether its name in the folder is on the disk
 
     @property
@@ -180,6 +181,7 @@ class Log:
     def truncate(self, offset: int) -> bool:
         """Drop everything after byte `offset`; False where the log was shorter: then its whole lines stay."""
         self._waiting.clear()
+        self._end = None
         if not self.path.exists():
             return offset == 0
         with disk_errors(self.path), self.path.open("ab+", buffering=0) as file:
@@ -198,10 +200,14 @@ class Log:
 
     def _write_waiting(self) -> None:
         with disk_errors(self.path), self.path.open("ab+", buffering=0) as file:
+            if self._end is not None:
+                file.truncate(min(self._end, file.seek(0, os.SEEK_END)))
             _cut_torn_line(file)
             while self._waiting:
+                self._end = file.seek(0, os.SEEK_END)
                 _write_all(file, self._waiting[0])
                 self._waiting.popleft()
+            self._end = None
 
 
 @contextlib.contextmanager
