@@ -1,12 +1,14 @@
 """The model file: weights and everything needed to use them, in one safetensors file. No pickle, no torch.
 
 The safetensors header holds one JSON document under the key "plusx": classes, preprocess, network,
-test-time views, calibration, thresholds, metrics, the fingerprint of the data, the format version.
+test-time views, calibration, thresholds, metrics, the fingerprint of the data, the format version,
+and last the SHA-256 of all of it and of every tensor: a flipped bit is told, and not answered with.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import math
 import os
@@ -37,6 +39,7 @@ MOST_NAME, MOST_CLASSES = 255, 20_000  # characters of the name of a class; a fo
 MOST_SIDE, MOST_VIEWS = 4096, 16  # px, twice the largest size of a training
 
 Arrays = dict[str, npt.NDArray[Any]]
+_SIGNED = ', "sha256": "{}"}}'  # the end of a document
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,29 @@ def save(path: Path, model: ModelFile) -> None:
 
 def to_bytes(model: ModelFile) -> bytes:
     """The bytes of a model file."""
-    tensors = {name: np.ascontiguousarray(value) for name, value in model.tensors.items()}
-    return safetensors.numpy.save(tensors | {SEEN: model.seen}, metadata={KEY: _document(model.header)})
+    tensors = {name: np.ascontiguousarray(value) for name, value in model.tensors.items()} | {SEEN: model.seen}
+    document = _document(model.header)
+    signed = document.removesuffix("}") + _SIGNED.format(_digest(document, tensors))
+    return safetensors.numpy.save(tensors, metadata={KEY: signed})
+
+
+def _digest(document: str, tensors: Arrays) -> str:
+    """Hexadecimal SHA-256 of a document, and of the tensors in the order of their names."""
+    digest = hashlib.sha256(document.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"\n{name} {value.dtype.str} {value.shape}\n".encode())
+        digest.update(np.ascontiguousarray(value).data)
+    return digest.hexdigest()
+
+
+def _is_as_written(document: str, tensors: Arrays) -> bool:
+    """Whether the digest at the end of a document is right; files from before there was one are believed."""
+    start = len(document) - len(_SIGNED.format("0" * 64))
+    if '"sha256"' not in document[max(0, start) :]:
+        return True
+    before = document[:start] + "}"
+    return document == before.removesuffix("}") + _SIGNED.format(_digest(before, tensors))
 
 
 def _document(header: Header) -> str:
@@ -128,9 +152,12 @@ def load(path: Path) -> ModelFile:
     if is_onnx(path):
         raise sentences.exported(path)
     with _opened(path) as (file, found):
-        header = _header(path, _document_in(path, found))
+        document = _document_in(path, found)
+        header = _header(path, document)
         file.seek(0)
         tensors = safetensors.numpy.load(file.read())
+    if not _is_as_written(document, tensors):
+        raise sentences.damaged(path, "its bytes are not those that were written")
     for name, value in tensors.items():
         if value.dtype.kind in "fc" and not np.isfinite(value).all():
             raise sentences.damaged(path, f"{short(name)} holds numbers that are not finite")
@@ -213,6 +240,7 @@ def _header(path: Path, document: str) -> Header:
     """The header in a document. Raises ModelError where it is not as written, so that all it says can be believed."""
     try:
         values = parsed(document)
+        values.pop("sha256", None)  # of the whole file, which `load` compares
         if values.get("format") != FORMAT:
             raise sentences.other_format(path, str(values.get("format"))[:20], FORMAT)
         values["preprocess"] = Preprocess.from_json(values["preprocess"])
