@@ -21,7 +21,7 @@ def main() -> NoReturn:
 
 
 def _stopped(*_: object) -> None:
-    os.write(2, b"\nplusx: Stopped; there is nothing to resume.\n")
+    os.write(2, b"\nplusx: Stopped before it began.\n")
     os._exit(130)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 MOST_HEADER = 16 << 20  # bytes: 20,000 classes, and everything that is said of each
-MOST_PARTS, MOST_VALUES = 100_000, 1_500_000  # lists and objects, and commas, in a header or a document in it
+MOST_PARTS, MOST_VALUES = 100_000, 6_000_000  # lists and objects, and commas: as many as 16 MB of numbers hold
 MOST_TENSORS, MOST_AXES, MOST_NUMBERS = 20_000, 8, 1 << 40
 SHOWN = 60  # characters of a name in a sentence
 
@@ -103,9 +103,9 @@ def parsed(text: bytes | str) -> Any:
     """JSON of bounded work, no name twice in an object. Raises NoTensorFile for what is none, ValueError for others."""
     try:
         text = text.decode() if isinstance(text, bytes) else text  # json itself would take UTF-16 as well
-        many = text.count("[") + text.count("{") > MOST_PARTS or text.count(",") > MOST_VALUES
-        if many or len(text) > MOST_HEADER:
-            raise _Odd("its header has more to say than any network")
+        _refuse_many("characters", len(text), MOST_HEADER)
+        _refuse_many("lists and objects", text.count("[") + text.count("{"), MOST_PARTS)
+        _refuse_many("values", text.count(","), MOST_VALUES)
         return json.loads(text, object_pairs_hook=_each_once)
     except RecursionError:
         raise ValueError("the parts of its header lie within each other too deeply") from None
@@ -120,6 +120,11 @@ def parsed(text: bytes | str) -> Any:
 def short(name: str) -> str:
     """A name from a file, quoted, and no longer than a line takes."""
     return repr(name if len(name) <= SHOWN else f"{name[: SHOWN - 3]}...")
+
+
+def _refuse_many(what: str, found: int, most: int) -> None:
+    if found > most:
+        raise _Odd(f"its header has {found:,} {what}, and {most:,} are the most")
 
 
 def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

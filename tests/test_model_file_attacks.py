@@ -61,11 +61,11 @@ ATTACKS: dict[str, tuple[bytes | Callable[[], bytes], str]] = {
     "objects in objects": (made(b'{"a":' * 90_000), "the parts of its header lie within each other too deeply"),
     "very many lists": (
         lambda: made(b"[" + b"[]," * 4_000_000 + b"[]]"),
-        "its header has more to say than any network",
+        "its header has 4,000,002 lists and objects, and 100,000 are the most",
     ),
     "very many numbers": (
-        lambda: made(b"[" + b"1," * 6_000_000 + b"1]"),
-        "its header has more to say than any network",
+        lambda: made(b"[" + b"1," * 8_000_000 + b"1]"),
+        "its header has 8,000,000 values, and 6,000,000 are the most",
     ),
     "a number of 100,000 digits": (made(b'{"a":' + b"9" * 100_000 + b"}"), "a number of thousands of digits"),
     "no JSON": (made(b"{'a': 1}"), "its header is no JSON"),
@@ -177,12 +177,14 @@ def test_the_largest_header_that_is_let_through_is_bounded_as_well(tmp_path: Pat
     for text in (
         b'{"a":"%b"}' % (b"x" * (16_000_000)),
         b"[" + b"[]," * 90_000 + b"1]",
-        b"[" + b"12345," * 1_400_000 + b"1]",
+        b"[" + b"12345, " * 2_300_000 + b"1]",
+        b"[" + b"0.5," * 4_100_000 + b"1]",
+        b"[" + b"1, " * 5_590_000 + b"1]",
     ):
         path.write_bytes(made(text))
         _, seconds, peak = measured(lambda: model_file.load(path))
-        assert seconds <= 5 * SECONDS, f"{seconds:.3f} s"
-        assert peak <= 2 * BYTES, f"{peak / 2**20:.0f} MB"
+        assert seconds <= 20 * SECONDS, f"{seconds:.3f} s"  # 0.8 s, of floating-point numbers
+        assert peak <= 4 * BYTES, f"{peak / 2**20:.0f} MB"
 
 
 def test_readers_that_look_less_would_let_some_of_them_pass(tmp_path: Path) -> None:
@@ -204,6 +206,14 @@ def test_an_honest_file_is_what_its_writer_says(tmp_path: Path) -> None:
     found = tensor_file.contents(tmp_path / "x")
     assert found.metadata == {"format": "np"}
     assert {name: each.shape for name, each in found.tensors.items()} == {n: t.shape for n, t in tensors.items()}
+
+
+def test_a_table_of_two_thousand_classes_by_two_thousand_is_read() -> None:
+    """M03, the control: until 0.1.0 the model files of runs held their whole confusion matrix."""
+    table = [[0] * 2_300] * 2_300
+    assert tensor_file.parsed(json.dumps({"confusion": table})) == {"confusion": table}
+    with pytest.raises(ValueError, match="its header has 16,777,218 characters, and 16,777,216 are the most"):
+        tensor_file.parsed("[" + " " * (16 << 20) + "]")
 
 
 # what plusx's own header may say
@@ -234,7 +244,7 @@ PIXELS = {
 }
 SAID: dict[str, tuple[dict[str, Any], str]] = {
     "deep": ({"document": "[" * 90_000}, "the parts of its header lie within each other too deeply"),
-    "many": ({"document": "[" + "[]," * 250_000 + "1]"}, "its header has more to say than any network"),
+    "many": ({"document": "[" + "[]," * 250_000 + "1]"}, "its header has 250,144 lists and objects"),
     "no document": ({"document": "hello"}, "its header is not as written"),
     "a list": ({"document": "[]"}, "its header is not as written"),
     "twice": ({"document": '{"format": 1, "format": 1}'}, "its header names 'format' twice"),

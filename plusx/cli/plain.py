@@ -6,13 +6,14 @@ import json
 import logging
 import re
 
+from plusx.unseen import UNSEEN_IN_A_LINE
+
 _UNUSUAL = re.compile(r"[^\n -~]")
 
 
 def printable(text: str) -> str:
-    """Text as one line of a terminal: control characters and what no encoding holds are escaped, not lost."""
-    shown = text.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+    """Text as one line of a terminal: what is `plusx.unseen` is escaped, not lost; wide spaces and emoji stay."""
+    return UNSEEN_IN_A_LINE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def lines(text: str) -> str:

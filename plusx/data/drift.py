@@ -37,8 +37,11 @@ class Drift:
         return {kind: len(photos) for kind, photos in self.told().items()}
 
 
-def drift(recorded: Sequence[Row], now: Sequence[Named]) -> Drift:
-    """What happened to the `recorded` photos until `now`. A photo is the same with path, class and bytes."""
+def drift(recorded: Sequence[Row], now: Sequence[Named], of: str | None = None) -> Drift:
+    """What happened to the `recorded` photos until `now`. A photo is the same with path, class and bytes.
+
+    `of`: of one split alone, to which none was added. All rows are needed all the same, to know what is no news.
+    """
     here = set(now)
     lost = [row for row in recorded if row.photo not in here]
     by_path = {row.path: row for row in lost}
@@ -50,11 +53,12 @@ def drift(recorded: Sequence[Row], now: Sequence[Named]) -> Drift:
     for path, label, sha256 in new:
         before = by_path.get(path) or by_bytes.get(sha256)
         if before is None or before.photo in matched:
-            found["added"].append(path)
+            found["added"] += [path] if of is None else []
             continue
         matched.add(before.photo)
         kind, shown = _what_happened(before, (path, label, sha256))
-        found[kind].append(shown)
+        found[kind] += [shown] if of in (None, before.split) else []
+    lost = [row for row in lost if of in (None, row.split)]
     found["removed"] = [row.path for row in lost if row.photo not in matched]
     return Drift(**{kind: tuple(photos) for kind, photos in found.items()}, gone=tuple(lost))
 

@@ -20,7 +20,8 @@ _ONE_AT_A_TIME = threading.Lock()  # the limit is the whole process's
 def bounded_memory(more: int) -> Iterator[None]:
     """Within, what would take over `more` bytes on top of what this process has fails. On Linux, where it can be asked.
 
-    Only addresses are counted, so that nothing has to be filled before it is refused.
+    Only addresses are counted, so that nothing has to be filled before it is refused. The limit, RLIMIT_AS, is that of
+    the whole process: meanwhile other threads, and processes that are started, have it too.
     """
     if not sys.platform.startswith("linux"):
         yield

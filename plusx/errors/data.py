@@ -351,3 +351,11 @@ def _one_line(name: str) -> str:
 def _some(names: Iterable[str], shown: int = 5) -> str:
     every = list(names)
     return ", ".join(every[:shown]) + (f" and {len(every) - shown:,} more" if len(every) > shown else "")
+
+
+def links_outside(links: Sequence[str]) -> str:
+    """What is told of links that lead out of DATA."""
+    return (
+        f"Links that lead out of DATA: {len(links):,}, the first of them {links[0]}. They are followed; what they lead "
+        "to does not travel with the folder."
+    )

@@ -132,7 +132,8 @@ def foreign_operators(path: Path, domains: Iterable[str]) -> ModelError:
 def loops_within(path: Path) -> ModelError:
     """An ONNX file has operators that go through a graph again and again."""
     return ModelError(
-        f"{path} holds loops, which no exported file of plusx does, so it is not opened; export the model again.",
+        f"{path} holds loops, as exports made with onnxscript before 0.7.2 do, so it is not opened; export the model "
+        "again.",
         code="foreign-operators",
     )
 

@@ -35,7 +35,7 @@ def kaggle_needs_two(classes: int) -> UsageError:
     )
 
 
-SHOWN = 3  # photos of each kind that are named
+SHOWN = 3  # things of a kind that are named
 OLD_OR_NEW = "Bring the old photos back, or start a new run."
 OR_ACCEPT = (
     "Bring the old photos back, start a new run, or train on with --accept-changes; the run then says of itself that "
@@ -45,7 +45,7 @@ OR_ACCEPT = (
 
 def changed(root: str, changes: Mapping[str, Sequence[str]], advice: str = OLD_OR_NEW) -> DataError:
     """DATA is not what the run was started with: `changes` are the photos by what happened to them, as "added"."""
-    listed = "; ".join(f"{what}: {len(photos):,} ({_first(photos)})" for what, photos in changes.items())
+    listed = "; ".join(f"{what}: {len(photos):,} ({first_few(photos)})" for what, photos in changes.items())
     return DataError(
         f"{root} has changed since the run was started. Photos {listed}. {advice}",
         code="data-changed",
@@ -54,7 +54,7 @@ def changed(root: str, changes: Mapping[str, Sequence[str]], advice: str = OLD_O
 
 def changed_classes(root: str, new: Sequence[str], gone: Sequence[str]) -> DataError:
     """Photos may come and go; a network has as many answers as it had classes when it was made."""
-    told = [f"{what} {_first(names)}" for what, names in (("has also", new), ("has no more", gone)) if names]
+    told = [f"{what} {first_few(names)}" for what, names in (("has also", new), ("has no more", gone)) if names]
     return DataError(
         f"{root} has other classes than the run was started with: it {' and '.join(told)}. "
         "Classes are fixed when a run starts: start a new run, or put the folders back as they were.",
@@ -81,7 +81,8 @@ def counted(counts: Mapping[str, int]) -> str:
     return "photos " + ", ".join(f"{what}: {count:,}" for what, count in counts.items())
 
 
-def _first(names: Sequence[str]) -> str:
+def first_few(names: Sequence[str]) -> str:
+    """The first few of many things to name, and how many more there are."""
     more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 

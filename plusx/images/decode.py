@@ -141,7 +141,9 @@ def _refuse_large_tile(image: Image.Image, most: int) -> None:
     """A tile is unpacked whole, however little of it is in the picture."""
     tags = getattr(image, "tag_v2", {})
     width, height = (tags.get(tag, 0) for tag in _TILE)
-    if not (isinstance(width, int) and isinstance(height, int)) or width * height > most:
+    if not (isinstance(width, int) and isinstance(height, int)):
+        raise errors.damaged("TIFF", "its tiles have no size")
+    if width * height > most:
         raise errors.large_tile(most)
 
 

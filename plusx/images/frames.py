@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-_IMAGE, _EXTENSION, _TRAILER = 0x2C, 0x21, 0x3B  # what may follow in a GIF (GIF89a, sections 20, 24 and 27)
+MOST_BLOCKS = 1_000_000  # of a GIF: 255 MB of pictures; of smaller ones, half a second
+
+_IMAGE, _EXTENSION = 0x2C, 0x21  # what may follow in a GIF (GIF89a, sections 20 and 24) before its trailer
 _HAS_PALETTE = 0x80
 
 
 def gif_frames(data: bytes) -> int:
-    """Image descriptors of a GIF, at least 1."""
-    at, count = 13 + _palette(data, 10), 0
-    while at < len(data) and data[at] != _TRAILER:
-        if data[at] == _IMAGE and at + 9 < len(data):
-            count += 1
-            at = _after_blocks(data, at + 11 + _palette(data, at + 9))
-        else:
-            at = _after_blocks(data, at + 2) if data[at] == _EXTENSION else at + 1
+    """Image descriptors of a GIF, at least 1, before a byte that begins nothing, and within MOST_BLOCKS."""
+    at, count, left = 13 + _palette(data, 10), 0, MOST_BLOCKS
+    while left > 0 and at + 9 < len(data) and data[at] in (_IMAGE, _EXTENSION):
+        is_image = data[at] == _IMAGE
+        count += is_image
+        at, left = _after_blocks(data, at + 11 + _palette(data, at + 9) if is_image else at + 2, left - 1)
     return max(1, count)
 
 
@@ -43,8 +43,11 @@ def _palette(data: bytes, flags: int) -> int:
     return 3 << (told & 7) + 1 if told & _HAS_PALETTE else 0
 
 
-def _after_blocks(data: bytes, at: int) -> int:
-    """Where the blocks end that begin at a position, each with its length in front, the last of none."""
-    while at < len(data) and data[at]:
-        at += 1 + data[at]
-    return at + 1
+def _after_blocks(data: bytes, at: int, left: int) -> tuple[int, int]:
+    """Where the blocks end that begin at a position, each with its length in front, the last of none.
+
+    And how many are `left` of those that may be gone through.
+    """
+    while left > 0 and at < len(data) and data[at]:
+        at, left = at + 1 + data[at], left - 1
+    return at + 1, left

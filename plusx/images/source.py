@@ -12,12 +12,14 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from plusx.errors import images as errors
 
 MAX_BYTES = 1 << 30  # of one photo's file; 64 million pixels of 16-bit RGBA, uncompressed, are half of it
 
 PAUSES = (0.01, 0.1)  # seconds before a file is asked for a second and a third time
+REGAINED = 0.001  # seconds of patience that a file gives back which comes at once
 MAY_PASS = frozenset({
     errno.EIO, errno.ESTALE, errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT, errno.ENETDOWN, errno.ENETUNREACH,
     errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOENT, errno.ENOTCONN,
@@ -47,8 +49,10 @@ class Source:
 class Patience:
     """Asks for a file again where the refusal may pass, after each of PAUSES.
 
-    Waiting that was in vain is counted: after `seconds` of it nothing is asked for twice, until a file comes after all.
-    So a disk that is gone with a million photos costs seconds, and a glitch every hour of a long training nothing.
+    Waiting that was in vain is counted: after `seconds` of it nothing is asked for twice, until files come again. A
+    file that comes at once takes REGAINED off the count, one that comes after waiting all of it. So a disk that is gone
+    with a million photos costs seconds, photos that fail for good cost `seconds` and REGAINED for each that does not,
+    and a glitch every hour of a long training costs nothing.
     """
 
     def __init__(self, seconds: float = 5.0) -> None:
@@ -58,10 +62,13 @@ class Patience:
     def bytes_of(self, attempt: Callable[[], bytes], pauses: Sequence[float] = PAUSES) -> bytes:
         """What `attempt` gives; raises its last OSError."""
         try:
-            return attempt()
+            found = attempt()
         except OSError as error:
-            if not pauses or error.errno not in MAY_PASS or self.wasted >= self.seconds:
+            if not pauses or self.wasted >= self.seconds or not _may_pass(error):
                 raise
+        else:
+            self.wasted = max(0.0, self.wasted - REGAINED)
+            return found
         self.wasted += pauses[0]
         time.sleep(pauses[0])
         found = self.bytes_of(attempt, pauses[1:])
@@ -70,6 +77,12 @@ class Patience:
 
 
 _PATIENCE = Patience()
+
+
+def _may_pass(error: OSError) -> bool:
+    """A link whose target is missing is no glitch: nothing is being replaced there."""
+    dangling = error.errno == errno.ENOENT and isinstance(error.filename, str) and Path(error.filename).is_symlink()
+    return error.errno in MAY_PASS and not dangling
 
 
 def read(source: Source, at_most: int | None = None) -> bytes:

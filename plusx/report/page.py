@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plusx.metrics import percent
+from plusx.unseen import UNSEEN
 from plusx.version import __version__
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _FLAG = re.compile(r"(?<![\w-])(--[a-z-]+(?: [\w.:=/]*\w)?)")
 _KINDS = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png"}
 
@@ -40,7 +40,7 @@ def seen(text: str) -> str:
 
     No-break spaces and joined letters stay; anything else becomes a question mark, as what UTF-8 lacks does.
     """
-    return _UNSEEN.sub("?", text)
+    return UNSEEN.sub("?", text)
 
 
 def picture(data: bytes) -> str:

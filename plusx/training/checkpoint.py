@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from plusx import durable
 from plusx.errors import training as sentences
+from plusx.errors.use import first_few
 from plusx.training.step import State
 
 FORMAT = 2
 READABLE = (1, 2)  # a checkpoint of format 1 does not say what it is of
 KEPT = 2
-SHOWN = 3  # differences that are named
 LOGS = ("history", "timing")
 _COUNTS = ("step", "validated", "best_step", "stale")
 _NUMBERS = (*_COUNTS, "best")
@@ -187,14 +187,14 @@ def _differing(name: str, theirs: Any, ours: Any) -> str | None:
         where: [str(n) for n in a if n not in set(b)]
         for where, a, b in (("there", theirs, ours), ("here", ours, theirs))
     }
-    told = [f"{_first(names)} only {where}" for where, names in only.items() if names]
+    told = [f"{first_few(names)} only {where}" for where, names in only.items() if names]
     return f"of the {name}, {' and '.join(told)}" if told else f"the {name} have another order"
 
 
 def _restore_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """`strict` alone would pass over a missing `num_batches_tracked`, for the sake of files from before 2018."""
     if differences := list(_misfits(model.state_dict(), tensors)):
-        raise ValueError(_first(differences))
+        raise ValueError(first_few(differences))
     model.load_state_dict(dict(tensors), strict=True)
 
 
@@ -205,12 +205,6 @@ def _misfits(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> Iterat
         kinds = [f"{value.dtype} {list(value.shape)}".removeprefix("torch.") for value in (theirs[name], ours[name])]
         if kinds[0] != kinds[1]:
             yield f"{name!r} is {kinds[0]} there and {kinds[1]} here"
-
-
-def _first(told: Sequence[str]) -> str:
-    """The first few of many things to name, and how many more there are."""
-    more = f" and {len(told) - SHOWN:,} more" if len(told) > SHOWN else ""
-    return ", ".join(told[:SHOWN]) + more
 
 
 def _restore_optimizer(state: State, tensors: Mapping[str, Tensor], names: list[str]) -> None:

@@ -209,10 +209,7 @@ def split_rows(photos: LabelledPhotos) -> list[split.Row]:
 
 def refuse_lost(path: Path, photos: LabelledPhotos, name: str) -> None:
     """Raise DataError where photos of one recorded split are gone or edited; others may have come."""
-    recorded = [row for row in split.read_split_csv(path) if row.split == name]
-    found = drift(recorded, named(photos)).told()
-    found.pop("added", None)
-    if found:
+    if found := drift(split.read_split_csv(path), named(photos), of=name).told():
         raise use_errors.changed(photos.listing.root, found)
 
 

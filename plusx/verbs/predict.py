@@ -136,9 +136,10 @@ def to_kaggle(rows: Iterable[Row], file: TextIO) -> None:
 
 
 def _kaggle_id(path: str) -> str:
-    stem = Path(path).name.rpartition(".")[0]
+    """Not marked as a cell of a spreadsheet would be: a machine compares it."""
+    stem = Path(path).stem.encode("utf-8", "backslashreplace").decode()
     numbers = re.findall(r"\d+", stem)
-    return numbers[-1] if numbers else cell(stem)
+    return numbers[-1] if numbers else stem
 
 
 def _cell(value: Any) -> str:

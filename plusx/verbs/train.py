@@ -15,6 +15,7 @@ from plusx.config import Config
 from plusx.data import decisions, split
 from plusx.data.source import Photo
 from plusx.errors import DataError, DiskError, disk, usage
+from plusx.errors import data as data_errors
 from plusx.errors.training import interrupted_run
 from plusx.model_file import short_hash
 from plusx.models import minimum_size
@@ -168,9 +169,14 @@ def _load(
 
 
 def _tell(photos: LabelledPhotos, listen: Callable[[TrainEvent], None]) -> None:
-    """Say what was decided, and where one photo lies in two classes: which one is right, only people know."""
+    """Say what was decided, which links lead out of DATA, and where one photo lies in two classes.
+
+    Which one is right, only people know.
+    """
     if photos.decided.rows:
         listen(Notice(photos.decided.sentence()))
+    if photos.listing.outside:
+        listen(Notice(data_errors.links_outside(photos.listing.outside)))
     first: dict[str, int | None] = {}
     labelled_photos = zip(photos.listing.photos, photos.hashes, strict=True)
     twice = {sha256 for photo, sha256 in labelled_photos if first.setdefault(sha256, photo.label) != photo.label}

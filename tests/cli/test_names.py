@@ -18,6 +18,8 @@ from rich.console import Console
 from plusx.cli import plain, terminal
 from plusx.cli.run import run as cli
 from plusx.model_file import read_header
+from plusx.report.page import seen
+from plusx.unseen import UNSEEN
 from plusx.verbs import predict
 from plusx.verbs.train import train
 from plusx.verbs.wish import Wish
@@ -156,11 +158,22 @@ def test_json_says_the_very_names(hostile: tuple[Path, Path], capsys: pytest.Cap
 def test_text_keeps_its_meaning() -> None:
     """M06: what is escaped can be read, and what is harmless stays."""
     assert plain.printable("a\x1b[2J\n\u202eé") == "a\\x1b[2J\\n\\u202eé"
+    assert plain.printable("a\t\u2028\u2029\u200f\udcff") == "a\\t\\u2028\\u2029\\u200f\\udcff"
+    harmless = "wide\u3000and\u00a0fixed \U0001f468\u200d\U0001f469\u200d\U0001f467"
+    assert plain.printable(harmless) == seen(harmless) == harmless
     assert plain.lines("one\x07\ntwo") == "one\\x07\ntwo"
     told = {"names": ["\x1b\x7f\x9b\u202e\U000e0001é", "\udcff"]}
     text = plain.json_text(json.dumps(told, ensure_ascii=False))
     assert text.isprintable()
     assert json.loads(text) == told
+
+
+def test_pages_and_terminals_agree_on_what_is_seen() -> None:
+    """M06: but for tabs and ends of lines, which are space on a page, and commands or other lines on a terminal."""
+    letters = [chr(i) for i in range(0x11000)]
+    escaped = {letter for letter in letters if plain.printable(letter) != letter}
+    assert escaped == {letter for letter in letters if seen(letter) != letter} | {"\t", "\n"}
+    assert escaped == set(UNSEEN.findall("".join(letters))) | {"\t", "\n"}
 
 
 def test_a_console_takes_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

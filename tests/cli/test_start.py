@@ -37,7 +37,7 @@ def test_ctrl_c_while_the_command_line_is_loading_is_one_sentence_and_130() -> N
         assert process.stdout.readline() == "loading\n"
         process.send_signal(signal.SIGINT)
         told = process.communicate(timeout=20)[1]
-    assert told == "\nplusx: Stopped; there is nothing to resume.\n"
+    assert told == "\nplusx: Stopped before it began.\n"
     assert process.returncode == 130
 
 

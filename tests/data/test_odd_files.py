@@ -185,6 +185,49 @@ def test_patience_comes_back_with_the_first_file_that_came(root: Path, monkeypat
     assert [patience.bytes_of(attempt) for _ in range(5)] == [b"there"] * 5
 
 
+def test_patience_comes_back_with_files_that_come_at_once(tmp_path: Path) -> None:
+    """D18: photos that were missing for good do not cost those their second try that come hours later."""
+    patience, answers = Patience(seconds=0.1), list[OSError | bytes]()
+
+    def attempt() -> bytes:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    glitch = OSError(errno.EIO, "x")
+    for _ in range(2):
+        answers[:] = [glitch] * 3
+        with pytest.raises(OSError, match="x"):
+            patience.bytes_of(attempt)
+    assert answers == [glitch] * 2, "it is exhausted: the second file was asked for once"
+    answers[:] = [glitch]
+    with pytest.raises(OSError, match="x"):
+        patience.bytes_of(attempt)
+    for _ in range(20):
+        answers[:] = [b"there"]
+        assert patience.bytes_of(attempt) == b"there"
+    answers[:] = [glitch, b"there"]
+    assert patience.bytes_of(attempt) == b"there"
+    assert patience.wasted == 0
+
+
+def test_a_link_to_nothing_is_asked_for_once_and_costs_no_patience(tmp_path: Path) -> None:
+    """D18: with 46 of them, nothing was ever asked for twice again."""
+    link, patience, asked = tmp_path / "link.png", Patience(), list[int]()
+    link.symlink_to("missing.png")
+
+    def attempt() -> bytes:
+        asked.append(1)
+        return link.read_bytes()
+
+    with pytest.raises(FileNotFoundError):
+        patience.bytes_of(attempt)
+    assert (len(asked), patience.wasted) == (1, 0)
+    with pytest.raises(Undecodable, match="No such file or directory"):
+        read(Source(str(link)))
+
+
 def test_hashes_ask_again_as_the_decoder_does(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """D18: else a photo that was read would be recorded as one that was not."""
     listing, real = scan(root), io.FileIO

@@ -146,8 +146,11 @@ def a_hidden_scan(proto: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (a_loop, "holds loops, which no exported file of plusx does, so it is not opened"),
-        (a_hidden_scan, "holds loops, which no"),
+        (
+            a_loop,
+            r"holds loops, as exports made with onnxscript before 0\.7\.2 do, so it is not opened; export the model",
+        ),
+        (a_hidden_scan, "holds loops, as exports"),
         (foreign_operator, "asks for operators of 'evil.example', and exported files of plusx have only those of ONNX"),
         (foreign_set, "asks for operators of 'evil.example'"),
         (function, "holds functions or a graph to train, which no exported file of plusx does"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -135,6 +136,19 @@ def test_a_tile_that_is_larger_than_any_picture_has_a_sentence_of_its_own(gauged
     assert isinstance(found, BadPhoto)
     assert found.reason == "a tile of it claims more than the 64 million pixels that are read; save it anew"
     assert code_of(gauged.look(bombs.tiff_tile(16))) == "pixels"
+
+
+def test_a_tile_without_a_size_is_damage_and_not_a_bomb(gauged: Gauged) -> None:
+    """D13: its width as a floating-point number."""
+    data = bytearray(bombs.tiff_tile(16))
+    entry = data.index(struct.pack("<HHI", 322, 4, 1))
+    struct.pack_into("<HHIf", data, entry, 322, 11, 1, 16.0)
+    found = gauged.look(bytes(data))
+    assert isinstance(found, BadPhoto)
+    assert (found.code, found.reason) == (
+        "unreadable",
+        "the TIFF is damaged (its tiles have no size); copy or download it again",
+    )
 
 
 def test_a_stream_that_is_larger_than_its_container_claims_stays_small(gauged: Gauged) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from plusx.images.decode import inspect
-from plusx.images.frames import gif_frames, tiff_pages
+from plusx.images.frames import MOST_BLOCKS, gif_frames, tiff_pages
 from tests.images import bombs
 from tests.images.bombs import picture, saved
 
@@ -69,6 +69,32 @@ def test_a_hundred_thousand_frames_or_pages_are_counted_at_once() -> None:
 def test_headers_alone_have_one_frame(data: bytes) -> None:
     assert gif_frames(data) == 1
     assert tiff_pages(data) == 1
+
+
+class Counted(bytes):
+    """Bytes that know how often one of them was looked at."""
+
+    looks = 0
+
+    def __getitem__(self, at: Any) -> Any:
+        self.looks += 1
+        return super().__getitem__(at)
+
+
+@pytest.mark.parametrize(
+    ("rest", "most"),
+    [
+        (bytes(20_000_000), 10),
+        (b"!\xff" + b"\x01a" * 2_000_000, 3 * MOST_BLOCKS),
+        (b"!\xff\0" * 2_000_000, 3 * MOST_BLOCKS),
+    ],
+    ids=["zeros", "blocks of one byte", "extensions of nothing"],
+)
+def test_a_gif_that_goes_on_and_on_is_given_up(rest: bytes, most: int) -> None:
+    """D13: 20 MB of zeros took 3.3 s."""
+    data = Counted(b"GIF89a" + bytes(7) + rest)
+    assert gif_frames(data) == 1
+    assert data.looks <= most
 
 
 def test_every_cut_is_counted_without_an_error() -> None:

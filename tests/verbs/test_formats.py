@@ -47,6 +47,10 @@ def test_csv_survives_any_name_and_holds_no_formula() -> None:
 
 def test_a_kaggle_submission_has_the_second_class_and_half_for_what_cannot_be_read() -> None:
     assert written(to_kaggle, [GOOD, BAD]).split() == ["id,label", "17,0.750000", "1,0.500000"]
+    names = ("-abc.jpg", "photo", "a\udcff.jpg")
+    rows = [Row(name, "dog", 0.75, {"cat": 0.25, "dog": 0.75}, "dog", None) for name in names]
+    lines = written(to_kaggle, rows).splitlines()[1:]
+    assert lines == ["-abc,0.750000", "photo,0.750000", "a\\udcff,0.750000"], "an id is compared: it is not marked"
     three = Row("1.jpg", "a", 1.0, {"a": 1.0, "b": 0.0, "c": 0.0}, "a", None)
     with pytest.raises(UsageError, match="--kaggle writes the probability of the second of two classes"):
         written(to_kaggle, [three])

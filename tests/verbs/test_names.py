@@ -24,6 +24,7 @@ from plusx.data.split import read_split_csv, write_split_csv
 from plusx.data.table import cell, text_of
 from plusx.images.decode import BadPhoto
 from plusx.serve.recorded import _skipped_rows
+from plusx.unseen import UNSEEN
 from plusx.verbs.answers import read_answers
 from plusx.verbs.labelled import read_skipped, write_skipped
 from plusx.verbs.predict import Row, to_csv
@@ -189,7 +190,9 @@ def test_the_terminal_gets_one_line_a_photo_and_no_orders(world: Path, capsys: p
     assert cli(["predict", "run", "odd", "-q"]) == 0
     out = capsys.readouterr().out
     assert len(out.splitlines()) == 2 * len(NAMES) + 2
-    assert all(character.isprintable() or character == "\n" for character in out)
+    assert not UNSEEN.search(out)
+    assert "\t" not in out
+    assert os.fsdecode(NAMES[8]) in out, "joined emoji stay whole"
 
 
 def test_a_name_that_begins_with_a_dash_is_a_file_and_not_a_flag(

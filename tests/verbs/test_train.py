@@ -26,7 +26,8 @@ from PIL import Image
 import plusx
 from plusx import durable
 from plusx.cli.run import run as cli
-from plusx.data.split import read_split_csv
+from plusx.data.drift import drift
+from plusx.data.split import Row, read_split_csv
 from plusx.errors import DataError, Interrupted, ModelError, RunError, UsageError
 from plusx.images import pool
 from plusx.images.decode import Undecodable
@@ -356,6 +357,43 @@ def test_new_photos_leave_the_test_of_a_run_as_it_was_and_lost_ones_are_named(da
     assert caught.value.message == (
         f"{data} has changed since the run was started. Photos removed: 1 ({tested.path}). "
         "Bring the old photos back, or start a new run."
+    )
+
+
+def test_a_lost_test_photo_is_not_taken_for_its_copy_in_training(data: Path, tmp_path: Path) -> None:
+    for split, first in (("train", 0), ("test", 100)):
+        fill(tmp_path / "cut" / split, {"lying": 20, "standing": 20}, first=first)
+    lost, copy = (tmp_path / "cut" / name for name in ("test/lying/100.jpg", "train/lying/copy.jpg"))
+    shutil.copy(lost, copy)
+    trained = run(tmp_path / "cut", tmp_path / "run", epochs=1)
+    lost.unlink()
+    with pytest.raises(DataError, match=r"Photos removed: 1 \(test/lying/100\.jpg\)\. Bring"):
+        evaluate(trained.run)
+
+
+def test_of_one_split_only_its_own_photos_are_told() -> None:
+    rows = [Row(f"{where}/cat/{name}", "cat", where, name) for where in ("train", "test") for name in "abc"]
+    now = [("train/cat/a", "cat", "a"), ("train/cat/b", "cat", "edited"), ("new", "cat", "new"), ("d", "cat", "c")]
+    told = drift([*rows, Row("test/cat/e", "cat", "test", "e")], [*now, ("f", "cat", "e")], of="test")
+    assert told.told() == {
+        "removed": ("test/cat/a", "test/cat/b"),
+        "renamed": ("d, test/cat/c before", "f, test/cat/e before"),
+    }
+    assert {row.split for row in told.gone} == {"test"}
+
+
+def test_links_that_lead_out_of_data_are_told(data: Path, tmp_path: Path) -> None:
+    far = fill(tmp_path / "far", {"lying": 2})
+    for number in range(2):
+        (data / "lying" / f"link{number}.jpg").symlink_to(far / "lying" / f"{number}.jpg")
+    events: list[Any] = []
+    run(data, tmp_path / "run", events=events, epochs=1)
+    assert (
+        Notice(
+            "Links that lead out of DATA: 2, the first of them lying/link0.jpg. They are followed; what they lead to "
+            "does not travel with the folder."
+        )
+        in events
     )
 
 

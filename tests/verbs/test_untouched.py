@@ -92,16 +92,17 @@ def check(world: World) -> None:
     check_labels(["data"], LabelWish(world.root / "labels", 2, "120s", flags, sets))  # what --labels does
 
 
+def _stop(event: Any) -> None:
+    if isinstance(event, StepDone) and event.step == 2:
+        raise KeyboardInterrupt
+
+
 def train_and_resume(world: World) -> None:
     world.typed("train", "data", *FLAGS, *SETTINGS, code=3)  # there are photos that cannot be read
 
-    def stop(event: Any) -> None:
-        if isinstance(event, StepDone) and event.step == 2:
-            raise KeyboardInterrupt
-
     wish = Wish(QUICK | {"skip_bad": True, "epochs": 2}, SETS, out=world.run)
     with pytest.raises(Interrupted):
-        train([str(world.data)], wish, on_event=stop)
+        train([str(world.data)], wish, on_event=_stop)
     world.typed("train", "--resume", "--out", world.run, "-q")
     world.typed("train", "data", *FLAGS, *SETTINGS, "--skip-bad", "--seed", 2, "--out", "other")
     world.typed("train", "data", *FLAGS, *SETTINGS, "--decisions", "checked/quarantine.csv", "--out", "decided")
@@ -197,6 +198,19 @@ def test_a_verb_leaves_data_as_it_was(verb: str, world: World, capfd: pytest.Cap
     before = tree(world.data)
     USES[verb](world)
     assert tree(world.data) == before
+
+
+def test_going_on_with_photos_that_changed_leaves_data_as_it_is_now(tmp_path: Path) -> None:
+    """D23: `train --resume --accept-changes`, which other verbs here need no changed photos for."""
+    data, out = fill(tmp_path / "data", {"lying": 24, "standing": 24}), tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train([str(data)], Wish(QUICK | {"epochs": 2}, SETS, out=out), on_event=_stop)
+    (data / "lying" / "0.jpg").rename(data / "lying" / "other.jpg")
+    (data / "standing" / "1.jpg").unlink()
+    before = tree(data)
+    assert cli(["train", "--resume", "--accept-changes", "--out", str(out), "-q"]) == 0
+    assert (out / "changes.json").exists()
+    assert tree(data) == before
 
 
 def _mend(data: Path) -> None:
