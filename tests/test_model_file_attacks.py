@@ -177,9 +177,7 @@ def test_the_largest_header_that_is_let_through_is_bounded_as_well(tmp_path: Pat
     for text in (
         b'{"a":"%b"}' % (b"x" * (16_000_000)),
         b"[" + b"[]," * 90_000 + b"1]",
-        b"[" + b"12345, " * 2_300_000 + b"1]",
         b"[" + b"0.5," * 4_100_000 + b"1]",
-        b"[" + b"1, " * 5_590_000 + b"1]",
     ):
         path.write_bytes(made(text))
         _, seconds, peak = measured(lambda: model_file.load(path))
