@@ -6,7 +6,8 @@
 A small training leaves two checkpoints. Of the newest each file is cut at every 1/64 of its length, every bit of the
 small files and as many random bits of all as asked for are flipped, one at a time: the one before must be used, and the
 damaged one named. With both damaged the list of what is wrong must be given, and no file may be gone. A model file with
-one bit flipped must be refused when it is loaded. A broken promise ends with exit code 1.
+one bit flipped must be refused when it is loaded. After one damage of each kind, best weights included, the training
+goes on: it must say which checkpoint or which best weights it could not use. A broken promise ends with exit code 1.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -29,9 +31,11 @@ from plusx import durable, model_file
 from plusx.errors import Error, ModelError
 from plusx.images.preprocess import Preprocess
 from plusx.training import checkpoint
+from plusx.training.events import Notice
 from plusx.training.loop import fit
 
 CUTS = 64
+BEST = toy.settings(6, checkpoint_every=1)  # validated, and so the best, at its fourth step: both refer to it
 SMALL = 4096  # bytes of a file of which every bit is flipped
 
 
@@ -42,6 +46,7 @@ class Totals:
     cuts: int = 0
     flips: int = 0
     both_damaged: int = 0
+    resumed: int = 0
     model_flips: int = 0
     seconds: float = 0.0
     broken: list[str] = field(default_factory=list)
@@ -131,6 +136,44 @@ def _both(folder: Path, first: Path, second: Path) -> Iterator[str]:
         yield f"{first.name} and {second.name} are damaged: files are gone"
 
 
+def go_on(folder: Path, totals: Totals) -> None:
+    """A training that goes on after one damage of each kind: what it tells names what it passed over."""
+    whole = folder / "whole"
+    fit(toy.training(whole, BEST), photos := toy.Photos(), photos.validate)
+    newest, older = checkpoint.found(whole / "checkpoints")
+    skipped, lost = (
+        f"Skipped a damaged checkpoint ({newest.name}: ",
+        f"The best weights so far are lost ({newest.name}: ",
+    )
+    for path in sorted(newest.iterdir()):
+        for damage in (b"", path.read_bytes()[:-1], flipped(path.read_bytes(), 8)):
+            totals.broken += _going_on(folder, path, damage, skipped, checkpoint.step_of(older))
+            totals.resumed += 1
+    for path in sorted(next((whole / "best").iterdir()).iterdir()):
+        for damage in (b"", path.read_bytes()[:-1], flipped(path.read_bytes(), 8)):
+            totals.broken += _going_on(folder, path, damage, lost, checkpoint.step_of(newest))
+            totals.resumed += 1
+
+
+def _going_on(folder: Path, path: Path, damage: bytes, expected: str, step: int) -> Iterator[str]:
+    """Go on with a copy of the whole training in which one file is damaged."""
+    again, told = folder / "again", list[str]()
+    shutil.copytree(folder / "whole", again)
+    (again / path.relative_to(folder / "whole")).write_bytes(damage)
+    one = toy.training(again, BEST, lambda event: told.append(event.text) if isinstance(event, Notice) else None)
+    what = f"{path.parent.name}/{path.name} of {len(damage)} bytes"
+    try:
+        one.resume()
+        begun = one.state.step
+        fit(one, photos := toy.Photos(), photos.validate)
+    except Exception as error:
+        yield f"{what}: {error!r}"
+    else:
+        if len(told) != 1 or not told[0].startswith(expected) or begun != step:
+            yield f"{what}: went on from step {begun} and told {told}"
+    shutil.rmtree(again)
+
+
 def flip_model(folder: Path, count: int, seed: int, totals: Totals) -> None:
     """A model file with one bit flipped, many times: loading has to refuse it."""
     path, chance = folder / "model.safetensors", random.Random(seed)
@@ -165,6 +208,7 @@ def campaign(flips: int, seed: int, folder: Path, *, control: bool = False) -> T
         cut(checkpoints, totals)
         flip(checkpoints, flips, seed, totals)
         damage_both(checkpoints, totals)
+        go_on(folder / "resumed", totals)
         flip_model(folder, flips, seed, totals)
     totals.seconds = round(time.monotonic() - started, 1)
     return totals

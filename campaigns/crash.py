@@ -39,6 +39,7 @@ PLACES = toy.settings(
 )  # its first save is one that a validation follows
 SLICE = 3.0  # a child lives for up to this part of an undisturbed run
 MOST = 300  # kills of one run
+HANDFUL = 5  # places that are not reached: operations that fail by themselves, and are done otherwise
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Totals:
     most_steps_lost: int = 0
     operations: int = 0
     places: int = 0
+    not_reached: int = 0
     seconds: float = 0.0
     broken: list[str] = field(default_factory=list)
 
@@ -118,8 +120,8 @@ def undisturbed(folder: Path, how: Any, *, twice: bool = False) -> tuple[str, fl
     return digest, seconds, [Operation(**values) for values in json.loads(listed.read_text())]
 
 
-def killed_at(folder: Path, place: tuple[Operation, str], expected: str) -> list[str]:
-    """One run, killed at a place and resumed: what was wrong."""
+def killed_at(folder: Path, place: tuple[Operation, str], expected: str) -> list[str] | None:
+    """One run, killed at a place and resumed: what was wrong; None where it ended well before that place came."""
     notes = Notes()
 
     def die(operation: Operation, moment: str) -> None:
@@ -133,7 +135,8 @@ def killed_at(folder: Path, place: tuple[Operation, str], expected: str) -> list
     code = trials.ended(trials.forked(work, notes))
     name = f"killed {place[1]} operation {place[0].number}, {place[0].name} of {place[0].path}"
     if code == 0 and notes.text == expected:
-        return []  # an operation that fails by itself, and is done otherwise: nothing comes after it
+        shutil.rmtree(folder)
+        return None
     if code != -signal.SIGKILL:
         return [f"{name}: was not reached ({code}: {notes.text})"]
     code = trials.ended(trials.forked(lambda: trials.train(folder, PLACES, notes, twice=True), notes))
@@ -151,8 +154,10 @@ def every_place(folder: Path, options: argparse.Namespace, worker: int) -> Total
     places = [(operation, moment) for operation in operations for moment in operation.moments]
     totals = Totals(operations=len(operations) if worker == 0 else 0)
     for place in places[worker * options.stride :: options.workers * options.stride]:
-        totals.broken += killed_at(folder, place, digest)
-        totals.places += 1
+        wrong = killed_at(folder, place, digest)
+        totals.broken += wrong or []
+        totals.places += wrong is not None
+        totals.not_reached += wrong is None
     return totals
 
 
@@ -181,6 +186,8 @@ def campaign(options: argparse.Namespace) -> Totals:
             raise SystemExit(notes.text)
         for worker in range(options.workers):
             totals.add(json.loads((folder / f"totals-{worker}.json").read_text()))
+    if totals.not_reached > HANDFUL:
+        totals.broken.append(f"{totals.not_reached} places were not reached")
     totals.seconds = round(time.monotonic() - started, 1)
     return totals
 

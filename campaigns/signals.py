@@ -162,11 +162,29 @@ def started(number: int, seed: int, totals: Totals) -> None:
         process.send_signal(signal.SIGINT)
         told = process.communicate(timeout=30)[1]
     totals.startup += 1
-    own = "Traceback" in told and str(Path(__file__).parents[1] / "plusx") in told
-    kind = f"{process.returncode}{' with a trace of Python itself' if 'Traceback' in told and not own else ''}"
-    totals.startup_codes[kind] = totals.startup_codes.get(kind, 0) + 1
-    if own or (process.returncode == 130 and told.count("\n") > 2):
-        totals.broken.append(f"start {number}, interrupted after {waited:.2f} s: {told[-500:]}")
+    kind = judged(process.returncode, told)
+    name = kind or f"broken with {process.returncode}"
+    totals.startup_codes[name] = totals.startup_codes.get(name, 0) + 1
+    if kind is None:
+        totals.broken.append(f"start {number}, interrupted after {waited:.2f} s, {process.returncode}: {told[-500:]}")
+
+
+def judged(code: int, told: str) -> str | None:
+    """How a start that was interrupted ended; None where it broke the promise.
+
+    Right is the end with nothing to say, or 130 with exactly one sentence. Before a line of plusx has run, Python ends
+    by itself: with its own trace, or by the signal; that is counted apart.
+    """
+    lines = [line for line in told.splitlines() if line.strip()]
+    if code == 0 and not lines:
+        return "0"
+    if code == 130 and len(lines) == 1 and lines[0].startswith("plusx: Stopped"):
+        return "130"
+    ours = str(Path(__file__).parents[1] / "plusx")
+    interrupted = not lines or "KeyboardInterrupt" in lines[-1]
+    if code in (1, 130, -signal.SIGINT) and interrupted and ours not in told:
+        return f"{code}, by Python itself"
+    return None
 
 
 def work(folder: Path, options: argparse.Namespace, worker: int) -> None:

@@ -28,6 +28,8 @@ MANIFEST = "manifest.json"
 TEMPORARY = "tmp-"
 REPLACED = "replaced-"  # before the name of a folder while another takes its place
 
+Identity = tuple[int, int]  # device and inode
+
 
 def write_file(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that after a crash the old or the new content is there, never a mixture."""
@@ -95,6 +97,8 @@ def folder_fault(path: Path) -> str | None:
                 return f"{name} has another size than was written"
             if sha256_file(path / name) != entry["sha256"]:
                 return f"{name} has other bytes than were written"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename or path).name} is not there"
     except OSError as error:
         return f"{Path(error.filename or path).name} cannot be read ({error.strerror})"
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -130,13 +134,29 @@ def require_space(folder: Path, needed: int) -> None:
         raise disk.too_little_space(folder, needed, free)
 
 
-def identity(path: Path) -> int | None:
-    """What tells `path` from another file or folder that takes its name later; None where there is nothing."""
-    with disk_errors(path):
+def identity(path: Path) -> Identity | None:
+    """What tells `path` from another file or folder that takes its name later; None where that is not known."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def replaced(path: Path, before: Identity | None) -> bool:
+    """Whether `path` is gone, or another than `before` has its name; no where the file system fails to tell.
+
+    One that says it is gone is asked once more: those on a network say so for a moment.
+    """
+    for _ in range(2):
         try:
-            return path.stat().st_ino
+            found = path.stat()
         except (FileNotFoundError, NotADirectoryError):
-            return None
+            continue
+        except OSError:
+            return False
+        return before not in (None, (found.st_dev, found.st_ino))
+    return True
 
 
 class Log:

@@ -18,12 +18,12 @@ def loss_not_finite(step: int, loss: float, names: Sequence[str]) -> RunError:
 
 
 def weights_not_finite(step: int, name: str) -> RunError:
-    """An update has made a number NaN or infinite; `name` says what and where, such as model/fc.bias.
+    """An update has made a number NaN or infinite; `name` says what, as "the momentum of fc.bias".
 
     Such a state must not replace a good checkpoint.
     """
     return RunError(
-        f"The numbers of {name} are no longer finite after step {step}; the last checkpoint is kept. "
+        f"The numbers in {name} are no longer finite after step {step}; the last checkpoint is kept. "
         "Train with a lower --set learning_rate=..., or with --set clip_norm=1.",
         code="weights-not-finite",
     )
@@ -66,6 +66,19 @@ def all_damaged(folder: Path, faults: Iterable[str]) -> ModelError:
         f"No checkpoint in {folder} can be used: {'; '.join(faults)}. Nothing was deleted; start the run again.",
         code="checkpoints-damaged",
     )
+
+
+def best_lost(path: Path, fault: str) -> str:
+    """What is told where a run goes on from the checkpoint at `path`, and its best weights are damaged."""
+    return (
+        f"The best weights so far are lost ({path.name}: {fault}); the run goes on from this checkpoint and keeps the "
+        "best from here on."
+    )
+
+
+def lines_lost(path: Path, step: int) -> str:
+    """What is told where a log is shorter than the checkpoint of `step` says."""
+    return f"{path.name} has lost lines of the {step:,} steps done; the run goes on without them."
 
 
 def best_damaged(folder: Path, fault: str) -> ModelError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from plusx.errors import DataError, UsageError
@@ -68,6 +69,11 @@ def accepted_changes(root: str, counts: Mapping[str, int], step: int) -> str:
         f"{root} has changed since the run was started ({counted(counts)}), which was accepted: from step {step + 1:,} "
         "on it trains on the photos as they are now. The result is not exactly that of any run without a stop."
     )
+
+
+def accepted_too_late(run: Path) -> str:
+    """What is told where --accept-changes is given to a run that is finished."""
+    return f"{run} is finished and stays as it was trained, so --accept-changes changes nothing; start a new run."
 
 
 def not_exact(changes: Iterable[Mapping[str, Any]]) -> str:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,26 @@ KEPT = 2
 LOGS = ("history", "timing")
 _COUNTS = ("step", "validated", "best_step", "stale")
 _NUMBERS = (*_COUNTS, "best")
+_MOMENTS = {"momentum_buffer": "the momentum", "exp_avg": "the momentum", "exp_avg_sq": "the mean squared gradients"}
 # what a checkpoint whose manifest is right may still raise, since anybody can write a manifest
-_FORGED = (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError, safetensors.SafetensorError)
+_FORGED = (
+    *(KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError, OSError),
+    safetensors.SafetensorError,
+)
 
 Buffers = Mapping[str, Tensor]
-Fault = Callable[[Path], str | None]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The checkpoint that a run goes on from, None where there is none, and what was passed over and why.
+
+    `lost` is what is wrong with its best weights, where every checkpoint that is whole has lost them.
+    """
+
+    path: Path | None
+    skipped: tuple[str, ...] = ()
+    lost: str | None = None
 
 
 def save(folder: Path, state: State, offsets: Mapping[str, int], buffers: Buffers | None = None) -> Path:
@@ -52,23 +69,33 @@ def save(folder: Path, state: State, offsets: Mapping[str, int], buffers: Buffer
     return path
 
 
-def newest_valid(folder: Path, also: Fault = lambda _: None) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint whose every byte is as written, and what was passed over and why.
+def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint whose every byte is as written, and what was passed over and why; raises as `chosen`."""
+    choice = chosen(folder, None)
+    return choice.path, list(choice.skipped)
 
-    `also` may name a fault of what a checkpoint refers to. None where there is no checkpoint. Raises ModelError
-    where there are some and all are damaged. One that was about to be replaced when the process died is put back
-    first, so only whoever holds the run's lock may ask.
+
+def chosen(folder: Path, best: Path | None) -> Choice:
+    """The checkpoint in `folder` that a run goes on from: the newest that is whole, with its best weights in `best`.
+
+    Where all that are whole have lost those, the newest of them. `best` is None where no best weights will be asked
+    for. Raises ModelError where there are checkpoints and all are damaged. One that was about to be replaced when the
+    process died is put back first, so only whoever holds the run's lock may ask.
     """
     durable.put_back(folder)
     skipped: list[str] = []
+    without: Choice | None = None
     for path in found(folder):
-        fault = durable.folder_fault(path) or also(path)
-        if fault is None:
-            return path, skipped
-        skipped.append(f"{path.name}: {fault}")
-    if skipped:
+        fault = durable.folder_fault(path) or (_numbers_fault(path) if best else None)
+        lost = _best_fault(path, best) if best and not fault else None
+        if not fault and not lost:
+            return Choice(path, tuple(skipped))
+        if lost and without is None:
+            without = Choice(path, tuple(skipped), lost)
+        skipped.append(f"{path.name}: {fault or lost}")
+    if skipped and without is None:
         raise sentences.all_damaged(folder, skipped)
-    return None, skipped
+    return without or Choice(None)
 
 
 def load(path: Path, state: State) -> dict[str, int]:
@@ -79,12 +106,12 @@ def load(path: Path, state: State) -> dict[str, int]:
     """
     try:
         tensors = safetensors.torch.load((path / "state.safetensors").read_bytes())
-        numbers = json.loads((path / "state.json").read_bytes())
+        numbers = _read_numbers(path)
         if numbers.get("format") not in READABLE:
             known = " and ".join(map(str, READABLE))
             raise ValueError(f"its format is {numbers.get('format')!r}, and formats {known} are known")
-        if not all(type(numbers[name]) is int and numbers[name] >= 0 for name in _COUNTS):
-            raise ValueError(f"{', '.join(_COUNTS)} are no counts")
+        if wrong := _no_number(numbers):
+            raise ValueError(wrong)
         _refuse_another(numbers, state)
         _restore_model(state.model, _part(tensors, "model/"))
         if state.average is not None:
@@ -99,8 +126,17 @@ def load(path: Path, state: State) -> dict[str, int]:
             setattr(state, name, numbers[name])
         return {name: int(numbers["offsets"][name]) for name in LOGS}
     except _FORGED as error:
-        what = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise sentences.foreign_checkpoint(path, what) from error
+        raise sentences.foreign_checkpoint(path, _what(error)) from error
+
+
+def told(name: str, state: State) -> str:
+    """What the tensor `name` of `named_tensors` is called among people: "the momentum of conv1.weight"."""
+    kind, _, rest = name.partition("/")
+    if kind != "optimizer":
+        return f"the average of {rest}" if kind == "average" else rest
+    index, _, key = rest.partition("/")
+    names = {id(parameter): name for name, parameter in state.model.named_parameters()}
+    return f"{_MOMENTS.get(key, key)} of {names.get(id(state.learning[int(index)]), rest)}"
 
 
 def state_tensors(state: State, buffers: Buffers | None = None) -> dict[str, Tensor]:
@@ -138,6 +174,54 @@ def best_steps(folder: Path) -> set[int]:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             steps.add(int(json.loads((path / "state.json").read_bytes())["best_step"]))
     return steps
+
+
+def _read_numbers(path: Path) -> dict[str, Any]:
+    """What state.json holds. Raises ValueError with what is wrong with it, and OSError."""
+    try:
+        numbers = json.loads((path / "state.json").read_bytes())
+    except (ValueError, RecursionError):
+        raise ValueError("state.json is damaged") from None
+    if not isinstance(numbers, dict):
+        raise ValueError("state.json does not hold numbers with their names")
+    return numbers
+
+
+def _numbers_fault(path: Path) -> str | None:
+    """What is wrong with the counts and the best figure in a whole checkpoint; of missing ones, loading says so."""
+    try:
+        return _no_number(dict.fromkeys(_COUNTS, 0) | {"best": None} | _read_numbers(path))
+    except (OSError, ValueError) as error:
+        return _what(error)
+
+
+def _best_fault(path: Path, best: Path) -> str | None:
+    """What is wrong with the best weights in `best` that a checkpoint refers to, whose numbers have no fault."""
+    numbers = _read_numbers(path)
+    step = numbers.get("best_step")
+    if numbers.get("best") is None or step is None:
+        return None
+    folder = best / f"step-{step:06d}"
+    fault = durable.folder_fault(folder)
+    return fault and f"of its best weights, best/{folder.name}, {fault}"
+
+
+def _no_number(numbers: Mapping[str, Any]) -> str | None:
+    """Which of the numbers that a state is made of is none. Raises KeyError for one that is missing."""
+    for name in _COUNTS:
+        if type(numbers[name]) is not int or numbers[name] < 0:
+            return f"its {name!r} is {numbers[name]!r}, and a whole number from 0 on was expected"
+    best = numbers["best"]
+    if best is not None and not (type(best) is float and math.isfinite(best)):
+        return f"its 'best' is {best!r}, and a finite number or none was expected"
+    return None
+
+
+def _what(error: Exception) -> str:
+    """What an error of a forged checkpoint says, on one line."""
+    if isinstance(error, OSError):
+        return f"{Path(error.filename or '').name} cannot be read ({error.strerror})"
+    return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
 
 
 def _prune(folder: Path, step: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -62,6 +61,10 @@ class Paths:
         """Folder of the best weights, one folder per step that a checkpoint may refer to."""
         return self.folder / "best"
 
+    def resumed_from(self, keep: str) -> checkpoint.Choice:
+        """The checkpoint that a run goes on from which keeps "best" or "last"; raises as `checkpoint.chosen`."""
+        return checkpoint.chosen(self.checkpoints, self.best if keep == "best" else None)
+
     @property
     def logs(self) -> dict[str, durable.Log]:
         """history: functions of the run only; timing: clock figures."""
@@ -87,6 +90,7 @@ class Training:
         self.buffers = _copies(state.model)
         self.saved_at, self.saved_step = time.monotonic(), -1
         self.place = durable.identity(paths.folder)
+        self.plan_refused = False  # by the disk, which is told once
 
     @property
     def total(self) -> int:
@@ -105,12 +109,17 @@ class Training:
 
     def resume(self) -> None:
         """Go back to the newest valid checkpoint and cut the logs to it; to step 0 where there is none."""
-        path, skipped = checkpoint.newest_valid(self.paths.checkpoints, self._best_fault)
-        for fault in skipped:
+        choice = self.paths.resumed_from(self.settings.keep)
+        path = choice.path
+        for fault in choice.skipped:
             self.listen(Notice(f"Skipped a damaged checkpoint ({fault}); using the one before it."))
         offsets = checkpoint.load(path, self.state) if path else {}
+        if path and choice.lost:
+            self.state.best, self.state.best_step, self.state.stale = None, 0, 0
+            self.listen(Notice(sentences.best_lost(path, choice.lost)))
         for name, log in self.logs.items():
-            self._cut(log, offsets.get(name, 0))
+            if not log.truncate(offsets.get(name, 0)):
+                self.listen(Notice(sentences.lines_lost(log.path, self.state.step)))
         self.buffers = _copies(self.state.model)
         self.saved_step = self.state.step if path else -1
 
@@ -136,7 +145,7 @@ class Training:
         """
         for name, value in checkpoint.named_tensors(self.state, self.buffers).items():
             if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise sentences.weights_not_finite(self.state.step, name)
+                raise sentences.weights_not_finite(self.state.step, checkpoint.told(name, self.state))
 
     def save_if_due(self) -> None:
         """Write a checkpoint every so many steps or seconds, whichever comes first."""
@@ -211,8 +220,7 @@ class Training:
 
     def _refuse_other_folder(self) -> None:
         """Raise DiskError where the run folder is gone, or another has taken its place."""
-        now = durable.identity(self.paths.folder)
-        if now is None or self.place not in (None, now):
+        if durable.replaced(self.paths.folder, self.place):
             raise disk.folder_gone(self.paths.folder)
 
     def _keep_best(self) -> bool:
@@ -234,26 +242,6 @@ class Training:
 
     def _best_folder(self, step: int) -> Path:
         return self.paths.best / f"step-{step:06d}"
-
-    def _best_fault(self, path: Path) -> str | None:
-        """What is wrong with the best weights that the checkpoint at `path` refers to, where they will be asked for."""
-        numbers = json.loads((path / "state.json").read_bytes())
-        step = numbers.get("best_step")  # where it is missing, loading says so
-        if self.settings.keep != "best" or numbers.get("best") is None or step is None:
-            return None
-        folder = self._best_folder(step)
-        fault = durable.folder_fault(folder)
-        return fault and f"of its best weights, best/{folder.name}, {fault}"
-
-    def _cut(self, log: durable.Log, offset: int) -> None:
-        """Cut a log back to what it was; of one that has lost lines since, the whole ones stay."""
-        there = log.path.stat().st_size if log.path.exists() else 0
-        if there < offset:
-            name, step = log.path.name, self.state.step
-            self.listen(Notice(f"{name} has lost lines of the {step:,} steps done; the run goes on without them."))
-            offset = log.path.read_bytes().rfind(b"\n") + 1 if there else 0
-        if there:
-            log.truncate(offset)
 
     def _prune_best(self) -> None:
         """Drop best weights that no checkpoint refers to any more."""
@@ -349,7 +337,9 @@ def _review(training: Training, revise: Revise | None) -> None:
     try:
         revisions = revise(training.state.step, stalled) if revise else None
     except DiskError as error:  # a plan is only followed once it is written
-        training.listen(Notice(f"{error.message} The plan stays as it is."))
+        if not training.plan_refused:
+            training.listen(Notice(f"{error.message} The plan stays as it is."))
+        training.plan_refused = True
         return
     if revisions is not None:
         before = training.total

@@ -7,7 +7,8 @@ not say, where its near-duplicates are, and otherwise to training: validation an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from plusx.images.decode import BadPhoto
 from plusx.run_folder import RunFolder
 from plusx.training import checkpoint
 from plusx.training.events import Notice
+from plusx.training.loop import Paths
 from plusx.verbs import decoding, labelled
 from plusx.verbs.labelled import LabelledPhotos, Pixels
 from plusx.verbs.session import Session
@@ -56,7 +58,7 @@ def accept(session: Session, run: RunFolder, photos: LabelledPhotos, pixels: Pix
     places = _places(run, photos, pixels)
     placed = replace(photos, splits=tuple(p.split for p in places), keys=tuple(p.key for p in places))
     decoding.training_of(session, placed, pixels)
-    newest, _ = checkpoint.newest_valid(run.checkpoints)
+    newest = Paths(run.path, "").resumed_from(session.config.keep).path
     step = checkpoint.step_of(newest) if newest else 0
     change = {
         "step": step,
@@ -64,7 +66,7 @@ def accept(session: Session, run: RunFolder, photos: LabelledPhotos, pixels: Pix
         "named": changes.told(),
         "gone": list(map(_cells, changes.gone)),
     }
-    run.write(RECORD, {"exact": False, "accepted": [*_recorded(run), change]})
+    _record(run, change)
     skipped = _skipped(run, photos, pixels)
     if skipped or (run.path / "skipped.csv").exists():
         labelled.write_skipped(run.path / "skipped.csv", skipped)
@@ -81,6 +83,12 @@ def facts(run: RunFolder) -> list[dict[str, Any]]:
 def gone(run: RunFolder) -> list[Row]:
     """Photos that the run knew and has no more, as they were."""
     return [Row(*cells) for change in _recorded(run) for cells in change["gone"]]
+
+
+def _record(run: RunFolder, change: Mapping[str, Any]) -> None:
+    """Write a change down, once: the split may not have been written after it, and then it is accepted again."""
+    before, now = _recorded(run), json.loads(json.dumps(change))
+    run.write(RECORD, {"exact": False, "accepted": before if before[-1:] == [now] else [*before, now]})
 
 
 def _recorded(run: RunFolder) -> list[dict[str, Any]]:

@@ -66,7 +66,10 @@ class Pacer:
             return None
         left = self._started + self.plan.budget_seconds - time.monotonic() - RESERVE - self.plan.ending
         revised = self._revised(step, self._pace(step), left)
-        revisions = None if revised is None else self._written(revised)
+        self._due = self._review_after(step)  # where the disk refuses the plan, this one stands and is reviewed again
+        if revised is None:
+            return None
+        revisions = self._written(revised)
         self._due = self._review_after(step)
         return revisions
 

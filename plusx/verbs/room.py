@@ -14,32 +14,40 @@ from plusx.models.registry import TIMM
 from plusx.recipes.plan import Plan
 from plusx.run_folder import RUNS
 from plusx.training.checkpoint import KEPT
+from plusx.verbs.labelled import LabelledPhotos
 from plusx.verbs.network import network_arguments
 
-OTHER = 32_000_000  # bytes for logs, answers, remembered features and pages, which hang on the photos, not the network
+OTHER = 32_000_000  # bytes for logs, remembered features and pages, which hang on the photos, not the network
+LINE, DIGITS = 200, 15  # bytes of a photo in a table of answers, and of each probability there
 
 
-def require_early(out: Path | None, config: Config, classes: int) -> None:
+def of_answers(photos: LabelledPhotos) -> int:
+    """Bytes of validation.csv, which holds a probability for every validation photo and class."""
+    return len(photos.rows("val")) * (LINE + DIGITS * len(photos.listing.classes))
+
+
+def require_early(out: Path | None, config: Config, photos: LabelledPhotos) -> None:
     """Raise DiskError where a run folder at `out` has too little room, as far as that is known without a plan."""
     if config.model.startswith(TIMM):  # those may compute while they are built
         return
     with torch.device("meta"):
-        network = build(network_arguments(config), classes, config.mean, config.std)
-    durable.require_space(out or RUNS, bytes_of_run(network, config))
+        network = build(network_arguments(config), len(photos.listing.classes), config.mean, config.std)
+    durable.require_space(out or RUNS, bytes_of_run(network, config) + of_answers(photos))
 
 
-def require(out: Path | None, network: nn.Module, config: Config, plan: Plan) -> None:
+def require(out: Path | None, network: nn.Module, config: Config, plan: Plan, photos: LabelledPhotos) -> None:
     """Raise DiskError where a run folder at `out` has too little room for everything that a run writes."""
-    durable.require_space(out or RUNS, bytes_of_run(network, config) + _saved_weights(network, config, plan))
+    needed = bytes_of_run(network, config) + _saved_weights(network, config, plan) + of_answers(photos)
+    durable.require_space(out or RUNS, needed)
 
 
-def require_to_resume(run: Path, network: nn.Module, config: Config) -> None:
+def require_to_resume(run: Path, network: nn.Module, config: Config, photos: LabelledPhotos) -> None:
     """Raise DiskError where the folder of a run has no room for one more checkpoint and what is written at the end."""
-    durable.require_space(run, _checkpoint(network, config) + _weights(network) + OTHER)
+    durable.require_space(run, _checkpoint(network, config) + _weights(network) + OTHER + of_answers(photos))
 
 
 def bytes_of_run(network: nn.Module, config: Config) -> int:
-    """The most that lies in a run folder at one time: checkpoints, one of them unfinished, best weights, the model."""
+    """The most that lies in a run folder at one time, without answers: checkpoints, best weights, the model."""
     best = KEPT + 2 if config.keep == "best" else 0  # one for each checkpoint, the one in hand, and the one before it
     return (KEPT + 1) * _checkpoint(network, config) + (best + 1) * _weights(network) + OTHER
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from plusx.durable import write_file, write_json
-from plusx.errors import Interrupted, usage
+from plusx.errors import DiskError, Interrupted, disk, usage
 from plusx.errors import reports as sentences
 from plusx.errors.training import interrupted_run
 from plusx.recipes.resolve import resolve
@@ -92,13 +92,22 @@ def train_seeds(
     except (Interrupted, KeyboardInterrupt) as error:
         if not is_of_seeds(out) or _asked_twice(error):
             raise
-        raise interrupted_run(out, f"plusx train --resume --out {shlex.quote(str(out))}") from None
+        raise interrupted_run(out, _again(out)) from None
+    except DiskError as error:
+        if not isinstance(error.__cause__, DiskError):  # nothing told how to go on with one run
+            raise
+        raise disk.resumable(error.__cause__, _again(out)) from error
     finally:
         if wish.out is None:
             with contextlib.suppress(OSError):
                 out.rmdir()  # where DATA was refused, nothing is left behind: only an empty folder can be removed
     comparison = compare([run.run for run in runs])
     return Seeds(out, tuple(runs), comparison, _page(out / PAGE, comparison, listen))
+
+
+def _again(out: Path) -> str:
+    """The command that goes on with all seeds."""
+    return f"plusx train --resume --out {shlex.quote(str(out))}"
 
 
 def _asked_twice(error: BaseException) -> bool:

@@ -17,6 +17,7 @@ from plusx.data.source import Photo
 from plusx.errors import DataError, DiskError, disk, usage
 from plusx.errors import data as data_errors
 from plusx.errors.training import interrupted_run
+from plusx.errors.use import accepted_too_late
 from plusx.model_file import short_hash
 from plusx.models import minimum_size
 from plusx.models.normalise import Normalised
@@ -81,7 +82,7 @@ def _start(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Trai
     photos = labelled.look(data, config, wish.decisions)
     _tell(photos, listen)
     config = at_scale(config, wish, device, len(photos.rows("train")), begun)
-    room.require_early(wish.out, config, len(photos.listing.classes))
+    room.require_early(wish.out, config, photos)
     session = Session(tuple(data), config, device, begun, listen)
     budget = None if wish.plan else config.time
     pixels = decoding.decode(session, photos, wish.command(data, "--skip-bad"), budget)
@@ -106,7 +107,7 @@ def train_split(
     network = build_network(session.config, len(photos.listing.classes), session.device)
     report = _load(network, weights, session, photos)
     plan = plan or make_plan(session, wish.plan, network, photos, decoded)
-    room.require(wish.out, network, session.config, plan)
+    room.require(wish.out, network, session.config, plan, photos)
     run = create(wish.out, run_name(session.data, session.config))
     with run.lock():
         if weights and report:
@@ -125,6 +126,8 @@ def _resume(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Tra
     if data and labelled.absolute(data) != kept:
         raise usage.changed_settings(run.path, [("DATA", " ".join(kept), " ".join(data))])
     if run.finished:
+        if wish.accept_changes:
+            listen(Notice(accepted_too_late(run.path)))
         trained = read_trained(run)
         _write_missing_pages(run, config, listen)
         return trained
@@ -142,7 +145,7 @@ def _resume(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Tra
 def resume_split(session: Session, run: RunFolder, photos: LabelledPhotos, decoded: Decoded) -> Trained:
     """Go on with a run, whose lock is held, on the photos it was started with."""
     network = build_network(session.config, len(photos.listing.classes), session.device)
-    room.require_to_resume(run.path, network, session.config)
+    room.require_to_resume(run.path, network, session.config, photos)
     if not checkpoint.found(run.checkpoints):
         _load(network, start.find_again(run), session, photos)
     return _train(session, run, photos, decoded, network, planning.read_plan(run.plan))

@@ -195,10 +195,43 @@ def test_a_folder_that_is_replaced_by_another_has_another_identity(tmp_path: Pat
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     before = durable.identity(tmp_path / "a")
+    assert not durable.replaced(tmp_path / "a", before)
     (tmp_path / "a").rmdir()
     assert durable.identity(tmp_path / "a") is None
+    assert durable.replaced(tmp_path / "a", before)
     (tmp_path / "b").rename(tmp_path / "a")
     assert durable.identity(tmp_path / "a") not in (None, before)
+    assert durable.replaced(tmp_path / "a", before)
+    assert not durable.replaced(tmp_path / "a", None), "what it was is not known"
+
+
+@pytest.mark.parametrize(
+    ("codes", "gone"),
+    [
+        ([errno.EIO], False),
+        ([errno.ESTALE], False),
+        ([errno.EACCES], False),
+        ([errno.ENOENT], False),  # for a moment
+        ([errno.ENOENT, errno.ENOENT], True),
+        ([errno.ENOTDIR, errno.ENOTDIR], True),
+        ([errno.ENOENT, errno.EIO], False),
+    ],
+)
+def test_a_folder_is_only_gone_where_the_file_system_says_so_twice(
+    codes: list[int], gone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T27: one glitch of a file system is no reason to end a run."""
+    before, real, left = durable.identity(tmp_path), os.stat, list(codes)
+
+    def stat(path: Any, *rest: Any, **others: Any) -> os.stat_result:
+        if left:
+            raise OSError(code := left.pop(0), os.strerror(code), str(path))
+        return real(path, *rest, **others)
+
+    monkeypatch.setattr(os, "stat", stat)
+    found = durable.replaced(tmp_path, before)
+    monkeypatch.undo()
+    assert (found, left) == (gone, [])
 
 
 HOLD = """

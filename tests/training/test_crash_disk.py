@@ -106,11 +106,29 @@ def test_a_run_writes_nothing_into_a_folder_that_took_the_place_of_its_own(tmp_p
     assert [p.name for p in checkpoint.found(tmp_path / "moved" / "checkpoints")] == ["step-000002"]
 
 
-def test_a_plan_that_cannot_be_written_is_not_followed(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_looked_at_for_a_moment_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T27: every third look at the run folder fails."""
+    whole, real, looks = run(tmp_path / "whole", settings()), os.stat, [0]
+
+    def stat(path: Any, *rest: Any, **others: Any) -> os.stat_result:
+        if path == tmp_path / "run":
+            looks[0] += 1
+            if looks[0] % 3 == 0:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return real(path, *rest, **others)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert run(tmp_path / "run", settings()) == whole
+    assert looks[0] > 9
+
+
+def test_a_plan_that_cannot_be_written_is_not_followed_and_told_once(tmp_path: Path) -> None:
     told: list[str] = []
 
     def revise(step: int, stalled: bool) -> None:
-        if step == 3:
+        if step >= 3:
             raise DiskError("Could not write plan.json: Input/output error; check the disk.")
 
     one = training(tmp_path, settings(), lambda event: told.append(event.text) if isinstance(event, Notice) else None)

@@ -28,9 +28,9 @@ from toy_training import (
     until,
 )
 
-from plusx.training import loop, step
+from plusx import durable
+from plusx.training import checkpoint, loop, step
 from plusx.training.events import Event, Notice, StepDone
-from plusx.training.loop import Training
 from plusx.training.optimizer import set_rate
 
 TOTAL = 12  # three epochs
@@ -161,7 +161,7 @@ def _live_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _uncut_logs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Training, "_cut", lambda *_: None)
+    monkeypatch.setattr(durable.Log, "truncate", lambda *_: True)
 
 
 def _unseeded_layers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,6 +240,28 @@ def test_a_checkpoint_whose_best_weights_are_damaged_gives_way_to_the_one_before
         f"Skipped a damaged checkpoint (step-{moment.name.partition('-')[2].zfill(6)}: of its best weights, "
         f"best/{bests[1].name}, model.safetensors has another size than was written); using the one before it."
     ]
+
+
+def test_damaged_best_weights_that_every_checkpoint_refers_to_cost_only_themselves(tmp_path: Path) -> None:
+    """The usual case: the best step lies behind both checkpoints. The run goes on and keeps the best from there on."""
+    how = settings(TOTAL, checkpoint_every=1)
+    until(7, tmp_path / "run", how)
+    best = tmp_path / "run" / "best" / "step-000004"
+    checkpoints = checkpoint.found(tmp_path / "run" / "checkpoints")
+    assert {json.loads((path / "state.json").read_bytes())["best_step"] for path in checkpoints} == {4}
+    data = bytearray((best / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (best / "model.safetensors").write_bytes(data)
+    told: list[Event] = []
+    whole, ended = run(tmp_path / "whole", how), run(tmp_path / "run", how, resume=True, listen=told.append)
+    assert [event.text for event in told if isinstance(event, Notice)] == [
+        "The best weights so far are lost (step-000007: of its best weights, best/step-000004, model.safetensors has "
+        "other bytes than were written); the run goes on from this checkpoint and keeps the best from here on."
+    ]
+    assert next(event.step for event in told if isinstance(event, StepDone)) == 8
+    assert ended.state == whole.state
+    assert ended.numbers[3] in (8, 12)
+    assert not best.exists()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "no manifest"])

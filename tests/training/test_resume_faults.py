@@ -36,12 +36,11 @@ def spoiled(what: str, state: State, value: float) -> str:
     """Put `value` into one number of the state; returns the name by which it should be told."""
     assert state.average is not None
     weight = state.model.get_parameter("conv1.weight")
-    place = next(i for i, parameter in enumerate(state.learning) if parameter is weight)
     tensors = {
-        "model/conv1.weight": weight,
-        "model/bn1.running_var": state.model.get_buffer("bn1.running_var"),
-        "average/block.bn1.running_mean": state.average.model.get_buffer("block.bn1.running_mean"),
-        f"optimizer/{place}/momentum_buffer": state.optimizer.state[weight]["momentum_buffer"],
+        "conv1.weight": weight,
+        "bn1.running_var": state.model.get_buffer("bn1.running_var"),
+        "the average of block.bn1.running_mean": state.average.model.get_buffer("block.bn1.running_mean"),
+        "the momentum of conv1.weight": state.optimizer.state[weight]["momentum_buffer"],
     }
     name = next(name for name in tensors if what in name)
     tensors[name].data.view(-1)[0] = value
@@ -65,14 +64,14 @@ def run_spoiled(folder: Path, what: str, at: int, value: float = float("inf")) -
     return name[0], caught.value
 
 
-@pytest.mark.parametrize("what", ["conv1.weight", "bn1.running_var", "running_mean", "momentum_buffer"])
+@pytest.mark.parametrize("what", ["conv1.weight", "bn1.running_var", "running_mean", "momentum"])
 def test_an_update_that_makes_anything_infinite_is_told_and_the_finite_checkpoints_stay(
     what: str, tmp_path: Path
 ) -> None:
     """T29. With infinite variances or squared gradients the loss stays finite, so nothing else would notice."""
     name, error = run_spoiled(tmp_path / "run", what, 6)
     assert error.message == (
-        f"The numbers of {name} are no longer finite after step 6; the last checkpoint is kept. "
+        f"The numbers in {name} are no longer finite after step 6; the last checkpoint is kept. "
         "Train with a lower --set learning_rate=..., or with --set clip_norm=1."
     )
     assert error.exit_code == 1

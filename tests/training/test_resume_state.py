@@ -233,6 +233,41 @@ def test_a_network_of_another_shape_is_told_in_a_few_words(stopped: tuple[Digest
         assert len(refused) < 600
 
 
+ODD: dict[str, tuple[dict[str, Any], str]] = {
+    "a list": ({"state.json": b"[]"}, "state.json"),
+    "no JSON": ({"state.json": b"{"}, "state.json"),
+    "deep": ({"state.json": b"[" * 100_000}, "state.json"),
+    "no numbers": ({"state.json": None}, "state.json cannot be read (No such file or directory)"),
+    "no tensors": ({"state.safetensors": None}, "state.safetensors cannot be read (No such file or directory)"),
+    "a word for the best step": ({"best_step": "x"}, "its 'best_step' is 'x', and a whole number from 0 on"),
+    "a word for the best": ({"best": "x"}, "its 'best' is 'x', and a finite number or none was expected"),
+    "infinite": ({"best": float("inf")}, "its 'best' is inf, and a finite number or none was expected"),
+    "before the start": ({"step": -1}, "its 'step' is -1, and a whole number from 0 on was expected"),
+}
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.parametrize("odd", ODD)
+def test_a_forged_checkpoint_is_refused_with_a_sentence(
+    odd: str, keep: str, stopped: tuple[Digest, Path], tmp_path: Path
+) -> None:
+    """T25: its manifest is right, and what it lists is odd or not all there."""
+    changes, told = ODD[odd]
+    shutil.copytree(stopped[1], tmp_path / "run")
+    newest, older = checkpoint.found(tmp_path / "run" / "checkpoints")
+    shutil.rmtree(older)
+    files = {path.name: path.read_bytes() for path in newest.glob("state.*")}
+    numbers = {name: value for name, value in changes.items() if not name.startswith("state.")}
+    files["state.json"] = json.dumps(json.loads(files["state.json"]) | numbers).encode()
+    files |= {name: value for name, value in changes.items() if name not in numbers}
+    durable.write_folder(newest, {name: data for name, data in files.items() if data is not None})
+    with pytest.raises(ModelError) as caught:
+        training(tmp_path / "run", settings(TOTAL, keep=keep)).resume()
+    assert caught.value.exit_code == 4
+    assert told in caught.value.message
+    assert "\n" not in caught.value.message
+
+
 def test_momentum_of_another_shape_or_parameter_is_refused(stopped: tuple[Digest, Path], tmp_path: Path) -> None:
     tensors, numbers = contents(stopped[1])
     name = "optimizer/0/momentum_buffer"

@@ -14,7 +14,7 @@ import pytest
 from scipy.stats import binomtest
 
 from plusx.cli.run import run as cli
-from plusx.errors import Interrupted, ModelError, UsageError
+from plusx.errors import DiskError, Interrupted, ModelError, UsageError
 from plusx.report.comparison import comparison_page
 from plusx.run_folder import open_run
 from plusx.training.events import StepDone
@@ -239,6 +239,25 @@ def test_the_first_ctrl_c_leaves_seeds_to_go_on_with_and_the_second_ends_at_once
         pressed(1)
     with pytest.raises(KeyboardInterrupt):
         pressed(2)
+
+
+def test_a_disk_that_ends_one_of_several_seeds_leaves_the_command_that_goes_on_with_all(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T19: not with the run of that seed alone, after which the seeds to come would never be trained."""
+    out = tmp_path / "seeds"
+
+    def full(*_: Any, **__: Any) -> None:
+        raise DiskError(f"Could not write {out / 'seed-1'}: No space left on device.", code="cannot-write")
+
+    monkeypatch.setattr("plusx.verbs.train.finish", full)
+    with pytest.raises(DiskError) as caught:
+        train_seeds([str(data)], replace(WISH, out=out), 2)
+    assert caught.value.message == (
+        f"Could not write {out / 'seed-1'}: No space left on device. What was written before is whole. "
+        f"Continue with: plusx train --resume --out {out}"
+    )
+    assert (caught.value.code, caught.value.exit_code) == ("cannot-write", 5)
 
 
 def test_seeds_on_data_that_is_refused_leave_nothing_behind(

@@ -13,13 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from plusx.cli.run import run as cli
+from plusx.data.source import Listing
 from plusx.errors import DiskError, RunError
 from plusx.run_folder import RunFolder
 from plusx.training.checkpoint import found
 from plusx.training.events import Notice, StepDone
+from plusx.verbs import room
+from plusx.verbs.answers import Answered, write_answers
+from plusx.verbs.labelled import LabelledPhotos
 from plusx.verbs.train import train
 from plusx.verbs.wish import Wish
 from tests.verbs.conftest import QUICK, SETS
@@ -150,6 +155,20 @@ def test_too_little_space_is_refused_before_a_photo_is_decoded(
     assert caught.value.exit_code == 5
     assert events == []
     assert not (tmp_path / "run").exists()
+
+
+def test_answers_to_many_photos_of_many_classes_count_as_well(tmp_path: Path) -> None:
+    """T21: a probability for each of 50,000 validation photos and 1,000 classes is more than everything else."""
+    classes = tuple(f"class {number}" for number in range(1000))
+    nothing = ("",) * 50_000
+    photos = LabelledPhotos(Listing("photos", classes, (), (), has_splits=False), nothing, ("val",) * 50_000, nothing)
+    assert room.of_answers(photos) == 50_000 * (200 + 15 * 1000)
+    probabilities = np.random.default_rng(1).dirichlet(np.ones(1000), 100).astype(np.float32)
+    answered = Answered.of(classes, [("class 0/name.jpg", "0" * 64)] * 100, [0] * 100, probabilities)
+    write_answers(tmp_path / "validation.csv", answered)
+    written = (tmp_path / "validation.csv").stat().st_size
+    assert written < room.of_answers(photos) / 500 < 1.2 * written
+    assert written * 500 > room.OTHER
 
 
 def test_weights_that_a_recipe_saves_on_its_way_count_as_well(

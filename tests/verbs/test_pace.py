@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plusx.errors import UsageError
+from plusx.errors import DiskError, UsageError
 from plusx.recipes.plan import Plan, read_plan
 from plusx.run_folder import RunFolder
 from plusx.verbs import pace
@@ -121,6 +121,33 @@ def test_a_stalled_run_is_brought_to_its_end_once_whatever_the_clock_says(clock:
     assert read_plan(run.plan) == pacer.plan
     clock.now += 1e6
     assert [pacer.revise(step, stalled=True) for step in range(401, 500)] == [None] * 99
+
+
+def test_a_plan_that_the_disk_refuses_once_is_revised_at_the_next_review(
+    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pacer, refused = Pacer(RunFolder(tmp_path), planned(1000, 104.0), started=clock.now), list[int]()
+    written = RunFolder.write
+
+    def write(run: RunFolder, name: str, value: object) -> None:
+        if not refused:
+            refused.append(1)
+            raise DiskError("Could not write plan.json: Input/output error; check the disk.")
+        written(run, name, value)
+
+    monkeypatch.setattr(RunFolder, "write", write)
+    cuts, step = [], 0
+    while step < pacer.plan.last_step:
+        try:
+            if pacer.revise(step) is not None:
+                cuts.append(step)
+        except DiskError:
+            refused.append(step)
+        clock.now += 0.3
+        step += 1
+    assert refused == [1, 150]
+    assert cuts
+    assert cuts[0] == 500
 
 
 def decoded(clock: Clock, budget: float | None) -> Iterator[int]:

@@ -16,6 +16,7 @@ from plusx.cli.run import run as cli
 from plusx.data.split import read_split_csv
 from plusx.errors import DataError, Interrupted, UsageError
 from plusx.model_file import load, short_hash
+from plusx.training.checkpoint import found, step_of
 from plusx.training.events import Notice, StepDone
 from plusx.verbs.evaluate import evaluate
 from plusx.verbs.finish import Trained
@@ -196,6 +197,53 @@ def test_a_second_change_is_recorded_beside_the_first_and_a_photo_that_comes_bac
         {"step": 4, "photos": {"removed": 2}},
         {"step": 6, "photos": {"added": 2}},
     ]
+
+
+def test_a_change_whose_acceptance_was_cut_off_is_recorded_once(
+    stopped: Stopped, without_pages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T28: killed between the record of the change and the split, which is written last."""
+    (stopped.data / stopped.of("train")[0]).unlink()
+
+    def killed(*_: Any) -> None:
+        raise MemoryError("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("plusx.data.split.write_split_csv", killed)
+        with pytest.raises(MemoryError):
+            stopped.go_on()
+    assert len(json.loads((stopped.run / "changes.json").read_text())["accepted"]) == 1
+    trained = stopped.go_on()
+    assert trained.metrics["accepted_changes"] == [{"step": 4, "photos": {"removed": 1}}]
+
+
+def test_an_accepted_change_is_recorded_with_the_step_that_the_run_goes_on_from(
+    stopped: Stopped, without_pages: None
+) -> None:
+    """T28: the newest checkpoint has lost its best weights, and the one before it has not."""
+    newest, older = found(stopped.run / "checkpoints")
+    bests = [json.loads((path / "state.json").read_bytes())["best_step"] for path in (newest, older)]
+    assert bests == [3, 0]
+    (stopped.run / "best" / "step-000003" / "model.safetensors").write_bytes(b"")
+    add(stopped.data, 0, 100)
+    events: list[Any] = []
+    trained = stopped.go_on(events=events)
+    first = next(event.step for event in events if isinstance(event, StepDone))
+    assert first == step_of(older) + 1
+    assert trained.metrics["accepted_changes"] == [{"step": first - 1, "photos": {"added": 1}}]
+
+
+def test_changes_of_a_run_that_is_finished_are_accepted_by_nobody_and_that_is_told(
+    stopped: Stopped, without_pages: None
+) -> None:
+    stopped.go_on(accept=False)
+    before, events = contents(stopped.run), list[Any]()
+    add(stopped.data, 0, 100)
+    stopped.go_on(events=events)
+    assert [event.text for event in events if isinstance(event, Notice)] == [
+        f"{stopped.run} is finished and stays as it was trained, so --accept-changes changes nothing; start a new run."
+    ]
+    assert contents(stopped.run) == before
 
 
 def test_where_nothing_changed_there_is_nothing_to_accept(
