@@ -145,13 +145,11 @@ def go_on(folder: Path, totals: Totals) -> None:
         f"Skipped a damaged checkpoint ({newest.name}: ",
         f"The best weights so far are lost ({newest.name}: ",
     )
-    for path in sorted(newest.iterdir()):
+    damaged = [(path, skipped, older) for path in sorted(newest.iterdir())]
+    damaged += [(path, lost, newest) for path in sorted((whole / "best").glob("*/*"))]
+    for path, expected, used in damaged:
         for damage in (b"", path.read_bytes()[:-1], flipped(path.read_bytes(), 8)):
-            totals.broken += _going_on(folder, path, damage, skipped, checkpoint.step_of(older))
-            totals.resumed += 1
-    for path in sorted(next((whole / "best").iterdir()).iterdir()):
-        for damage in (b"", path.read_bytes()[:-1], flipped(path.read_bytes(), 8)):
-            totals.broken += _going_on(folder, path, damage, lost, checkpoint.step_of(newest))
+            totals.broken += _going_on(folder, path, damage, expected, checkpoint.step_of(used))
             totals.resumed += 1
 
 

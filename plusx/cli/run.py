@@ -23,6 +23,8 @@ STARTED = time.monotonic()  # budgets count from here: what Python needed before
 
 TRACE = "PLUSX_TRACE"  # environment variable: print the stack trace of a fault of plusx itself
 
+STOPPED = 130  # the exit code after Ctrl-C where there is nothing to resume
+
 VERBS = {
     "check": "Look at a folder of photos: what is in it, and what is wrong with it.",
     "train": "Train a residual network on a folder of labelled photos.",
@@ -79,7 +81,8 @@ def run(tokens: Sequence[str]) -> int:
     except Error as error:
         return _tell(error.message, error.exit_code)
     except KeyboardInterrupt as error:
-        return _tell("Stopped; there is nothing to resume." if error.__context__ is None else "Stopped at once.", 130)
+        said = "Stopped; there is nothing to resume." if error.__context__ is None else "Stopped at once."
+        return _tell(said, STOPPED)
     except BrokenPipeError:
         _silence()
         return 0
@@ -98,12 +101,13 @@ def _hush(tokens: Sequence[str]) -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process: at once where PyTorch is loaded.
+    """End the process: at once where PyTorch is loaded, or after Ctrl-C.
 
     By now every file is closed, and about one in a hundred teardowns of an interrupted run ended in abort() with
-    a C++ "terminate called without an active exception", which would turn the exit code 75 into a crash.
+    a C++ "terminate called without an active exception", which would turn the exit code 75 into a crash. And Python
+    ends itself by SIGINT where one came within `exec`, as while a dataclass is made, though it was caught.
     """
-    if "torch" in sys.modules:
+    if "torch" in sys.modules or code == STOPPED:
         os._exit(code)
     sys.exit(code)
 

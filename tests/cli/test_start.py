@@ -51,3 +51,22 @@ def test_an_interrupt_that_is_ignored_stays_ignored_and_the_handler_is_put_back(
         )
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
         assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+INTERRUPTED = """
+import plusx.cli.run as run
+
+def build():
+    def verb(*_, **__):
+        exec("raise KeyboardInterrupt")  # as where dataclasses are made
+    return verb
+
+run.build = build
+run.main(["models"])
+"""
+
+
+def test_ctrl_c_while_a_class_is_made_ends_with_the_documented_code_and_not_by_a_signal() -> None:
+    """Python remembers an interrupt that came within `exec`, though it was caught, and ends itself by SIGINT."""
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "plusx: Stopped; there is nothing to resume.\n")

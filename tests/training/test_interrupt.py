@@ -136,6 +136,35 @@ def test_a_dozen_signals_at_random_moments_leave_the_last_finished_step(tmp_path
     assert set(totals["seconds_to_stop"]) >= {"multiply", "sleep", "twice", "validate"}
 
 
+STOPPED = "\nplusx: Stopped; there is nothing to resume.\n"
+TRACE = 'Traceback (most recent call last):\n  File "{}", line 1, in <module>\nKeyboardInterrupt\n'
+
+
+@pytest.mark.parametrize(
+    ("code", "told", "kind"),
+    [
+        (0, "", "0"),
+        (130, STOPPED, "130"),
+        (-2, "", "-2, by Python itself"),
+        (1, TRACE.format("<frozen site>"), "1, by Python itself"),
+        (130, TRACE.format("<frozen runpy>"), "130, by Python itself"),
+        (0, STOPPED, None),
+        (1, STOPPED, None),
+        (130, STOPPED * 2, None),
+        (130, TRACE.format(CAMPAIGN.parents[1] / "plusx" / "cli" / "run.py"), None),
+        (1, "ImportError: interrupted\n", None),
+        (-11, "", None),
+    ],
+)
+def test_a_start_that_is_interrupted_ends_with_one_sentence_or_before_plusx_began(
+    code: int, told: str, kind: str | None
+) -> None:
+    """What `campaigns/signals.py` counts as right, as Python's own, and as a broken promise."""
+    import signals
+
+    assert signals.judged(code, told) == kind
+
+
 def test_a_signal_in_the_last_save_is_not_lost(whole: Digest, tmp_path: Path) -> None:
     """T18: the steps are done, and what follows them is what has to be stopped."""
 

@@ -225,6 +225,8 @@ def test_an_accepted_change_is_recorded_with_the_step_that_the_run_goes_on_from(
     bests = [json.loads((path / "state.json").read_bytes())["best_step"] for path in (newest, older)]
     assert bests == [3, 0]
     (stopped.run / "best" / "step-000003" / "model.safetensors").write_bytes(b"")
+    config = stopped.run / "config.yaml"
+    config.write_text(config.read_text().replace("keep: last", "keep: best"))
     add(stopped.data, 0, 100)
     events: list[Any] = []
     trained = stopped.go_on(events=events)
