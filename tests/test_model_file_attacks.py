@@ -434,3 +434,15 @@ def test_a_model_of_ten_thousand_classes_can_be_read_again(honest: ModelFile, tm
     header = replace(honest.header, classes=classes, metrics=metrics, thresholds=thresholds)
     model_file.save(tmp_path / "m.safetensors", replace(honest, header=header))
     assert model_file.read_header(tmp_path / "m.safetensors") == header
+
+
+def test_weights_of_a_damaged_model_file_start_no_training(honest: ModelFile, tmp_path: Path) -> None:
+    """M03: a flipped bit in the weights is nothing that another reader would notice."""
+    path = tmp_path / "model.safetensors"
+    data = bytearray(model_file.to_bytes(honest))
+    path.write_bytes(data)
+    assert start._read("it", path, None).classes == honest.header.classes
+    data[-1000] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="its bytes are not those that were written"):
+        start._read("it", path, None)

@@ -60,6 +60,8 @@ def not_as_written(path: Path, error: Exception) -> ModelError:
 
 def no_run(path: Path) -> ModelError:
     """Not a run folder."""
+    if not path.exists():
+        return ModelError(f"There is no {path}; expected a run folder that `plusx train` made.", code="no-run")
     return ModelError(f"{path} is not a run folder of plusx; expected one that `plusx train` made.", code="no-run")
 
 

@@ -187,7 +187,7 @@ def _whole(path: Path) -> tuple[dict[str, Tensor], Contents, str]:
 
 
 def _of_model_file(source: str, path: Path, sha256: str, tensors: dict[str, Tensor]) -> Weights:
-    header = model_file.read_header(path)
+    header = model_file.load(path).header  # which compares the file with its own hash
     known = _hashes(path, tensors.pop(model_file.SEEN, torch.zeros(0, dtype=torch.uint64)))
     weights = {name: value for name, value in tensors.items() if not name.startswith(model_file.OURS)}
     return Weights(source, path, sha256, weights, _settings_of(header), header.classes, known)

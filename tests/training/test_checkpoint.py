@@ -153,8 +153,8 @@ def test_an_empty_folder_has_no_checkpoint_and_all_damaged_ones_are_listed(tmp_p
     with pytest.raises(ModelError) as caught:
         checkpoint.newest_valid(tmp_path)
     assert str(caught.value) == (
-        f"No checkpoint in {tmp_path} can be used: step-000002: state.json cannot be read (No such file or directory); "
-        "step-000001: state.json cannot be read (No such file or directory). Nothing was deleted; start the run again."
+        f"No checkpoint in {tmp_path} can be used: step-000002: state.json is not there; "
+        "step-000001: state.json is not there. Nothing was deleted; start the run again."
     )
 
 

@@ -211,7 +211,7 @@ def test_a_disk_that_refuses_the_checkpoint_of_a_signal_is_told(
             monkeypatch.setattr(durable, "write_folder", refuse)
             signal.raise_signal(signal.SIGTERM)
 
-    with pytest.raises(DiskError, match=r"Could not write .*step-000003: Input/output error") as caught:
+    with pytest.raises(DiskError, match=r"Could not write .*step-00000[34]: Input/output error") as caught:
         fit(training(tmp_path, settings(keep="last", checkpoint_every=2), listen), Photos())
     assert caught.value.exit_code == 5
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000002"]
