@@ -30,9 +30,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import torch
-import trials
+import trials  # first: it sets the number of threads, which PyTorch reads when it is imported
 from trials import Notes, toy
+
+# isort: split
+import torch
 
 from plusx.errors.training import interrupted_run
 from plusx.training import checkpoint
