@@ -67,10 +67,10 @@ class Graph:
             raise model_file.damaged(self._path, "its graph does not give one answer for one photo")
 
     def run(self, wanted: Sequence[str], pixels: Pixels) -> list[Array]:
-        """The outputs of those names, each [n, ...], for pixels [n, S, S, 3]."""
+        """The outputs of those names, each [n, ...], for pixels [n, S, S, 3] of at least one photo."""
         shared = len(pixels) - len(pixels) % self.cores if self.cores > 1 else 0
         found = self._shared_out(wanted, pixels[:shared]) if shared else []
-        if shared < len(pixels) or not shared:
+        if shared < len(pixels):
             found.append(_outputs(self._together, wanted, pixels[shared:]))
         return [np.concatenate(parts) if len(found) > 1 else parts[0] for parts in zip(*found, strict=True)]
 
