@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,16 +179,8 @@ def campaign(options: argparse.Namespace) -> Totals:
     trials.prepare()
     started, totals = time.monotonic(), Totals()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="plusx-crash-") as name:
-        notes, folder = Notes(), Path(name)
-        children = [
-            trials.forked(lambda worker=worker: work(folder, options, worker), notes)  # type: ignore[misc]
-            for worker in range(options.workers)
-        ]
-        codes = [trials.ended(child) for child in children]
-        if any(codes):
-            raise SystemExit(notes.text)
-        for worker in range(options.workers):
-            totals.add(json.loads((folder / f"totals-{worker}.json").read_text()))
+        for counted in trials.beside(options.workers, Path(name), partial(work, Path(name), options)):
+            totals.add(counted)
     if totals.not_reached > MISSED * (totals.places + totals.not_reached) + 1:
         totals.broken.append(f"{totals.not_reached} places were not reached")
     totals.seconds = round(time.monotonic() - started, 1)

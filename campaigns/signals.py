@@ -216,18 +216,10 @@ def _add(totals: Totals, other: Totals) -> None:
 def campaign(options: argparse.Namespace) -> Totals:
     """All workers beside each other, and what they counted."""
     trials.prepare()
-    totals, notes = Totals(), Notes()
+    totals = Totals()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="plusx-signals-") as name:
-        folder = Path(name)
-        children = [
-            trials.forked(lambda worker=worker: work(folder, options, worker), notes)  # type: ignore[misc]
-            for worker in range(options.workers)
-        ]
-        codes = [trials.ended(child) for child in children]
-        if any(codes):
-            raise SystemExit(notes.text)
-        for worker in range(options.workers):
-            _add(totals, Totals(**json.loads((folder / f"totals-{worker}.json").read_text())))
+        for counted in trials.beside(options.workers, Path(name), partial(work, Path(name), options)):
+            _add(totals, Totals(**counted))
     late = percentile(all_but(totals.seconds_to_stop, "twice"), 0.99)
     if late > MOST:
         totals.broken.append(f"the 99th percentile is {late:.2f} s")

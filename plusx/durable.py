@@ -89,9 +89,8 @@ def folder_fault(path: Path) -> str | None:
         manifest = json.loads((path / MANIFEST).read_bytes())
         for name, entry in manifest["files"].items():
             found = (path / name).stat()
-            if Path(name).name != name or not stat.S_ISREG(
-                found.st_mode
-            ):  # anybody can write a manifest: of a pipe, say
+            is_ours = Path(name).name == name and stat.S_ISREG(found.st_mode)
+            if not is_ours:  # anybody can write a manifest: of a pipe, say
                 return f"{MANIFEST} names {name}, which is no file of it"
             if found.st_size != entry["size"]:
                 return f"{name} has another size than was written"
