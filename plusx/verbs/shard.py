@@ -23,7 +23,7 @@ from plusx.errors import data as data_errors
 from plusx.errors import shards as sentences
 
 SIZE = "100MB"
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 Data = str | os.PathLike[str]
 Progress = Callable[[str, int, int], None]
