@@ -40,6 +40,7 @@ VERBS = {
     "serve": "Answer over HTTP, with a page to drop photos on.",
     "watch": "See a run's curves live in the browser, while it trains or afterwards.",
     "lab": 'See why the "+ x" matters: experiments on plain and residual networks.',
+    "shard": "Write photos as tar shards with an index, for data that is large or far away.",
     "models": "List the networks, or print the layers of one.",
     "bench": "Measure how fast this machine trains, and where the time goes.",
     "cache": "Show or clear the cache of decoded photos and unpacked archives.",

@@ -18,43 +18,21 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-from plusx.data import layouts
+import numpy as np
+
+from plusx.data import index, layouts
 from plusx.data.files import File, Files, add_folder, add_tar, is_glob, is_tar, list_files
+from plusx.data.listing import Digests, IndexedPhotos, Listing, Photo
 from plusx.errors import data as sentences
 from plusx.errors.images import Undecodable
 from plusx.images.source import Source, read
 
+__all__ = ["Listing", "Photo", "content_hashes", "indexed", "scan", "uncollected", "walk"]
+
 _HASHING_THREADS = 4
 _HASHED_TOGETHER = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Photo:
-    """One photo: its name as shown, where its bytes are, its label and the split DATA puts it in."""
-
-    name: str
-    source: Source
-    label: int | None = None
-    split: str | None = None
-
-
-@dataclass(frozen=True)
-class Listing:
-    """Every photo of DATA; `classes` are sorted, labels are positions in them; `junk` was left out.
-
-    `has_splits`: DATA says itself which photos validate or test. A `train/` folder alone does not; its photos
-    have the split "train" all the same. `outside`: links that lead out of DATA, which are followed.
-    """
-
-    root: str
-    classes: tuple[str, ...]
-    photos: tuple[Photo, ...]
-    junk: tuple[str, ...]
-    has_splits: bool
-    outside: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -71,7 +49,7 @@ def uncollected() -> Iterator[None]:
 
 @uncollected()
 def scan(data: str | Path | Sequence[str | Path], *, trainable: bool = True) -> Listing:
-    """The listing of DATA: a folder, a tar, a glob, a CSV, or several of them.
+    """The listing of DATA: a folder, a tar, a glob, a CSV, or several of them; a folder of shards by its index.
 
     Raises DataError where photos or labels are missing and, if `trainable`, where there is nothing to
     learn from: one class, an empty class, fewer than two photos in a class, or a validation or test
@@ -81,6 +59,8 @@ def scan(data: str | Path | Sequence[str | Path], *, trainable: bool = True) -> 
     if not roots:
         raise sentences.no_data()
     root = " ".join(roots)
+    if len(roots) == 1 and os.path.isdir(root) and (beside := index.beside(root)):
+        return indexed(root, beside, f"{root.rstrip('/')}/", trainable=trainable)
     found = list_files(roots)
     if len(found.files) == 1 and len(roots) == 1 and not os.path.isdir(root):
         _refuse_other_files(root, found.files[0])
@@ -88,13 +68,27 @@ def scan(data: str | Path | Sequence[str | Path], *, trainable: bool = True) -> 
     classes = labelled.classes
     if trainable:
         layouts.refuse_unusable(root, labelled, classes)
-    index = {name: i for i, name in enumerate(classes)}
-    photos = tuple(Photo(e.file.name, e.file.source, index[e.label], e.split) for e in labelled.entries)
+    label = {name: i for i, name in enumerate(classes)}
+    photos = tuple(Photo(e.file.name, e.file.source, label[e.label], e.split) for e in labelled.entries)
     has_splits = any(photo.split in ("val", "test") for photo in photos)
     return Listing(root, classes, photos, labelled.junk, has_splits, tuple(found.outside))
 
 
-@uncollected()
+def indexed(root: str, path: Path, base: str, *, trainable: bool = True) -> Listing:
+    """The listing of shards by the index at `path`: no tar is read. `base`: the folder or URL that holds the shards.
+
+    Raises DataError as `scan`, and where the index is damaged or is that of other shards.
+    """
+    found = index.open_index(path, base)
+    if os.path.isdir(base):
+        found.refuse_stale()
+    counts = layouts.counted(found.split, found.label, found.classes)
+    if trainable:
+        layouts.refuse_counts(root, found.classes, counts)
+    has_splits = any(split in ("val", "test") for split, _ in counts)
+    return Listing(root, found.classes, IndexedPhotos(found), (), has_splits)
+
+
 def walk(paths: Iterable[str | Path]) -> list[Photo]:
     """Photos without labels, for predicting: files as given, folders and tars walked in sorted order.
 
@@ -105,17 +99,23 @@ def walk(paths: Iterable[str | Path]) -> list[Photo]:
 
 
 @uncollected()
-def content_hashes(photos: Sequence[Photo]) -> list[str]:
-    """SHA-256 of each photo's bytes, in hexadecimal; of a photo that cannot be read, one of its name.
+def content_hashes(photos: Sequence[Photo]) -> Digests:
+    """SHA-256 of each photo's bytes; of a photo that cannot be read, one of its name. An index knows them already.
 
     Unreadable photos thus never count as copies of each other; the decoder names what is wrong with them.
     """
+    if isinstance(photos, IndexedPhotos):
+        return photos.hashes
     runs = [range(i, min(i + _HASHED_TOGETHER, len(photos))) for i in range(0, len(photos), _HASHED_TOGETHER)]
+    found = np.empty((len(photos), 32), np.uint8)
     with ThreadPoolExecutor(_HASHING_THREADS) as threads:
-        return [h for run in threads.map(lambda rows: [*_hash_run([photos[i] for i in rows])], runs) for h in run]
+        hashed = threads.map(lambda rows: b"".join(_hash_run([photos[i] for i in rows])), runs)
+        for rows, digests in zip(runs, hashed, strict=True):
+            found[rows.start : rows.stop] = np.frombuffer(digests, np.uint8).reshape(-1, 32)
+    return Digests(found)
 
 
-def _hash_run(photos: Sequence[Photo]) -> Iterator[str]:
+def _hash_run(photos: Sequence[Photo]) -> Iterator[bytes]:
     """Hashes of some photos; an archive that holds many in a row is opened once."""
     for file, group in itertools.groupby(photos, key=lambda photo: photo.source.file):
         try:
@@ -133,26 +133,26 @@ def _open_regular(file: str) -> io.FileIO:
     return io.FileIO(file)
 
 
-def _content_hash(photo: Photo, descriptor: int) -> str:
+def _content_hash(photo: Photo, descriptor: int) -> bytes:
     source = photo.source
     try:
         length = os.fstat(descriptor).st_size if source.length < 0 else source.length
         data = os.pread(descriptor, length, source.offset)
     except OSError:
         return _asked_again(photo)
-    return hashlib.sha256(data).hexdigest() if len(data) == length else _unreadable_hash(photo)
+    return hashlib.sha256(data).digest() if len(data) == length else _unreadable_hash(photo)
 
 
-def _asked_again(photo: Photo) -> str:
+def _asked_again(photo: Photo) -> bytes:
     """The hash of a photo that was refused once: as patiently as it is going to be decoded."""
     try:
-        return hashlib.sha256(read(photo.source)).hexdigest()
+        return hashlib.sha256(read(photo.source)).digest()
     except Undecodable:
         return _unreadable_hash(photo)
 
 
-def _unreadable_hash(photo: Photo) -> str:
-    return hashlib.sha256(b"unreadable " + photo.name.encode("utf-8", "surrogateescape")).hexdigest()
+def _unreadable_hash(photo: Photo) -> bytes:
+    return hashlib.sha256(b"unreadable " + photo.name.encode("utf-8", "surrogateescape")).digest()
 
 
 def _walked(path: str) -> list[Photo]:

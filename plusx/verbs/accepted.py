@@ -14,7 +14,6 @@ from typing import Any
 
 from plusx.data import split
 from plusx.data.drift import Drift, drift
-from plusx.data.near_duplicates import near_groups
 from plusx.data.split import Row
 from plusx.errors import use as sentences
 from plusx.images.decode import BadPhoto
@@ -113,7 +112,7 @@ def _places(run: RunFolder, photos: LabelledPhotos, pixels: Pixels) -> list[Plac
     """The place of every photo, in the order of the listing."""
     rows = [*gone(run), *split.read_split_csv(run.split)]
     places = _known_places(rows, photos)
-    groups = near_groups(pixels.store.thumbnails(pixels.store_rows)) if len(pixels.rows) else pixels.rows
+    groups = labelled.near(photos, pixels)
     together: dict[int, list[int]] = {}
     for row, group in zip(pixels.rows.tolist(), groups.tolist(), strict=True):
         together.setdefault(group, []).append(row)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+import numpy as np
+
+from plusx.data.listing import Digests
 from plusx.errors import data as data_errors
 from plusx.images.decode import BadPhoto
 from plusx.images.preprocess import Preprocess
@@ -38,10 +41,13 @@ def decode(session: Session, photos: LabelledPhotos, command: str, budget: float
 def kept_together(session: Session, photos: LabelledPhotos, pixels: Pixels) -> LabelledPhotos:
     """The photos split so that near-duplicates lie on one side; told where there are any, or DATA parts them."""
     grouped = labelled.together(photos, pixels, session.config)
+    hashes, keys = Digests.of(grouped.hashes), Digests.of(grouped.keys)
+    strangers = np.flatnonzero(hashes.words != keys.words)  # who has the key of another picture
     members: dict[str, set[int]] = defaultdict(set)
-    for row, key in enumerate(grouped.keys):
-        members[key].add(row)
-    groups = [rows for rows in members.values() if len({grouped.hashes[row] for row in rows}) > 1]
+    if len(strangers):
+        for row in np.flatnonzero(np.isin(keys.words, keys.words[strangers])).tolist():
+            members[keys[row]].add(row)
+    groups = [rows for rows in members.values() if len({hashes[row] for row in rows}) > 1]
     if groups:
         told = f"Near-duplicates: {sum(map(len, groups)):,} photos in {len(groups):,} groups"
         parted = sum(len({grouped.splits[row] for row in rows}) > 1 for rows in groups)

@@ -10,6 +10,7 @@ from torch import nn
 
 from plusx.config import Config
 from plusx.data.augment import Augment
+from plusx.data.listing import Names
 from plusx.data.loader import Batches, Order, Part, Samples
 from plusx.images.decode import BadPhoto
 from plusx.run_folder import RunFolder
@@ -66,7 +67,7 @@ def prepared_device(config: Config, threads: int | None = None) -> torch.device:
 
 def batches_of(session: Session, photos: LabelledPhotos, pixels: Pixels, size_at: Callable[[int], int]) -> Batches:
     """The training batches of a run at the sizes that `size_at` gives."""
-    names = [photo.name for photo in photos.photos(pixels.rows)]
+    names = Names(photos.listing.photos, pixels.rows)
     samples = Samples(photos.labels(pixels.rows), pixels.store_rows, names, len(photos.listing.classes))
     augment = Augment.of(session.config.model_dump())
     part = Part(session.device, session.world.rank, session.world.size)

@@ -13,7 +13,7 @@ import torch
 
 from plusx.config import Config
 from plusx.data import decisions, split
-from plusx.data.source import Photo
+from plusx.data.listing import Digests, Photo, called
 from plusx.errors import DataError, DiskError, disk, usage
 from plusx.errors import data as data_errors
 from plusx.errors.training import interrupted_run
@@ -224,11 +224,13 @@ def _tell(photos: LabelledPhotos, listen: Callable[[TrainEvent], None]) -> None:
         listen(Notice(photos.decided.sentence()))
     if photos.listing.outside:
         listen(Notice(data_errors.links_outside(photos.listing.outside)))
-    first: dict[str, int | None] = {}
-    labelled_photos = zip(photos.listing.photos, photos.hashes, strict=True)
-    twice = {sha256 for photo, sha256 in labelled_photos if first.setdefault(sha256, photo.label) != photo.label}
+    labels = photos.labels(photos.every)
+    several: dict[str, set[int]] = {}
+    for row in Digests.of(photos.hashes).repeated().tolist():
+        several.setdefault(photos.hashes[row], set()).add(int(labels[row]))
+    twice = sum(len(found) > 1 for found in several.values())
     if twice:
-        said = f"Photos that lie in more than one class: {len(twice):,}. `plusx check` names them; keep one of each."
+        said = f"Photos that lie in more than one class: {twice:,}. `plusx check` names them; keep one of each."
         listen(Notice(said))
 
 
@@ -306,9 +308,8 @@ def recorded_device(run: RunFolder, config: Config, listen: Callable[[TrainEvent
 
 def _counts(photos: LabelledPhotos, decoded: Decoded) -> dict[str, int]:
     """Photos of each split that can be read."""
-    bad = {name for name, _ in decoded.bad}
-    good = [where for photo, where in zip(photos.listing.photos, photos.splits, strict=True) if photo.name not in bad]
-    return {name: good.count(name) for name in split.NAMES}
+    good = ~called(photos.listing.photos, {name for name, _ in decoded.bad})
+    return {name: int(good[photos.rows(name)].sum()) for name in split.NAMES}
 
 
 def run_name(data: Sequence[str], config: Config) -> str:
