@@ -27,6 +27,7 @@ DEFAULT_GB = 20.0
 SPARE = 500_000_000  # bytes of the disk that the cache leaves alone
 LOCKS = "locks"
 PIXELS, ARCHIVE, OBJECT = "pixels.u8", "archive.tar", "object"  # what is locked by those who use an entry
+LISTING = "listing.json"  # of what is in an object; nobody has one open for long
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class CacheEntry:
 
     @property
     def kind(self) -> str:
-        """The name of the file in it that is locked: PIXELS, ARCHIVE (unpacked) or OBJECT (fetched from a URL)."""
-        return next((name for name in (ARCHIVE, OBJECT) if (self.folder / name).exists()), PIXELS)
+        """The name of the file in it that is locked: PIXELS, ARCHIVE (unpacked), OBJECT (from a URL), or LISTING."""
+        return next((name for name in (ARCHIVE, OBJECT, LISTING) if (self.folder / name).exists()), PIXELS)
 
 
 def cache_folder() -> Path:
@@ -100,7 +101,7 @@ def make_room(needed: int) -> bool:
     """Whether `needed` more bytes fit into the bound and on the disk; entries that nobody uses go for it."""
     free = shutil.disk_usage(cache_folder()).free
     excess = max(cache_size() + needed - cache_limit(), needed + SPARE - free)
-    for entry in cache_entries():
+    for entry in sorted(cache_entries(), key=lambda entry: entry.kind == LISTING):  # those are small, and save a lot
         if excess > 0:
             excess -= _evict(entry)
     return excess <= 0

@@ -82,15 +82,15 @@ def matching(pattern: str) -> dict[str, Seen]:
     return _listed(pattern, "glob")
 
 
-def pieces(url: str, size: int) -> Iterator[bytes]:
-    """The `size` bytes of the object at `url`, in pieces; a cut connection goes on behind the last whole piece.
+def pieces(url: str, end: int, start: int = 0) -> Iterator[bytes]:
+    """The bytes of the object at `url` from `start` to `end`; a cut connection goes on behind the last whole piece.
 
     Raises DataError where nothing came for as long as PATIENCE says, and at once for what does not pass.
     """
-    outage, at, length, good = _Outage(url), 0, PIECE, 0
-    while at < size:
+    outage, at, length, good = _Outage(url), start, PIECE, 0
+    while at < end:
         try:
-            piece = _piece(url, at, min(at + length, size))
+            piece = _piece(url, at, min(at + length, end))
         except Exception as error:
             outage.wait(error)
             length, good = max(SMALLEST, length // 2), 0

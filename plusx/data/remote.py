@@ -133,6 +133,22 @@ def seen(url: str) -> Seen:
     return known
 
 
+def key(url: str) -> str:
+    """What names the object at `url` as it is: another after it was replaced."""
+    what = seen(url)
+    return sha256_lines(("object", url, str(what.size), what.stamp or _THIS_PROCESS))[:32]
+
+
+def part(url: str, offset: int, length: int) -> bytes:
+    """Some bytes of the object: out of the cache where it is there, else asked for alone. Raises as `local` does."""
+    path = cache_folder() / key(url) / OBJECT
+    try:
+        with path.open("rb") as file:
+            return os.pread(file.fileno(), length, offset)
+    except OSError:
+        return b"".join(fetch.pieces(url, offset + length, offset))
+
+
 def _known(url: str, found: dict[str, Seen]) -> list[str]:
     if not found:
         raise sentences.nothing_matches(url)
@@ -145,8 +161,7 @@ def _known(url: str, found: dict[str, Seen]) -> list[str]:
 def _key(url: str, sha256: str | None) -> str:
     if sha256 is not None:
         return sha256_lines(("object", sha256))[:32]
-    what = seen(url)
-    return sha256_lines(("object", url, str(what.size), what.stamp or _THIS_PROCESS))[:32]
+    return key(url)
 
 
 def _open(url: str, folder: Path) -> bool:

@@ -69,10 +69,16 @@ def refused(url: str, why: str) -> DataError:
 def lost(url: str, why: str, seconds: float) -> DataError:
     """The network failed for longer than is waited."""
     return DataError(
-        f"{url} could not be read for {seconds:.0f} seconds, the last time because of this: {_short(why)}. Check the "
-        "network and the server, then run the same command again; a training goes on with --resume.",
+        f"{url} could not be read for {seconds:.0f} seconds ({_short(why)}): check the network and the server, "
+        "then run the same command again.",
         code=NETWORK,
     )
+
+
+def resumable(error: DataError, command: str) -> DataError:
+    """The network was lost for too long in the middle of a run; `command` goes on with it."""
+    told = error.message.replace("then run the same command again.", f"then go on with: {command}")
+    return DataError(told, code=error.code)
 
 
 def waiting(url: str, why: str, seconds: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from plusx.data.entries import ARCHIVE, OBJECT, cache_entries, cache_folder, cache_limit
+from plusx.data.entries import ARCHIVE, LISTING, OBJECT, cache_entries, cache_folder, cache_limit
 from plusx.data.entries import clear as clear_entries
 
 
@@ -42,8 +42,8 @@ class CacheReport:
 def cache(*, clear: bool = False) -> CacheReport:
     """Report on the cache, after clearing it where asked."""
     freed = clear_entries() if clear else 0
-    entries = cache_entries()
+    entries = [entry for entry in cache_entries() if entry.kind != LISTING]
     kinds = [entry.kind for entry in entries]
-    size = sum(entry.size for entry in entries)
+    size = sum(entry.size for entry in cache_entries())
     counts = len(entries), kinds.count(ARCHIVE), kinds.count(OBJECT)
     return CacheReport(str(cache_folder()), *counts, size, cache_limit(), freed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -15,6 +15,7 @@ from plusx.images.decode import BadPhoto
 from plusx.run_folder import RunFolder
 from plusx.training import environment
 from plusx.training.events import Listener
+from plusx.verbs import windowed
 from plusx.verbs.labelled import LabelledPhotos, Pixels
 from plusx.verbs.reports import TrainEvent
 
@@ -64,10 +65,13 @@ def prepared_device(config: Config, threads: int | None = None) -> torch.device:
 
 def batches_of(session: Session, photos: LabelledPhotos, pixels: Pixels, size_at: Callable[[int], int]) -> Batches:
     """The training batches of a run at the sizes that `size_at` gives."""
-    names = [photo.name for photo in photos.photos(pixels.rows)]
+    chosen = photos.photos(pixels.rows)
+    names = [photo.name for photo in chosen]
     samples = Samples(photos.labels(pixels.rows), pixels.store_rows, names, len(photos.listing.classes))
     augment = Augment.of(session.config.model_dump())
-    return Batches(pixels.store, samples, order_of(session.config), augment, size_at, session.device)
+    order = replace(order_of(session.config), window=windowed.window_of(session.config, chosen))
+    batches = Batches(pixels.store, samples, order, augment, size_at, session.device)
+    return batches.supplied_by(windowed.supply_of(session.config, pixels, chosen, batches.steps_per_epoch))
 
 
 def order_of(config: Config) -> Order:
