@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from plusx.data.reading import through
 from plusx.errors.export import computed_by_onnx
 from plusx.errors.model_file import not_as_written
 from plusx.errors.usage import no_batch, unknown_precision
@@ -208,7 +209,7 @@ class Classifier:
         places: Places = []
         rows: list[Pixels] = []
         with DecodePool(self.header.preprocess, workers) as pool:
-            for place, result in pool.map(sources):
+            for place, result in through(pool.map, sources):
                 if isinstance(result, BadPhoto):
                     bad.append((place, result))
                     continue

@@ -99,6 +99,7 @@ class Config(BaseModel):
 
     # augmentation (training only)
     sampling: Literal["shuffle", "balanced"] = "shuffle"
+    window: Positive | None = None  # archives whose photos are mixed with each other; None: all of DATA
     flip: Literal["none", "random", "alternating"] = "none"
     crop_scale: Areas | None = None  # share of the area a random-resized crop keeps, least and most
     crop_ratio: Ratios = (0.75, 1.3333)  # its width over its height, least and most

@@ -16,6 +16,7 @@ from torch import Tensor
 from plusx import keyed
 from plusx.data import augment
 from plusx.data.augment import Augment
+from plusx.data.windows import NoSupply, Supply, Window
 
 Indices = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
@@ -75,7 +76,7 @@ class Part:
 class Order:
     """Which samples a step sees. `sampling` is "shuffle" or "balanced" (every class equally often).
 
-    With `merge_lone` a last batch of one sample joins the one before it.
+    With `merge_lone` a last batch of one sample joins the one before it. With a `window` photos are mixed within it.
     """
 
     seed: int
@@ -83,6 +84,7 @@ class Order:
     drop_last: bool = False
     sampling: str = "shuffle"
     merge_lone: bool = False
+    window: Window | None = None
 
     def steps_per_epoch(self, n: int) -> int:
         """Steps in which all n samples are seen once."""
@@ -95,6 +97,8 @@ class Order:
         epoch = step // self.steps_per_epoch(len(labels))
         if self.sampling == "balanced":
             order = _balanced_order(self.seed, epoch, labels.tobytes())
+        elif self.window is not None:
+            order = self.window.order(self.seed, epoch)
         else:
             order = _shuffled_order(self.seed, epoch, len(labels))
         return order[self._places(step, len(labels))]
@@ -141,6 +145,12 @@ class Batches:
         self.steps_per_epoch = order.steps_per_epoch(len(samples.labels))
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="plusx-batches")
         self._ahead: tuple[int, Future[Pixels]] | None = None
+        self._supply: Supply | NoSupply = NoSupply()
+
+    def supplied_by(self, supply: Supply | NoSupply) -> Batches:
+        """The same, once what `supply` has to fetch for a step is there before that step is read."""
+        self._supply = supply
+        return self
 
     def batch(self, step: int) -> Batch:
         """The batch of `step`, augmented, on the device."""
@@ -170,6 +180,7 @@ class Batches:
     def close(self) -> None:
         """Stop reading ahead."""
         self._reader.shutdown(wait=True, cancel_futures=True)
+        self._supply.close()
 
     def _made(self, pixels: Pixels, step: int, part: Part) -> Batch:
         indices = self._order.indices(step, self._samples.labels)
@@ -191,6 +202,7 @@ class Batches:
         return self._reader.submit(self._read, step, self._part).result()
 
     def _read(self, step: int, part: Part) -> Pixels:
+        self._supply.at(step)
         indices = self._order.indices(step, self._samples.labels)
         return self._store.read(self._samples.rows[indices[part.of(len(indices))]])
 

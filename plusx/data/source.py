@@ -1,4 +1,4 @@
-"""DATA in all its layouts: a folder, an archive or a list becomes one listing of labelled photos.
+"""DATA in all its layouts: a folder, an archive, a list or URLs of archives become one listing of labelled photos.
 
 Every layout is first a flat list of named files (on disk or inside tars) and then read the same way:
 `train/cat/1.jpg`, `cat/1.jpg`, `cat.1.jpg`, WebDataset's `1.jpg` + `1.cls`, or the rows of a CSV.
@@ -22,12 +22,15 @@ from pathlib import Path
 
 import numpy as np
 
-from plusx.data import index, layouts
+from plusx.data import index, layouts, remote, shards
 from plusx.data.files import File, Files, add_folder, add_tar, is_glob, is_tar, list_files
 from plusx.data.listing import Digests, IndexedPhotos, Listing, Photo
+from plusx.data.reading import read
+from plusx.errors import DataError
 from plusx.errors import data as sentences
+from plusx.errors import remote as remote_errors
 from plusx.errors.images import Undecodable
-from plusx.images.source import Source, read
+from plusx.images.source import Source
 
 __all__ = ["Listing", "Photo", "content_hashes", "indexed", "scan", "uncollected", "walk"]
 
@@ -49,7 +52,9 @@ def uncollected() -> Iterator[None]:
 
 @uncollected()
 def scan(data: str | Path | Sequence[str | Path], *, trainable: bool = True) -> Listing:
-    """The listing of DATA: a folder, a tar, a glob, a CSV, or several of them; a folder of shards by its index.
+    """The listing of DATA: a folder, a tar, a glob, a CSV, the URL of one of the first three, or several of them.
+
+    A folder of shards is listed by its index.
 
     Raises DataError where photos or labels are missing and, if `trainable`, where there is nothing to
     learn from: one class, an empty class, fewer than two photos in a class, or a validation or test
@@ -118,6 +123,9 @@ def content_hashes(photos: Sequence[Photo]) -> Digests:
 def _hash_run(photos: Sequence[Photo]) -> Iterator[bytes]:
     """Hashes of some photos; an archive that holds many in a row is opened once."""
     for file, group in itertools.groupby(photos, key=lambda photo: photo.source.file):
+        if remote.is_url(file):
+            yield from map(_hash_behind_url, group)
+            continue
         try:
             opened = _open_regular(file)
         except OSError:
@@ -125,6 +133,13 @@ def _hash_run(photos: Sequence[Photo]) -> Iterator[bytes]:
             continue
         with opened:
             yield from (_content_hash(photo, opened.fileno()) for photo in group)
+
+
+def _hash_behind_url(photo: Photo) -> bytes:
+    """The hash that was made when the archive was listed; of a photo for itself, one of its bytes."""
+    if photo.source.length < 0:
+        return _asked_again(photo)
+    return bytes.fromhex(shards.listing(photo.source.file).hashes[photo.source.offset])
 
 
 def _open_regular(file: str) -> io.FileIO:
@@ -156,6 +171,8 @@ def _unreadable_hash(photo: Photo) -> bytes:
 
 
 def _walked(path: str) -> list[Photo]:
+    if remote.is_url(path):
+        return _walked_urls(path)
     if is_glob(path):
         matches = sorted(glob.glob(path, recursive=True))
         return [photo for match in matches for photo in _walked(match)] or [Photo(path, Source(path))]
@@ -166,6 +183,28 @@ def _walked(path: str) -> list[Photo]:
         add_tar(found, path, (path,), ())
     else:
         return [Photo(path, Source(path))]
+    return _photos_of(found)
+
+
+def _walked_urls(path: str) -> list[Photo]:
+    try:
+        urls = remote.expanded(path)
+    except DataError as error:
+        if error.code != remote_errors.MISSING:
+            raise
+        return [Photo(path, Source(path))]
+    return [photo for url in urls for photo in _walked_url(url)]
+
+
+def _walked_url(url: str) -> list[Photo]:
+    if not remote.is_archive(url):
+        return [Photo(url, Source(url))]
+    found = Files(lenient=True)
+    add_tar(found, url, (url,), ())
+    return _photos_of(found)
+
+
+def _photos_of(found: Files) -> list[Photo]:
     photos, _ = layouts.photos_only(found.files)
     return [Photo(file.name, file.source) for file in sorted(photos + found.unread, key=lambda f: f.name)]
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from plusx import durable
-from plusx.errors import DiskError, disk
+from plusx.errors import DataError, DiskError, disk
 from plusx.errors import training as sentences
 from plusx.training import checkpoint
 from plusx.training.events import Listener, Notice, Saved, StepDone, Validated, WeightsDue
@@ -294,7 +294,7 @@ def fit(
 def _step(training: Training, batches: BatchSource, stop: Stop) -> None:
     state, started = training.state, time.perf_counter()
     place = divmod(state.step, training.settings.steps_per_epoch)
-    batch = batches.batch(state.step)
+    batch = _batch(training, batches, stop)
     with _failures_explained(training, batch, batches, stop):
         result = compute_gradients(state, batch, training.settings, asked=stop.requested.is_set())
         with _changing(stop):
@@ -305,6 +305,16 @@ def _step(training: Training, batches: BatchSource, stop: Stop) -> None:
             every = training.settings.save_weights_every
             if every and place[1] % every == 0:
                 training.listen(WeightsDue(*place, state.model))
+
+
+def _batch(training: Training, batches: BatchSource, stop: Stop) -> Batch:
+    """The batch of the next step. Where its photos cannot be had any more, what was learned so far is saved first."""
+    try:
+        return batches.batch(training.state.step)
+    except DataError:
+        with stop.changing:
+            training.save_if_possible()
+        raise
 
 
 @contextmanager

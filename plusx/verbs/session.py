@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from plusx.run_folder import RunFolder
 from plusx.training import environment
 from plusx.training.events import Listener
 from plusx.training.world import ALONE, World
+from plusx.verbs import windowed
 from plusx.verbs.labelled import LabelledPhotos, Pixels
 from plusx.verbs.reports import TrainEvent
 
@@ -70,8 +71,11 @@ def batches_of(session: Session, photos: LabelledPhotos, pixels: Pixels, size_at
     names = Names(photos.listing.photos, pixels.rows)
     samples = Samples(photos.labels(pixels.rows), pixels.store_rows, names, len(photos.listing.classes))
     augment = Augment.of(session.config.model_dump())
+    chosen = photos.photos(pixels.rows)
+    order = replace(order_of(session.config), window=windowed.window_of(session.config, chosen))
     part = Part(session.device, session.world.rank, session.world.size)
-    return Batches(pixels.store, samples, order_of(session.config), augment, size_at, part)
+    batches = Batches(pixels.store, samples, order, augment, size_at, part)
+    return batches.supplied_by(windowed.supply_of(session.config, pixels, chosen, batches.steps_per_epoch))
 
 
 def order_of(config: Config) -> Order:

@@ -16,6 +16,7 @@ from plusx.data import decisions, split
 from plusx.data.listing import Digests, Photo, called
 from plusx.errors import DataError, DiskError, disk, usage
 from plusx.errors import data as data_errors
+from plusx.errors import remote as remote_errors
 from plusx.errors.training import interrupted_run
 from plusx.errors.use import accepted_too_late
 from plusx.model_file import short_hash
@@ -266,9 +267,13 @@ def _train(
 
 @contextmanager
 def _resumable(session: Session, run: RunFolder) -> Iterator[None]:
-    """What a disk refuses for good ends a run with the command that goes on with it."""
+    """What a disk or a network refuses for good ends a run with the command that goes on with it."""
     try:
         yield
+    except DataError as error:
+        if error.code != remote_errors.NETWORK:
+            raise
+        raise remote_errors.resumable(error, resume_command(session, run)) from error
     except DiskError as error:
         if error.code == disk.GONE:
             raise
