@@ -4,11 +4,12 @@ The name is a digest of paths and sizes, so a second start, or another machine, 
 an archive named by the user holds is listed here: millions of photos cost nothing until their block is in hand.
 """
 
-# ruff: noqa: PTH113, PTH202, PTH207
+# ruff: noqa: PTH112, PTH113, PTH202, PTH207
 # Paths are text by os.fsdecode here, as Source holds them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import glob
 import hashlib
@@ -22,8 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plusx.data import remote
 from plusx.data.files import is_glob, is_tar
-from plusx.data.source import Photo, walk
+from plusx.data.source import Photo, walk, walk_archive
 from plusx.images.source import Source
 
 LOOSE = 1000  # photos in a block of those that lie in no archive
@@ -38,9 +40,16 @@ class Block:
     archive: str | None = None
     photos: tuple[Photo, ...] = ()
 
-    def listed(self) -> Sequence[Photo]:
-        """Its photos, in the order of its rows: that of `predict`."""
-        return self.photos if self.archive is None else walk([self.archive])
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Sequence[Photo]]:
+        """Its photos as files of this machine, in the order of its rows, that of `predict`; what is behind URLs is
+        fetched, and may be dropped afterwards. Raises DataError where it cannot be.
+        """
+        with contextlib.ExitStack() as fetched:
+            if self.archive is None:
+                yield [_here(photo, fetched) for photo in self.photos]
+            else:
+                yield walk_archive(_local(self.archive, fetched), self.archive)
 
     def to_json(self) -> str:
         """As text, for another process."""
@@ -55,56 +64,73 @@ class Block:
 
 
 def blocks_of(paths: Iterable[str | Path]) -> list[Block]:
-    """The blocks of photos, folders, globs and archives, in the order of `predict`; equal ones get names of their own."""
-    unnamed = [block for path in paths for block in _blocks(os.fspath(path))]
+    """The blocks of photos, folders, globs and archives, in the order of `predict`; equal ones get different names.
+
+    Raises DataError where what is behind a URL cannot be listed.
+    """
+    held = (one for path in paths for one in _held(os.fspath(path)))
     found, often = list[Block](), Counter[str]()
-    for block in unnamed:
-        digest = _digest([block.name, often[block.name]])
-        often[block.name] += 1
-        found.append(dataclasses.replace(block, name=digest))
+    for loose, group in itertools.groupby(held, key=lambda one: isinstance(one, Photo)):
+        for block in _pieces(group) if loose else map(_archive, group):
+            digest = _digest([block.name, often[block.name]])
+            often[block.name] += 1
+            found.append(dataclasses.replace(block, name=digest))
     return found
 
 
-def _blocks(path: str) -> Iterator[Block]:
-    if is_glob(path) and (matches := sorted(glob.glob(path, recursive=True))):
-        together = itertools.groupby(matches, key=lambda match: is_tar(match) and not os.path.isdir(match))
-        for tars, group in together:
-            yield from map(_archive, group) if tars else _loose(walk(group))
+def _local(path: str, fetched: contextlib.ExitStack) -> str:
+    if not remote.is_url(path):
+        return path
+    fetched.callback(remote.let_go, path)
+    return str(remote.local(path))
+
+
+def _here(photo: Photo, fetched: contextlib.ExitStack) -> Photo:
+    source = dataclasses.replace(photo.source, file=_local(photo.source.file, fetched))
+    return dataclasses.replace(photo, source=source)
+
+
+def _held(path: str) -> Iterator[Photo | str]:
+    """Loose photos, and paths of archives, also of those that lie in a folder."""
+    if remote.is_url(path):
+        yield from (url if remote.is_archive(url) else Photo(url, Source(url)) for url in remote.expanded(path))
+    elif is_glob(path) and (matches := sorted(glob.glob(path, recursive=True))):
+        for match in matches:
+            yield from _held(match)
     elif is_tar(path) and not os.path.isdir(path):
-        yield _archive(path)
+        yield path
     else:
-        yield from _loose(walk([path]))
-
-
-def _loose(photos: Sequence[Photo]) -> Iterator[Block]:
-    """Archives that lie in a folder are blocks of their own; what lies between them is cut into pieces."""
-    for archive, group in itertools.groupby(photos, key=_archive_around):
-        if archive is not None:
-            yield _archive(archive)
-            continue
-        run = tuple(group)
-        yield from (_piece(run[start : start + LOOSE]) for start in range(0, len(run), LOOSE))
+        for archive, photos in itertools.groupby(walk([path]), key=_archive_around):
+            yield from photos if archive is None else (archive,)
 
 
 def _archive_around(photo: Photo) -> str | None:
     """The path of the archive that a photo lies in, as its name begins."""
     if photo.source.length < 0:
         return None
-    ends = (match.start() for match in re.finditer("!/", photo.name))
-    return next((photo.name[:end] for end in ends if is_tar(photo.name[:end]) and os.path.isfile(photo.name[:end])), None)
+    paths = (photo.name[: match.start()] for match in re.finditer("!/", photo.name))
+    return next((path for path in paths if is_tar(path) and os.path.isfile(path)), None)
 
 
-def _archive(path: str) -> Block:
+def _archive(path: Photo | str) -> Block:
+    assert isinstance(path, str), "an archive"
     return Block(_digest([path, _size(path)]), path, path)
 
 
-def _piece(photos: tuple[Photo, ...]) -> Block:
-    held = [[photo.name, photo.source.offset, photo.source.length, _size(photo.source.file)] for photo in photos]
-    more = f" and {len(photos) - 1:,} more" if len(photos) > 1 else ""
-    return Block(_digest(held), photos[0].name + more, photos=photos)
+def _pieces(photos: Iterable[Photo | str]) -> Iterator[Block]:
+    """Loose photos, so many in a block."""
+    rest = (photo for photo in photos if isinstance(photo, Photo))
+    while piece := tuple(itertools.islice(rest, LOOSE)):
+        held = [[photo.name, photo.source.offset, photo.source.length, _size(photo.source.file)] for photo in piece]
+        more = f" and {len(piece) - 1:,} more" if len(piece) > 1 else ""
+        yield Block(_digest(held), piece[0].name + more, photos=piece)
 
 
-def _size(path: str) -> int:
+def _size(path: str) -> int | tuple[int, str]:
+    """Bytes; behind a URL with what changes as these do. Raises DataError where a server does not say."""
+    if remote.is_url(path):
+        seen = remote.seen(path)
+        return seen.size, seen.stamp
     try:
         return os.path.getsize(path)
     except OSError:  # it will be a row with an error

@@ -104,7 +104,10 @@ def part_path(out: Path, block: str) -> Path:
 def write_part(path: Path, rows: Rows, made: Made) -> None:
     """Write the part, whole or not at all. Raises DiskError, RunError where rows are missing or double."""
     table = rows.table()
-    about = {b"classes": table.schema.metadata[b"classes"], KEY: json.dumps({"format": FORMAT, **asdict(made)}).encode()}
+    about = {
+        b"classes": table.schema.metadata[b"classes"],
+        KEY: json.dumps({"format": FORMAT, **asdict(made)}).encode(),
+    }
     sink = pyarrow().BufferOutputStream()
     parquet().write_table(table.replace_schema_metadata(about), sink, compression="zstd", write_page_checksum=True)
     write_file(path, sink.getvalue().to_pybytes())

@@ -84,12 +84,12 @@ class Scorer:
         self.pool.close()
 
     def score(self, block: Block, heard: Heard | None = None) -> Made:
-        """Write the part of a block, unless it is there; `heard` is told of every so many photos. Raises plusx.Error."""
+        """Write the part of a block, unless it is there; `heard` is told of so many photos more. Raises plusx.Error."""
         if (made := self.work.made(block)) is not None:
             return made
-        photos = block.listed()
-        rows = Rows([photo.name for photo in photos], self.classifier.classes)
-        self._answer(rows, [photo.source for photo in photos], heard)
+        with block.open() as photos:
+            rows = Rows([photo.name for photo in photos], self.classifier.classes)
+            self._answer(rows, [photo.source for photo in photos], heard)
         made = Made(block.name, self.work.scoring, len(photos), rows.bad, self._computed())
         write_part(part_path(Path(self.work.out), block.name), rows, made)
         return made

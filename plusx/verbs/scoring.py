@@ -12,7 +12,7 @@ import contextlib
 import json
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from plusx.model_file import read_header
 from plusx.training.interrupt import leaving
 from plusx.verbs.blocks import Block, blocks_of
 from plusx.verbs.parts import FORMAT, Made, part_path, pyarrow
-from plusx.verbs.scorer import Scorer, Work
+from plusx.verbs.scorer import Heard, Scorer, Work
 
 MANIFEST, LOCK = "_manifest.json", "_lock"
 FEW = 8  # paths that a command is repeated with
@@ -89,9 +89,9 @@ class Totals:
     computed: tuple[str, ...]
 
 
-Outcome = Made | Failure | int  # a part, none, or so many photos more of one in hand
+Outcome = Made | Failure  # a part, or none
 Hear = Callable[[Progress], None]
-Engine = Callable[[Work, Sequence[Block]], Iterator[Outcome]]
+Engine = Callable[[Work, Sequence[Block], Heard], Generator[Outcome, None, None]]
 
 
 @dataclass
@@ -114,14 +114,17 @@ class _Counted:
 
     def take(self, outcome: Outcome) -> None:
         """Count what an engine says."""
-        if isinstance(outcome, int):
-            self.in_hand += outcome
-        elif isinstance(outcome, Failure):
+        self.in_hand = 0
+        if isinstance(outcome, Failure):
             self.failures.append(outcome)
         else:
-            self.in_hand = 0
             self.written += outcome.block not in self.done
             self.done[outcome.block] = outcome
+        self.tell()
+
+    def hold(self, photos: int) -> None:
+        """Count photos of the block in hand, where an engine says so."""
+        self.in_hand += photos
         self.tell()
 
     def tell(self) -> None:
@@ -226,25 +229,22 @@ def _score_missing(asked: Scoring, work: Work, engine: Engine, counted: _Counted
         else:
             counted.found(made)
     counted.tell()
+    if not missing:
+        return
     try:
-        with contextlib.closing(engine(work, missing) if missing else iter_nothing()) as outcomes:
+        with contextlib.closing(engine(work, missing, counted.hold)) as outcomes:
             for outcome in outcomes:
                 counted.take(outcome)
     except DiskError as error:
         raise disk.resumable(error, asked.command) from error
 
 
-def iter_nothing() -> Iterator[Outcome]:
-    """An engine that has nothing to do."""
-    yield from ()
-
-
-def _in_this_process(work: Work, blocks: Sequence[Block]) -> Iterator[Outcome]:
+def _in_this_process(work: Work, blocks: Sequence[Block], heard: Heard) -> Generator[Outcome, None, None]:
     """The local engine: block after block, on all CPUs."""
     with Scorer(work) as scorer:
         for block in blocks:
             try:
-                yield scorer.score(block)
+                yield scorer.score(block, heard)
             except (DataError, RunError) as error:
                 yield Failure(block.name, f"{block.shown}: {error.message}", error.exit_code)
 

@@ -2,8 +2,8 @@
 
 Ray moves a block's description to an actor and counts back; photos and answers never pass through it. An actor that
 is killed is started again by Ray, and its block in hand is scored again; what it had finished is whole. Nothing is
-sent to Ray's makers, nothing is written to the home folder, and a cluster started here listens on this machine alone
-and wants a token. This is the one place where Ray is imported.
+sent to Ray's makers, nothing is written to the home folder, and a cluster started here wants a token. This is the one
+place where Ray is imported.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from plusx.durable import TEMPORARY, disk_errors
 from plusx.errors import DiskError, Error, ModelError, UsageError
@@ -30,7 +31,7 @@ from plusx.errors import scoring as sentences
 from plusx.images.pool import usable_cpus
 from plusx.verbs.blocks import Block
 from plusx.verbs.parts import Made
-from plusx.verbs.scorer import Scorer, Work
+from plusx.verbs.scorer import Heard, Scorer, Work
 from plusx.verbs.scoring import Engine, Failure, Outcome
 
 ADDRESS = "RAY_ADDRESS"  # environment variable: the cluster to use
@@ -50,7 +51,6 @@ class Actor:
     """What Ray calls: holds a Scorer, takes descriptions of blocks and gives outcomes, all of them as JSON."""
 
     def __init__(self, work: Mapping[str, Any], cores: int) -> None:
-        warnings.filterwarnings("ignore", module="ray")
         self.work, self.cores = Work(**work), cores
         self._scorer: Scorer | None = None
 
@@ -91,10 +91,10 @@ def by_ray(resume: str) -> Engine:
     """The engine. `resume` is the command that goes on. Raises UsageError where Ray is not installed."""
     ray = _ray()
 
-    def engine(work: Work, blocks: Sequence[Block]) -> Iterator[Outcome]:
+    def engine(work: Work, blocks: Sequence[Block], _: Heard) -> Generator[Outcome, None, None]:
         with _cluster(ray), _told(ray, resume):
-            for row in _outcomes(ray, work, blocks):
-                yield _taken(json.loads(row["outcome"]))
+            for outcome in _outcomes(ray, work, blocks):
+                yield _taken(json.loads(outcome))
 
     return engine
 
@@ -116,35 +116,33 @@ def _ray() -> Any:
 def _hushed() -> Iterator[None]:
     """Without Ray's warnings to itself, about names of its own that it will change."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", category=ResourceWarning)
+        warnings.filterwarnings("ignore", module=r"ray(\.|$)")
         yield
 
 
 @contextlib.contextmanager
 def _cluster(ray: Any) -> Iterator[None]:
     """The cluster of RAY_ADDRESS, or one of this machine's CPUs that ends with this process and leaves no file."""
-    address = os.environ.get(ADDRESS)
-    folder = None if address else Path(tempfile.mkdtemp(prefix="plusx-", dir=_short_folder()))
-    with _own_signals(), _hushed():
-        try:
-            _start(ray, address, folder)
-            yield
-        finally:
-            ray.shutdown()
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _start(ray: Any, address: str | None, folder: Path | None) -> None:
-    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    own = {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "_temp_dir": str(folder)}
+    folder = Path(tempfile.mkdtemp(prefix="plusx-", dir=_short_folder()))
     try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(address="local", num_cpus=usable_cpus(), object_store_memory=OBJECTS, **own, **quiet)
+        with _hushed():
+            _start(ray, folder)
+            yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(ray: Any, folder: Path) -> None:
+    address = os.environ.get(ADDRESS)
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    own = {"include_dashboard": False, "_temp_dir": str(folder)}
+    try:
+        with _own_terminal(folder), _no_reporter():
+            if address:
+                ray.init(address=address, **quiet)
+            else:
+                ray.init(address="local", num_cpus=usable_cpus(), object_store_memory=OBJECTS, **own, **quiet)
     except Exception as error:  # of a dozen kinds
         raise sentences.no_cluster(address, error) from error
     for handler in logging.getLogger("ray.data").handlers:
@@ -167,24 +165,30 @@ def _short_folder() -> str:
 
 
 @contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Ray takes SIGTERM for itself; here it stays with whoever had it."""
-    if threading.current_thread() is not threading.main_thread():
+def _no_reporter() -> Iterator[None]:
+    """Without the process that reports usage: where that is off it still asks servers of three clouds where it runs."""
+    from ray._private.node import Node
+
+    there = hasattr(Node, "start_api_server")
+    with mock.patch.object(Node, "start_api_server", return_value=None) if there else contextlib.nullcontext():
         yield
-        return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    original = signal.signal
 
-    def kept(number: int, handler: Any) -> Any:
-        return handlers[number] if number in handlers else original(number, handler)
 
-    signal.signal = kept  # type: ignore[assignment]
+@contextlib.contextmanager
+def _own_terminal(folder: Path) -> Iterator[None]:
+    """Ray's C++ part says on stderr how it was told to be quiet; and Ray takes SIGTERM for itself, which stays ours."""
+    handler, descriptor = signal.getsignal(signal.SIGTERM), os.dup(2)
     try:
+        with (folder / "stderr").open("wb") as file:
+            os.dup2(file.fileno(), 2)
         yield
+    except SystemExit:  # a SIGTERM that came meanwhile
+        raise KeyboardInterrupt from None
     finally:
-        signal.signal = original
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager
@@ -196,8 +200,8 @@ def _told(ray: Any, resume: str) -> Iterator[None]:
         raise sentences.ray_failed(error, resume) from error
 
 
-def _outcomes(ray: Any, work: Work, blocks: Sequence[Block]) -> Iterator[Mapping[str, Any]]:
-    """One row for each block, as they are done."""
+def _outcomes(ray: Any, work: Work, blocks: Sequence[Block]) -> Iterator[str]:
+    """What an actor says of each block, as they are done."""
     actors, cores, gpus = _crew(ray.cluster_resources(), work.device)
     pool = ray.data.ActorPoolStrategy(size=min(actors, len(blocks)), max_tasks_in_flight_per_actor=2)
     rows = [{"block": block.to_json()} for block in blocks]
@@ -207,7 +211,8 @@ def _outcomes(ray: Any, work: Work, blocks: Sequence[Block]) -> Iterator[Mapping
         fn_constructor_args=(asdict(work), cores),
         **{"batch_size": 1, "compute": pool, "num_cpus": cores, "num_gpus": gpus},
     )
-    yield from done.iter_rows()
+    for batch in done.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield from batch.column("outcome").to_pylist()
 
 
 def _crew(resources: Mapping[str, float], device: str) -> tuple[int, int, int]:
@@ -227,5 +232,3 @@ def _taken(outcome: Mapping[str, Any]) -> Outcome:
         kinds: tuple[type[Error], ...] = (DiskError, ModelError, UsageError)
         raise {kind.__name__: kind for kind in kinds}[outcome["ends"]](failure.message, code=outcome["code"])
     return failure
-
-
