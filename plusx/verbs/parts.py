@@ -48,7 +48,7 @@ class Rows:
 
     def answer(self, places: list[int], probabilities: npt.NDArray[Any], answers: Sequence[str]) -> None:
         """Fill `places` with probabilities [n, C] and n answers."""
-        self.filled[places] += 1
+        np.add.at(self.filled, places, 1)  # += counts a place that is named twice once
         self.probabilities[places] = probabilities
         for place, text in zip(places, answers, strict=True):
             self.answers[place] = text
