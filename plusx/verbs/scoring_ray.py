@@ -58,6 +58,11 @@ class Actor:
         """Score the blocks of a batch."""
         return {"outcome": [json.dumps(self._outcome(Block.from_json(text))) for text in batch["block"]]}
 
+    def close(self) -> None:
+        """End its decoding processes; those of an actor that Ray ends see that by themselves."""
+        if self._scorer is not None:
+            self._scorer.pool.close()
+
     def _outcome(self, block: Block) -> dict[str, Any]:
         try:
             return {"made": asdict(self._scored(block))}
@@ -129,7 +134,7 @@ def _cluster(ray: Any) -> Iterator[None]:
         return
     folder = Path(tempfile.mkdtemp(prefix="plusx-", dir=_short_folder()))
     try:
-        with _hushed():
+        with _hushed(), _silent():
             _start(ray, folder)
             yield
     finally:
@@ -166,6 +171,16 @@ def _short_folder() -> str:
     """The folder for temporary files, or /tmp where the path of a socket in it would be too long."""
     folder = tempfile.gettempdir()
     return folder if len(folder) <= LONGEST - len("/plusx-12345678") else "/tmp"  # noqa: S108 - mkdtemp makes the name
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Ray prints on stdout, where the results belong, that a worker was killed."""
+    from ray._private import worker
+
+    there = hasattr(worker, "_worker_logs_enabled")
+    with mock.patch.object(worker, "_worker_logs_enabled", False) if there else contextlib.nullcontext():
+        yield
 
 
 @contextlib.contextmanager
