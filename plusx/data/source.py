@@ -176,14 +176,11 @@ def _walked(path: str) -> list[Photo]:
     if is_glob(path):
         matches = sorted(glob.glob(path, recursive=True))
         return [photo for match in matches for photo in _walked(match)] or [Photo(path, Source(path))]
-    found = Files(lenient=True)
     if os.path.isdir(path):
+        found = Files(lenient=True)
         add_folder(found, path, (path.rstrip("/") or "",), ())
-    elif is_tar(path):
-        add_tar(found, path, (path,), ())
-    else:
-        return [Photo(path, Source(path))]
-    return _photos_of(found)
+        return _photos_in(found)
+    return walk_archive(path) if is_tar(path) else [Photo(path, Source(path))]
 
 
 def _walked_urls(path: str) -> list[Photo]:
@@ -193,18 +190,18 @@ def _walked_urls(path: str) -> list[Photo]:
         if error.code != remote_errors.MISSING:
             raise
         return [Photo(path, Source(path))]
-    return [photo for url in urls for photo in _walked_url(url)]
+    return [p for url in urls for p in (walk_archive(url) if remote.is_archive(url) else [Photo(url, Source(url))])]
 
 
-def _walked_url(url: str) -> list[Photo]:
-    if not remote.is_archive(url):
-        return [Photo(url, Source(url))]
+@uncollected()
+def walk_archive(path: str, shown: str | None = None) -> list[Photo]:
+    """Photos of the tar at `path`, as `walk` lists them, named as if it were `shown`; itself where it is not whole."""
     found = Files(lenient=True)
-    add_tar(found, url, (url,), ())
-    return _photos_of(found)
+    add_tar(found, path, (shown or path,), ())
+    return _photos_in(found)
 
 
-def _photos_of(found: Files) -> list[Photo]:
+def _photos_in(found: Files) -> list[Photo]:
     photos, _ = layouts.photos_only(found.files)
     return [Photo(file.name, file.source) for file in sorted(photos + found.unread, key=lambda f: f.name)]
 
