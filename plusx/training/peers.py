@@ -1,0 +1,246 @@
+"""The watch over the other processes of a training: whoever is lost is named, and nobody waits for it forever.
+
+PyTorch notices a killed process as a broken connection, without a name, and a stopped one not at all. So a thread of
+each process says through the store, in which torchrun lets processes find each other, that it is alive and how far it
+has come, and looks after eight others. The first that gives one up says so there, and all end with the same sentence.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+import torch.distributed as dist
+
+from plusx.errors import Error, Interrupted, RunError
+from plusx.errors import distributed as sentences
+from plusx.launch import Launch
+from plusx.training import heartbeat
+from plusx.training.heartbeat import BETWEEN, GAP, Beat, Bounds, Phase, Sight, Verdict, this_process
+
+ANSWER = timedelta(seconds=2)  # of the store
+ENDING = 10.0  # seconds in which a process whose peer is lost has to end by itself
+AT_ONCE = 1.0  # seconds in which a process that is gone from this machine is seen
+_NONE = b"{}"
+_KILLED = ("stopped", "silent", "slow")  # of the verdicts: those whose process may still be there
+
+End = Callable[[str], None]
+
+
+class Peers:
+    """This process among others; `entered` counts the messages it has come to. One thread watches from `start` on.
+
+    `run`: a text that is the same in all processes, and another one after every restart.
+    """
+
+    def __init__(self, launch: Launch, run: str, bounds: Bounds = Bounds(), address: str | None = None) -> None:  # noqa: B008
+        self.launch, self.bounds = launch, bounds
+        self.address = address or f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        self.phase: Phase = "starting"
+        self.step, self.entered = 0, 0
+        self.verdict: RunError | None = None
+        self._run, self._told, self._count = run, "", 0
+        self._hosts = launch.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"  # the store is its own
+        self._seen: dict[int, Sight] = {}
+        self._unanswered: float | None = None  # since when the store is silent
+        self._wake, self._found, self._ours, self._closed = (threading.Event() for _ in range(4))
+        self._end: End = _end
+        self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
+        host, _, port = self.address.rpartition(":")
+        self._store = dist.TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=ANSWER)
+        if launch.first:
+            self._store.set(self._key("verdict"), _NONE.decode())
+        self._store.set(self._key(launch.rank), self._beat().to_json())
+
+    def start(self) -> None:
+        """Watch from now on. All processes have been made before."""
+        now = time.monotonic()
+        for rank in heartbeat.watched(self.launch.rank, self.launch.size):
+            self._seen[rank] = Sight(Beat.from_json(self._store.get(self._key(rank))), now)
+        self._thread.start()
+
+    def at(self, step: int) -> None:
+        """The process comes to the messages of a step; so many steps are done."""
+        self.phase, self.step = "training", step
+        self.entered += 1
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Do what only this process does, and the others wait for: however long it takes, it is not slow."""
+        before, self.phase = self.phase, "alone"
+        try:
+            yield
+        finally:
+            self.phase = before
+
+    @contextmanager
+    def ended_by(self, end: End) -> Iterator[None]:
+        """Within the block `end` ends this process with a sentence, called from the thread that watches."""
+        before, self._end = self._end, end
+        try:
+            yield
+        finally:
+            self._end = before
+
+    def leave(self, phase: Phase = "left", told: str = "") -> None:
+        """Say that this process ends, in order or with an error, and watch no more."""
+        self._told, self.phase = told, phase
+        self._closed.set()
+        self._wake.set()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(2 * ANSWER.total_seconds() + 1)
+            self._linger(phase == "failed")
+
+    def lost(self, error: BaseException) -> RunError | None:
+        """What to say instead of `error`, where it came about since another process is lost; None where it did not.
+
+        A broken connection is waited for until it is known who is missing, a stop on request is looked at shortly:
+        torchrun asks those that are left to stop when one is killed.
+        """
+        if self.verdict is not None:
+            self._ours.set()
+            return self.verdict
+        if isinstance(error, (Interrupted, KeyboardInterrupt)):
+            return self._missing(AT_ONCE)
+        if not is_of_a_message(error):
+            return None
+        what = str(error).strip().splitlines()[0][:200]
+        return self._missing(self.bounds.silent + AT_ONCE) or sentences.broken(what)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Watch while the block lasts; an error within that comes of a lost process becomes the sentence that names it."""
+        self.start()
+        try:
+            yield
+        except BaseException as error:
+            told = self.lost(error)
+            orderly = self.verdict is not None or isinstance(error, (Interrupted, KeyboardInterrupt))
+            self.leave("left" if orderly else "failed", error.message if isinstance(error, Error) else repr(error))
+            if told is None or told is error:
+                raise
+            raise told from error
+        self.leave()
+
+    def _missing(self, seconds: float) -> RunError | None:
+        """Who is missing, where that is known within `seconds`; this thread then ends the process."""
+        self._ours.set()
+        self._wake.set()
+        if self._found.wait(seconds):
+            return self.verdict
+        self._ours.clear()
+        return None
+
+    def _key(self, name: int | str) -> str:
+        return f"plusx/{self._run}/{name}"
+
+    def _beat(self) -> Beat:
+        self._count += 1
+        rank = self.launch.rank
+        return Beat(rank, this_process(), self.phase, self.step, self.entered, self._count, self._told)
+
+    def _watch(self) -> None:
+        """Body of the thread."""
+        last = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if now - last > GAP:
+                self._forgive(now)
+            last = now
+            verdict = self._look()
+            if self._closed.is_set():
+                return
+            if verdict is not None:
+                self._give_up(verdict)
+                return
+            self._wake.wait(BETWEEN)
+            self._wake.clear()
+
+    def _forgive(self, now: float) -> None:
+        self._unanswered = None
+        for seen in self._seen.values():
+            seen.forgive(now)
+
+    def _look(self) -> Verdict | RunError | None:
+        """Say that this process is alive, hear the others, and judge."""
+        states = {rank: heartbeat.state_of(seen.beat.process) for rank, seen in self._seen.items()}  # before they speak
+        beats, posted = self._exchanged()
+        now = time.monotonic()
+        for rank, seen in self._seen.items():
+            seen.see(beats.get(rank, seen.beat), states[rank], self.entered, now)
+        if posted is not None:
+            return posted
+        found = [heartbeat.judged(seen, self.bounds, now) for seen in self._seen.values()]
+        return next((verdict for verdict in found if verdict), None) or self._unheard(now)
+
+    def _exchanged(self) -> tuple[dict[int, Beat], Verdict | None]:
+        """The newest beats, and the verdict of whoever was first; nothing while the store does not answer."""
+        keys = [self._key(rank) for rank in self._seen]
+        try:
+            self._store.set(self._key(self.launch.rank), self._beat().to_json())
+            *beats, posted = self._store.multi_get([*keys, self._key("verdict")])
+        except RuntimeError:
+            self._unanswered = self._unanswered or time.monotonic()
+            return {}, None
+        self._unanswered = None
+        read = dict(zip(self._seen, map(Beat.from_json, beats), strict=True))
+        return read, None if posted == _NONE else Verdict.from_json(posted)
+
+    def _unheard(self, now: float) -> RunError | None:
+        if self._unanswered is None or now - self._unanswered <= self.bounds.silent:
+            return None
+        return sentences.launcher_gone(self.address, now - self._unanswered)
+
+    def _give_up(self, verdict: Verdict | RunError) -> None:
+        """Tell the others, and end: by the main thread where it knows already, else from here."""
+        if isinstance(verdict, Verdict):
+            verdict = self._posted(verdict)
+            if verdict.kind in _KILLED:
+                heartbeat.end(verdict.process)
+            self._linger(True)
+            verdict = sentence(verdict, self.launch.size)
+        self.verdict = verdict
+        self._found.set()
+        if self._ours.is_set() and self._closed.wait(ENDING):
+            return
+        self._end(verdict.message)
+
+    def _linger(self, told: bool) -> None:
+        """Where the store ends with this process, let the others read there what was told."""
+        if told and self._hosts:
+            time.sleep(2 * BETWEEN)
+
+    def _posted(self, verdict: Verdict) -> Verdict:
+        """The verdict of whoever was first."""
+        with suppress(RuntimeError):
+            key = self._key("verdict")
+            return Verdict.from_json(self._store.compare_set(key, _NONE.decode(), verdict.to_json()))
+        return verdict
+
+
+def sentence(verdict: Verdict, size: int) -> RunError:
+    """The verdict in words."""
+    process, step, seconds = verdict.process, verdict.step, verdict.seconds
+    name = sentences.named(verdict.rank, size, process.pid, process.machine)
+    if verdict.kind == "gone":
+        return sentences.gone(name, step)
+    if verdict.kind == "failed":
+        return sentences.failed(name, verdict.told)
+    return getattr(sentences, verdict.kind)(name, step, seconds)  # type: ignore[no-any-return]
+
+
+def is_of_a_message(error: BaseException) -> bool:
+    """Whether PyTorch raised `error` where processes send each other something; gloo has no class of its own for it."""
+    if not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in ("gloo", "nccl"))
+
+
+def _end(told: str) -> None:
+    os.write(sys.stderr.fileno(), f"\nplusx: {told}\n".encode())
+    os._exit(1)
