@@ -35,8 +35,8 @@ def silent(name: str, step: int, seconds: float) -> RunError:
 def slow(name: str, step: int, seconds: float) -> RunError:
     """A process is alive, and the others have waited for it for longer than they are to."""
     return _lost(
-        f"{name} is alive, but the others have waited {seconds:.0f} s for it at step {step:,}; if it is only slow, allow "
-        f"more with --set rank_seconds={2 * max(1, round(seconds))}",
+        f"{name} is alive, but the others have waited {seconds:.0f} s for it at step {step:,}; if it is only slow, "
+        f"allow more with --set rank_seconds={2 * max(1, round(seconds))}",
         "rank-slow",
     )
 
@@ -49,8 +49,8 @@ def failed(name: str, told: str) -> RunError:
 def launcher_gone(address: str, seconds: float) -> RunError:
     """The store in which processes find each other is gone, with torchrun or with the first process."""
     return _lost(
-        f"Nothing was heard for {seconds:.0f} s from {address}, where the processes find each other: torchrun there, or "
-        "its machine, is gone",
+        f"Nothing was heard for {seconds:.0f} s from {address}, where the processes find each other: torchrun there, "
+        "or its machine, is gone",
         "launcher-gone",
     )
 

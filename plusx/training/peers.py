@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from plusx.errors import Error, Interrupted, RunError
 from plusx.errors import distributed as sentences
@@ -52,7 +53,7 @@ class Peers:
         self._end: End = _end
         self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
         host, _, port = self.address.rpartition(":")
-        self._store = dist.TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=ANSWER)
+        self._store = TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=ANSWER)
         if launch.first:
             self._store.set(self._key("verdict"), _NONE.decode())
         self._store.set(self._key(launch.rank), self._beat().to_json())
@@ -114,7 +115,7 @@ class Peers:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch while the block lasts; an error within that comes of a lost process becomes the sentence that names it."""
+        """Watch while the block lasts; an error within that comes of a lost process becomes the one that names it."""
         self.start()
         try:
             yield
