@@ -12,13 +12,13 @@ _WHOLE = (
 
 def gone(name: str, step: int) -> RunError:
     """A process has ended without a word: killed, or ended by the system; `name` as `named` gives it."""
-    return _lost(f"{name} was killed or crashed after step {step:,}, and no other can go on without it", "rank-gone")
+    return _lost(f"{name} was killed or crashed near step {step:,}, and no other can go on without it", "rank-gone")
 
 
 def stopped(name: str, step: int, seconds: float) -> RunError:
     """A process was stopped by a signal and was not continued."""
     return _lost(
-        f"{name} was stopped by a signal (SIGSTOP) after step {step:,} and stood still for {seconds:.0f} s, while the "
+        f"{name} was stopped by a signal (SIGSTOP) near step {step:,} and stood still for {seconds:.0f} s, while the "
         "others waited",
         "rank-stopped",
     )
@@ -27,7 +27,7 @@ def stopped(name: str, step: int, seconds: float) -> RunError:
 def silent(name: str, step: int, seconds: float) -> RunError:
     """Nothing was heard of a process: it, its machine or the network between stands still."""
     return _lost(
-        f"{name} was last heard of {seconds:.0f} s ago, at step {step:,}: it, its machine or the network stands still",
+        f"{name} was last heard of {seconds:.0f} s ago, near step {step:,}: it, its machine or the network stands still",
         "rank-silent",
     )
 

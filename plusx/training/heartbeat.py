@@ -20,7 +20,7 @@ BETWEEN = 0.5  # seconds from one beat to the next
 GAP = 6.0  # a reader that slept for longer itself cannot tell who was silent meanwhile
 
 Phase = Literal["starting", "training", "alone", "left", "failed"]
-Kind = Literal["gone", "stopped", "silent", "slow", "failed"]
+Kind = Literal["gone", "stopped", "silent", "slow", "failed", "unheard", "broken"]
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,11 @@ statistics of batch norm, a copy is kept. The unfinished step is dropped, and th
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,8 +21,7 @@ from types import FrameType
 from plusx.errors import Interrupted
 
 GRACE_SECONDS = 1.5
-SAVING_SECONDS, LEAVING_SECONDS = 10.0, 5.0  # of a process that has to end
-INTERRUPTED, SECOND_INTERRUPT, GIVEN_UP = 75, 130, 1
+INTERRUPTED, SECOND_INTERRUPT = 75, 130
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -54,24 +51,6 @@ class Stop:
                 threading.Thread(target=self._save_if_late, daemon=True).start()
             elif number[0] == signal.SIGINT:
                 _end(SECOND_INTERRUPT, "plusx: Stopped at once; the last checkpoint is whole.")
-
-    def give_up(self, told: str) -> None:
-        """End the process from another thread, since it cannot go on: `told` says why, and the exit code is 1.
-
-        The last finished step is saved first, where that is done soon: a device that waits for a lost process may never
-        hand out its tensors. Where the loop ends by itself, it has as long to do so.
-        """
-        saving = threading.Thread(target=self._save_quietly, daemon=True)
-        saving.start()
-        saving.join(SAVING_SECONDS)
-        if self._reached.wait(0):
-            time.sleep(LEAVING_SECONDS)
-        _end(GIVEN_UP, f"plusx: {told}")
-
-    def _save_quietly(self) -> None:
-        with self.changing, contextlib.suppress(Exception):
-            if not self._reached.is_set():
-                self._save()
 
     def _save_if_late(self) -> None:
         if self._reached.wait(self._grace):

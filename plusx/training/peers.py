@@ -8,10 +8,9 @@ has come, and looks after eight others. The first that gives one up says so ther
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
@@ -22,15 +21,15 @@ from plusx.errors import Error, Interrupted, RunError
 from plusx.errors import distributed as sentences
 from plusx.launch import Launch
 from plusx.training import heartbeat
-from plusx.training.heartbeat import BETWEEN, GAP, Beat, Bounds, Phase, Sight, Verdict, this_process
+from plusx.training.heartbeat import BETWEEN, GAP, Beat, Bounds, Kind, Phase, Sight, Verdict, this_process
 
 ANSWER = timedelta(seconds=2)  # of the store
-ENDING = 10.0  # seconds in which a process whose peer is lost has to end by itself
+ENDING = 30.0  # seconds in which the thread that watches has ended this process
 AT_ONCE = 1.0  # seconds in which a process that is gone from this machine is seen
 _NONE = b"{}"
 _KILLED = ("stopped", "silent", "slow")  # of the verdicts: those whose process may still be there
 
-End = Callable[[str], None]
+End = Callable[[str | None], None]  # with the sentence, or None where another process tells it
 
 
 class Peers:
@@ -44,12 +43,11 @@ class Peers:
         self.address = address or f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         self.phase: Phase = "starting"
         self.step, self.entered = 0, 0
-        self.verdict: RunError | None = None
         self._run, self._told, self._count = run, "", 0
         self._hosts = launch.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"  # the store is its own
         self._seen: dict[int, Sight] = {}
         self._unanswered: float | None = None  # since when the store is silent
-        self._wake, self._found, self._ours, self._closed = (threading.Event() for _ in range(4))
+        self._wake, self._found, self._closed = (threading.Event() for _ in range(3))
         self._end: End = _end
         self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
         host, _, port = self.address.rpartition(":")
@@ -81,61 +79,51 @@ class Peers:
 
     @contextmanager
     def ended_by(self, end: End) -> Iterator[None]:
-        """Within the block `end` ends this process with a sentence, called from the thread that watches."""
+        """Within the block, that of the steps, `end` ends this process, called from the thread that watches."""
         before, self._end = self._end, end
         try:
             yield
         finally:
-            self._end = before
+            self._end, self.phase = before, "starting"
 
     def leave(self, phase: Phase = "left", told: str = "") -> None:
         """Say that this process ends, in order or with an error, and watch no more."""
         self._told, self.phase = told, phase
         self._closed.set()
         self._wake.set()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+        if self._thread.is_alive() and not self._found.is_set():  # else it is about to end this process
             self._thread.join(2 * ANSWER.total_seconds() + 1)
             self._linger(phase == "failed")
 
-    def lost(self, error: BaseException) -> RunError | None:
-        """What to say instead of `error`, where it came about since another process is lost; None where it did not.
+    def look(self, error: BaseException, *, asked: bool = False) -> None:
+        """End this process where `error` came about since another one is lost.
 
-        A broken connection is waited for until it is known who is missing, a stop on request is looked at shortly:
-        torchrun asks those that are left to stop when one is killed.
+        Where a connection broke it is waited until it is known who is missing; not for long where this process was
+        `asked` to stop, as torchrun asks all that are left when one is killed: the others may have left in order.
         """
-        if self.verdict is not None:
-            self._ours.set()
-            return self.verdict
-        if isinstance(error, (Interrupted, KeyboardInterrupt)):
-            return self._missing(AT_ONCE)
-        if not is_of_a_message(error):
-            return None
-        what = str(error).strip().splitlines()[0][:200]
-        return self._missing(self.bounds.silent + AT_ONCE) or sentences.broken(what)
+        of_a_message = is_of_a_message(error)
+        asked = asked or isinstance(error, (Interrupted, KeyboardInterrupt))
+        if self._closed.is_set() or not (of_a_message or asked):
+            return
+        self._wake.set()
+        if self._found.wait(AT_ONCE if asked else self.bounds.silent + AT_ONCE):
+            time.sleep(ENDING)  # the thread that watches ends this process
+        elif of_a_message and not asked:
+            what = str(error).strip().splitlines()[0][:200]
+            self._end(self._sentence_of(Verdict("broken", self.launch.rank, this_process(), self.step, told=what)))
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch while the block lasts; an error within that comes of a lost process becomes the one that names it."""
+        """Watch while the block lasts. An error within that comes of a lost process ends this one."""
         self.start()
         try:
             yield
         except BaseException as error:
-            told = self.lost(error)
-            orderly = self.verdict is not None or isinstance(error, (Interrupted, KeyboardInterrupt))
+            self.look(error)
+            orderly = isinstance(error, (Interrupted, KeyboardInterrupt))
             self.leave("left" if orderly else "failed", error.message if isinstance(error, Error) else repr(error))
-            if told is None or told is error:
-                raise
-            raise told from error
+            raise
         self.leave()
-
-    def _missing(self, seconds: float) -> RunError | None:
-        """Who is missing, where that is known within `seconds`; this thread then ends the process."""
-        self._ours.set()
-        self._wake.set()
-        if self._found.wait(seconds):
-            return self.verdict
-        self._ours.clear()
-        return None
 
     def _key(self, name: int | str) -> str:
         return f"plusx/{self._run}/{name}"
@@ -167,7 +155,7 @@ class Peers:
         for seen in self._seen.values():
             seen.forgive(now)
 
-    def _look(self) -> Verdict | RunError | None:
+    def _look(self) -> Verdict | None:
         """Say that this process is alive, hear the others, and judge."""
         states = {rank: heartbeat.state_of(seen.beat.process) for rank, seen in self._seen.items()}  # before they speak
         beats, posted = self._exchanged()
@@ -192,24 +180,23 @@ class Peers:
         read = dict(zip(self._seen, map(Beat.from_json, beats), strict=True))
         return read, None if posted == _NONE else Verdict.from_json(posted)
 
-    def _unheard(self, now: float) -> RunError | None:
+    def _unheard(self, now: float) -> Verdict | None:
         if self._unanswered is None or now - self._unanswered <= self.bounds.silent:
             return None
-        return sentences.launcher_gone(self.address, now - self._unanswered)
+        return Verdict("unheard", 0, this_process(), self.step, now - self._unanswered, self.address)
 
-    def _give_up(self, verdict: Verdict | RunError) -> None:
-        """Tell the others, and end: by the main thread where it knows already, else from here."""
-        if isinstance(verdict, Verdict):
-            verdict = self._posted(verdict)
-            if verdict.kind in _KILLED:
-                heartbeat.end(verdict.process)
-            self._linger(True)
-            verdict = sentence(verdict, self.launch.size)
-        self.verdict = verdict
+    def _give_up(self, verdict: Verdict) -> None:
+        """Tell the others, and end this process."""
+        verdict = self._posted(verdict)
+        if verdict.kind in _KILLED:
+            heartbeat.end(verdict.process)
+        self._linger(True)
         self._found.set()
-        if self._ours.is_set() and self._closed.wait(ENDING):
-            return
-        self._end(verdict.message)
+        self._end(self._sentence_of(verdict))
+
+    def _sentence_of(self, verdict: Verdict) -> str | None:
+        """What this process says: what all would say is said by the first, unless that is the one that is lost."""
+        return sentence(verdict, self.launch.size).message if self.launch.first or verdict.rank == 0 else None
 
     def _linger(self, told: bool) -> None:
         """Where the store ends with this process, let the others read there what was told."""
@@ -228,11 +215,16 @@ def sentence(verdict: Verdict, size: int) -> RunError:
     """The verdict in words."""
     process, step, seconds = verdict.process, verdict.step, verdict.seconds
     name = sentences.named(verdict.rank, size, process.pid, process.machine)
-    if verdict.kind == "gone":
-        return sentences.gone(name, step)
-    if verdict.kind == "failed":
-        return sentences.failed(name, verdict.told)
-    return getattr(sentences, verdict.kind)(name, step, seconds)  # type: ignore[no-any-return]
+    told: Mapping[Kind, Callable[[], RunError]] = {
+        "gone": lambda: sentences.gone(name, step),
+        "stopped": lambda: sentences.stopped(name, step, seconds),
+        "silent": lambda: sentences.silent(name, step, seconds),
+        "slow": lambda: sentences.slow(name, step, seconds),
+        "failed": lambda: sentences.failed(name, verdict.told),
+        "unheard": lambda: sentences.launcher_gone(verdict.told, seconds),
+        "broken": lambda: sentences.broken(verdict.told),
+    }
+    return told[verdict.kind]()
 
 
 def is_of_a_message(error: BaseException) -> bool:
@@ -242,6 +234,7 @@ def is_of_a_message(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in ("gloo", "nccl"))
 
 
-def _end(told: str) -> None:
-    os.write(sys.stderr.fileno(), f"\nplusx: {told}\n".encode())
+def _end(told: str | None) -> None:
+    if told is not None:
+        os.write(2, f"\nplusx: {told}\n".encode())
     os._exit(1)

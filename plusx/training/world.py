@@ -8,9 +8,8 @@ What is sent are tensors and JSON, never pickles.
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -21,10 +20,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from plusx import errors
-from plusx.errors import Error, RunError
+from plusx.errors import Error
 from plusx.launch import launched
-from plusx.training.heartbeat import Bounds
-from plusx.training.peers import Peers
 
 TIMEOUT = timedelta(hours=2)  # of one message; whoever is missing is noticed long before, by other means
 
@@ -34,8 +31,8 @@ Rows = npt.NDArray[Any]
 class World:
     """`rank` of `size` processes. All of them have to ask for the same things in the same order."""
 
-    def __init__(self, rank: int = 0, size: int = 1, peers: Peers | None = None) -> None:
-        self.rank, self.size, self.peers = rank, size, peers
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
 
     @property
     def first(self) -> bool:
@@ -45,7 +42,6 @@ class World:
     def add(self, values: Tensor) -> Tensor:
         """The sum over all processes of `values`, any shape, the same on each; computed in place."""
         if self.size > 1:
-            self._enter()
             dist.all_reduce(values)
         return values
 
@@ -53,7 +49,6 @@ class World:
         """What the first process says, as JSON; the `value` of the others does not count."""
         if self.size == 1:
             return value
-        self._enter()
         said = torch.from_numpy(np.frombuffer(json.dumps(value).encode(), np.uint8).copy()) if self.first else None
         length = torch.tensor([0 if said is None else len(said)])
         dist.broadcast(length, 0)
@@ -71,8 +66,7 @@ class World:
         said: Any = None
         if self.first:
             try:
-                with self.alone():
-                    said = {"value": do()}
+                said = {"value": do()}
             except Error as error:
                 self.tell({"kind": type(error).__name__, "message": error.message, "code": error.code})
                 raise
@@ -95,42 +89,11 @@ class World:
         padded = np.zeros((most, *rows.shape[1:]), rows.dtype)
         padded[: len(rows)] = rows
         parts = [torch.empty(padded.nbytes, dtype=torch.uint8) for _ in range(self.size)]
-        self._enter()
         dist.all_gather(parts, torch.from_numpy(padded.reshape(-1).view(np.uint8)))
         whole = np.empty((int(counts.sum()), *rows.shape[1:]), rows.dtype)
         for rank, part in enumerate(parts):
             whole[rank :: self.size] = part.numpy().view(rows.dtype).reshape(padded.shape)[: int(counts[rank])]
         return whole
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Do what only this process does while the others wait for it: however long it takes, it is not slow."""
-        with self.peers.alone() if self.peers else nullcontext():
-            yield
-
-    def at(self, step: int) -> None:
-        """So many steps are done, and the next one begins."""
-        if self.peers:
-            self.peers.at(step)
-
-    def lost(self, error: BaseException) -> RunError | None:
-        """What to say instead of `error`, where it came about since another process is lost."""
-        return self.peers.lost(error) if self.peers else None
-
-    def leave(self) -> None:
-        """Say that this process ends in order, right before it does."""
-        if self.peers:
-            self.peers.leave()
-
-    @contextmanager
-    def ended_by(self, end: Callable[[str], None]) -> Iterator[None]:
-        """Within the block `end` ends this process with a sentence, where another one is lost."""
-        with self.peers.ended_by(end) if self.peers else nullcontext():
-            yield
-
-    def _enter(self) -> None:
-        if self.peers:
-            self.peers.entered += 1
 
     def mine(self, n: int) -> slice:
         """Which of n things this process has."""
@@ -141,21 +104,15 @@ ALONE = World()
 
 
 @contextmanager
-def joined(device: torch.device, bounds: Bounds | None = None) -> Iterator[World]:
-    """The world that torchrun has started this process in, for as long as the block lasts.
-
-    Raises RunError, or ends the process, where another one of it is lost for longer than the `bounds`.
-    """
+def joined(device: torch.device) -> Iterator[World]:
+    """The world that torchrun has started this process in, for as long as the block lasts."""
     launch = launched()
     if launch.size == 1:
         yield ALONE
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=TIMEOUT)
-    run = World(launch.rank, launch.size).tell(uuid.uuid4().hex)
-    peers = Peers(launch, run, bounds or Bounds())
-    world = World(launch.rank, launch.size, peers)
-    world.add(torch.zeros(1))  # from here on all can be watched
-    with peers.watching():
-        yield world
-    dist.destroy_process_group()  # not after an error: it might wait for whoever is lost
+    try:
+        yield World(launch.rank, launch.size)
+    finally:
+        dist.destroy_process_group()

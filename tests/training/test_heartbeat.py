@@ -193,14 +193,14 @@ WHOLE = (
 @pytest.mark.parametrize(
     ("verdict", "told"),
     [
-        (Verdict("gone", 1, THERE, 1200), "was killed or crashed after step 1,200, and no other can go on without it."),
+        (Verdict("gone", 1, THERE, 1200), "was killed or crashed near step 1,200, and no other can go on without it."),
         (
             Verdict("stopped", 1, THERE, 7, 5.4),
-            "was stopped by a signal (SIGSTOP) after step 7 and stood still for 5 s, while the others waited.",
+            "was stopped by a signal (SIGSTOP) near step 7 and stood still for 5 s, while the others waited.",
         ),
         (
             Verdict("silent", 1, THERE, 7, 10.2),
-            "was last heard of 10 s ago, at step 7: it, its machine or the network stands still.",
+            "was last heard of 10 s ago, near step 7: it, its machine or the network stands still.",
         ),
         (
             Verdict("slow", 1, THERE, 7, 20.4),

@@ -69,8 +69,8 @@ def _ended(processes: list[subprocess.Popen[bytes]], within: float) -> list[tupl
 @pytest.mark.parametrize(
     ("what", "number", "sentence", "code"),
     [
-        ("kill", signal.SIGKILL, r"was killed or crashed after step \d+, and no other", -signal.SIGKILL),
-        ("stop", signal.SIGSTOP, r"was stopped by a signal \(SIGSTOP\) after step \d+ and stood", -signal.SIGKILL),
+        ("kill", signal.SIGKILL, r"was killed or crashed near step \d+, and no other", -signal.SIGKILL),
+        ("stop", signal.SIGSTOP, r"was stopped by a signal \(SIGSTOP\) near step \d+ and stood", -signal.SIGKILL),
         ("sleep", None, r"is alive, but the others have waited \d+ s for it at step 8; if", -signal.SIGKILL),
         ("fail", None, r"ended, and no other can go on without it: ValueError\('the photos are gone'\)", 1),
     ],
