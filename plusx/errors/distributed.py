@@ -27,7 +27,8 @@ def stopped(name: str, step: int, seconds: float) -> RunError:
 def silent(name: str, step: int, seconds: float) -> RunError:
     """Nothing was heard of a process: it, its machine or the network between stands still."""
     return _lost(
-        f"{name} was last heard of {seconds:.0f} s ago, near step {step:,}: it, its machine or the network stands still",
+        f"{name} was last heard of {seconds:.0f} s ago, near step {step:,}: it, its machine or the network stands "
+        "still",
         "rank-silent",
     )
 
