@@ -47,6 +47,15 @@ def failed(name: str, told: str) -> RunError:
     return RunError(f"{name} ended, and no other can go on without it: {told}", code="rank-failed")
 
 
+def not_come(rank: int, size: int, seconds: float) -> RunError:
+    """A process that torchrun has started did not get as far as to meet the others."""
+    return RunError(
+        f"Rank {rank} of {size} had not come after {seconds:.0f} s, and no other can begin without it; see what it or "
+        "its machine says.",
+        code="rank-not-come",
+    )
+
+
 def launcher_gone(address: str, seconds: float) -> RunError:
     """The store in which processes find each other is gone, with torchrun or with the first process."""
     return _lost(

@@ -24,6 +24,7 @@ from plusx.training import heartbeat
 from plusx.training.heartbeat import BETWEEN, GAP, Beat, Bounds, Kind, Phase, Sight, Verdict, this_process
 
 ANSWER = timedelta(seconds=2)  # of the store
+FIRST_BEAT = timedelta(seconds=60)
 ENDING = 30.0  # seconds in which the thread that watches has ended this process
 AT_ONCE = 1.0  # seconds in which a process that is gone from this machine is seen
 _NONE = b"{}"
@@ -57,9 +58,11 @@ class Peers:
         self._store.set(self._key(launch.rank), self._beat().to_json())
 
     def start(self) -> None:
-        """Watch from now on. All processes have been made before."""
+        """Watch from now on. All processes are about to."""
+        others = heartbeat.watched(self.launch.rank, self.launch.size)
+        self._store.wait([self._key("verdict"), *map(self._key, others)], FIRST_BEAT)
         now = time.monotonic()
-        for rank in heartbeat.watched(self.launch.rank, self.launch.size):
+        for rank in others:
             self._seen[rank] = Sight(Beat.from_json(self._store.get(self._key(rank))), now)
         self._thread.start()
 

@@ -8,9 +8,9 @@ What is sent are tensors and JSON, never pickles.
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from plusx import errors
 from plusx.errors import Error
 from plusx.launch import Launch, launched
 from plusx.training.heartbeat import Bounds
+from plusx.training.meeting import meet
 from plusx.training.peers import End, Peers
 
 TIMEOUT = timedelta(
@@ -154,6 +155,11 @@ class World:
         with self.peers.alone() if self.peers else nullcontext():
             yield
 
+    def allow(self, seconds: float) -> None:
+        """Wait so long for the slowest process before it is given up."""
+        if self.peers:
+            self.peers.bounds = replace(self.peers.bounds, slow=seconds)
+
     def at(self, step: int) -> None:
         """So many steps are done, and the next one begins."""
         if self.peers:
@@ -193,9 +199,8 @@ ALONE = World()
 def joined(device: torch.device | None = None, bounds: Bounds | None = None) -> Iterator[World]:
     """The world that torchrun has started this process in, for as long as the block lasts, or until its `end`.
 
-    Raises RunError, or ends the process, where another one of it is lost for longer than the `bounds` allow.
-
-    Messages between GPUs go where `device` is one, or where it is not said yet and there are any.
+    Messages between GPUs go where `device` is one, or where it is not said yet and there are any. Where another process
+    is lost for longer than the `bounds` allow, this one ends. Raises RunError where one never comes.
     """
     launch = launched()
     if launch.size == 1:
@@ -203,29 +208,20 @@ def joined(device: torch.device | None = None, bounds: Bounds | None = None) -> 
         return
     gpus = torch.cuda.is_available() if device is None else device.type == "cuda"
     store, rank, size = next(rendezvous("env://", launch.rank, launch.size, timeout=TIMEOUT))
-    store = PrefixStore(f"plusx/{launch.restarts}", store)  # after a restart torchrun's store still has all keys
-    group = PrefixStore("group", store)
+    name = meet(store, launch)
+    store, peers = PrefixStore(name, store), Peers(launch, name, bounds or Bounds())
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
-    dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
-        with _watched(launch, bounds or Bounds()) as world:
-            yield world
+        with peers.watching():
+            group = PrefixStore("group", store)
+            dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=TIMEOUT)
+            yield World(rank, size, peers)
     except Error as error:
         # The group is left as it is: to take it down, NCCL would wait for those that are still in a message.
         _share(store, launch, error)
         raise
     if dist.is_initialized():
         dist.destroy_process_group()
-
-
-@contextmanager
-def _watched(launch: Launch, bounds: Bounds) -> Iterator[World]:
-    """The world of a process group, while each of its processes looks after others."""
-    alone = World(launch.rank, launch.size)
-    peers = Peers(launch, alone.tell(uuid.uuid4().hex), bounds)
-    alone.add(torch.zeros(1))  # all have said who they are
-    with peers.watching():
-        yield World(launch.rank, launch.size, peers)
 
 
 def _share(store: Store, launch: Launch, error: Error) -> None:
