@@ -127,6 +127,7 @@ class Config(BaseModel):
     patience: Patience = None  # validations without a better one before the end; "auto": 20, or half of all
     checkpoint_every: Positive = 100  # steps
     checkpoint_seconds: AboveZero = 60.0
+    rank_seconds: AboveZero = 20.0  # of several processes: how long the others wait for the slowest one
     log_every: Positive = 100  # steps
     save_weights_every: Positive | None = None  # steps within an epoch; weights/epoch-EE-step-SSSSSS.safetensors
     show_every_step: bool = False  # loss at every step

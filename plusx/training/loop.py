@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from plusx import durable
-from plusx.errors import DataError, DiskError, disk
+from plusx.errors import DataError, DiskError, Interrupted, disk
 from plusx.errors import training as sentences
 from plusx.training import checkpoint
 from plusx.training.events import Listener, Notice, Saved, StepDone, Validated, WeightsDue
@@ -136,10 +136,11 @@ class Training:
         """
         if self.saved_step == self.state.step or not self.world.first:
             return
-        self._refuse_other_folder()
-        self.refuse_not_finite()
-        offsets = {name: log.offset() for name, log in self.logs.items()}
-        path = checkpoint.save(self.paths.checkpoints, self.state, offsets, self.buffers)
+        with self.world.alone():
+            self._refuse_other_folder()
+            self.refuse_not_finite()
+            offsets = {name: log.offset() for name, log in self.logs.items()}
+            path = checkpoint.save(self.paths.checkpoints, self.state, offsets, self.buffers)
         self.saved_at, self.saved_step = time.monotonic(), self.state.step
         self._prune_best()
         self.listen(Saved(path))
@@ -273,7 +274,8 @@ def fit(
     finite or a batch that does not fit into memory.
     """
     grace = GRACE_SECONDS if training.world.first else OTHERS_WAIT  # so that the first has saved before others are gone
-    with stopping(lambda: _save_and_tell(training), grace) as stop:
+    saving = stopping(lambda: _save_and_tell(training), grace)
+    with saving as stop, training.world.ended_by(stop.give_up), _missing_named(training, stop):
         _validate(training, validate, stop)  # one that an interruption has cut off
         breaks_off = revise is None or training.settings.schedule == "constant"  # there is no end to bring near
         while training.state.step < training.total and not (breaks_off and training.out_of_patience):
@@ -291,10 +293,24 @@ def fit(
     return training.outcome()
 
 
+@contextmanager
+def _missing_named(training: Training, stop: Stop) -> Iterator[None]:
+    """End this process, what is finished saved, where an error is due to another that is lost."""
+    try:
+        yield
+    except (RuntimeError, Interrupted) as error:
+        asked = stop.requested.is_set()
+        training.world.look(error, asked=asked)
+        if training.world.size > 1 and asked and isinstance(error, RuntimeError):
+            stop.leave()  # another process has gone in order, as this one was asked to
+        raise
+
+
 def _step(training: Training, batches: BatchSource, stop: Stop) -> None:
     state, started = training.state, time.perf_counter()
     place = divmod(state.step, training.settings.steps_per_epoch)
     batch = _batch(training, batches, stop)
+    training.world.at(state.step)
     with _failures_explained(training, batch, batches, stop):
         result = compute_gradients(state, batch, training.settings, asked=stop.requested.is_set())
         with _changing(stop):
@@ -331,8 +347,6 @@ def _failures_explained(training: Training, batch: Batch, batches: BatchSource, 
         raise sentences.lone_value(training.state.step + 1) from None
     except RuntimeError as error:
         if not out_of_memory(error):
-            if training.world.size > 1 and stop.requested.is_set():
-                stop.leave()  # another process has gone, as this one was asked to: what is finished is saved
             raise
         stop.reached()  # the state may be half updated: nobody is to save it now
         raise explained(error, training.state, batch, training.settings) from None
@@ -392,6 +406,7 @@ def _leave_if_asked(training: Training, stop: Stop) -> None:
 
 def _save_and_tell(training: Training) -> str:
     training.save()
+    training.world.leave()
     return sentences.interrupted(training.state.step, training.paths.folder, training.paths.resume_command).message
 
 

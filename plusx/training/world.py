@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -24,6 +25,9 @@ from torch.distributed.rendezvous import rendezvous
 from plusx import errors
 from plusx.errors import Error
 from plusx.launch import Launch, launched
+from plusx.training.heartbeat import Bounds
+from plusx.training.meeting import meet
+from plusx.training.peers import End, Peers
 
 TIMEOUT = timedelta(
     days=1
@@ -38,8 +42,8 @@ T = TypeVar("T")
 class World:
     """`rank` of `size` processes. All of them have to ask for the same things in the same order."""
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
+    def __init__(self, rank: int = 0, size: int = 1, peers: Peers | None = None) -> None:
+        self.rank, self.size, self.peers = rank, size, peers
 
     @property
     def first(self) -> bool:
@@ -49,6 +53,7 @@ class World:
     def add(self, values: Tensor) -> Tensor:
         """The sum over all processes of `values`, any shape, the same on each; computed in place."""
         if self.size > 1:
+            self._enter()
             dist.all_reduce(values)
         return values
 
@@ -57,18 +62,21 @@ class World:
         if self.size == 1:
             return values[None]
         found = [torch.empty_like(values) for _ in range(self.size)]
+        self._enter()
         dist.all_gather(found, values.contiguous())
         return torch.stack(found)
 
     def follow(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite `tensors` by those of the first process."""
         for tensor in tensors if self.size > 1 else ():
+            self._enter()
             dist.broadcast(tensor, 0)
 
     def tell(self, value: Any = None) -> Any:
         """What the first process says, as JSON; the `value` of the others does not count."""
         if self.size == 1:
             return value
+        self._enter()
         said = _bytes(value) if self.first else None
         length = torch.tensor([0 if said is None else len(said)])
         dist.broadcast(length, 0)
@@ -95,7 +103,8 @@ class World:
         said: Any = None
         if self.first:
             try:
-                said = {"value": do()}
+                with self.alone():
+                    said = {"value": do()}
             except Error as error:
                 self.tell(_plain(error))
                 raise
@@ -140,8 +149,45 @@ class World:
         """Which of n things this process has."""
         return slice(self.rank, n, self.size)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Do what only this process does while the others wait for it: however long it takes, it is not slow."""
+        with self.peers.alone() if self.peers else nullcontext():
+            yield
+
+    def allow(self, seconds: float) -> None:
+        """Wait so long for the slowest process before it is given up."""
+        if self.peers:
+            self.peers.bounds = replace(self.peers.bounds, slow=seconds)
+
+    def at(self, step: int) -> None:
+        """So many steps are done, and the next one begins."""
+        if self.peers:
+            self.peers.at(step)
+
+    def look(self, error: BaseException, *, asked: bool = False) -> None:
+        """End this process where `error` came about since another one is lost; `asked`: this one is to stop."""
+        if self.peers:
+            self.peers.look(error, asked=asked)
+
+    @contextmanager
+    def ended_by(self, end: End) -> Iterator[None]:
+        """Within the block `end` ends this process where another one is lost, and the main thread cannot."""
+        with self.peers.ended_by(end) if self.peers else nullcontext():
+            yield
+
+    def leave(self) -> None:
+        """Let nobody miss this process, which ends in order."""
+        if self.peers:
+            self.peers.leave()
+
+    def _enter(self) -> None:
+        if self.peers:
+            self.peers.entered += 1
+
     def end(self) -> None:
         """Say nothing any more: what is left to do, the first process does alone. All leave together."""
+        self.leave()
         if self.size > 1:
             dist.destroy_process_group()
 
@@ -150,10 +196,11 @@ ALONE = World()
 
 
 @contextmanager
-def joined(device: torch.device | None = None) -> Iterator[World]:
+def joined(device: torch.device | None = None, bounds: Bounds | None = None) -> Iterator[World]:
     """The world that torchrun has started this process in, for as long as the block lasts, or until its `end`.
 
-    Messages between GPUs go where `device` is one, or where it is not said yet and there are any.
+    Messages between GPUs go where `device` is one, or where it is not said yet and there are any. Where another process
+    is lost for longer than the `bounds` allow, this one ends. Raises RunError where one never comes.
     """
     launch = launched()
     if launch.size == 1:
@@ -161,11 +208,14 @@ def joined(device: torch.device | None = None) -> Iterator[World]:
         return
     gpus = torch.cuda.is_available() if device is None else device.type == "cuda"
     store, rank, size = next(rendezvous("env://", launch.rank, launch.size, timeout=TIMEOUT))
-    group = PrefixStore("group", store)
+    name = meet(store, launch)
+    store, peers = PrefixStore(name, store), Peers(launch, name, bounds or Bounds())
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
-    dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
-        yield World(rank, size)
+        with peers.watching():
+            group = PrefixStore("group", store)
+            dist.init_process_group(backend, store=group, rank=rank, world_size=size, timeout=TIMEOUT)
+            yield World(rank, size, peers)
     except Error as error:
         # The group is left as it is: to take it down, NCCL would wait for those that are still in a message.
         _share(store, launch, error)

@@ -36,6 +36,7 @@ def fit_run(
 ) -> Outcome:
     """Train the network to the end of the plan, from its newest checkpoint where there is one."""
     world = session.world
+    world.allow(session.config.rank_seconds)
     pacer = Pacer(run, plan, session.started, session.config.frozen, world)
     settings = _settings(session.config, plan)
     paths = Paths(run.path, resume_command(session, run))
