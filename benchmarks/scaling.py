@@ -15,6 +15,7 @@ import argparse
 import io
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -155,6 +156,7 @@ def main() -> None:
         "--share", type=float, default=1.0, help="of the time of each measurement; small ones are rough"
     )
     wanted = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that processes and namespaces are cleaned away
     parts = PARTS if wanted.part == "all" else (wanted.part,)
     kept = [line for line in read(wanted.out) if line["part"] not in parts]
     here, new = machine(), []
