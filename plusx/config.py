@@ -92,6 +92,7 @@ class Config(BaseModel):
     clip_norm: AboveZero | None = None
     accumulate: Positive = 1
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # "auto": bf16 where the device has instructions for it
+    batch_norm: Literal["synchronised", "per-process"] = "synchronised"  # of several processes: over all their photos
     average: Literal["none", "ema"] = "none"
     average_decay: Fraction = 0.999
     average_every: Positive = 1

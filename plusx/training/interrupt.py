@@ -19,8 +19,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 from plusx.errors import Interrupted
+from plusx.launch import launched
 
 GRACE_SECONDS = 1.5
+LONGEST_SAVE = 600.0  # seconds
 INTERRUPTED, SECOND_INTERRUPT = 75, 130
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -38,6 +40,10 @@ class Stop:
     def reached(self) -> None:
         """The loop has seen the request and saves by itself."""
         self._reached.set()
+
+    def leave(self) -> None:
+        """Let the watcher save and end this process, which can do nothing more: another one has gone before it."""
+        threading.Event().wait(LONGEST_SAVE)
 
     def watch(self, signals: socket.socket) -> None:
         """Body of the watcher thread: runs until the socket is closed."""
@@ -122,5 +128,6 @@ def _noticed(number: int, frame: FrameType | None) -> None:
 
 def _end(code: int, sentence: str) -> None:
     show_cursor = "\033[?25h" if sys.stderr.isatty() else ""  # a live display may have hidden it
-    os.write(2, f"{show_cursor}\n{sentence}\n".encode())
+    if launched().first:
+        os.write(2, f"{show_cursor}\n{sentence}\n".encode())
     os._exit(code)

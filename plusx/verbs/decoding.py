@@ -11,7 +11,7 @@ from plusx.images.preprocess import Preprocess
 from plusx.recipes import plan as planning
 from plusx.run_folder import RunFolder
 from plusx.training.events import Notice
-from plusx.verbs import labelled
+from plusx.verbs import labelled, together
 from plusx.verbs.labelled import Indices, LabelledPhotos, Pixels
 from plusx.verbs.pace import DecodingPace
 from plusx.verbs.reports import Decoding
@@ -100,7 +100,8 @@ def _decoded(
         session.listen(Decoding(name, done, total))
         pace.progress(done, total)
 
-    pixels = labelled.decode(photos, rows, how, session.config, progress)
+    config = together.with_workers(session.config, session.world)
+    pixels = together.first_here(session.world, lambda: labelled.decode(photos, rows, how, config, progress))
     if pixels.store.notice:
         session.listen(Notice(pixels.store.notice))
     return pixels

@@ -22,7 +22,7 @@ from plusx.run_folder import RunFolder
 from plusx.training.environment import choose_precision
 from plusx.training.loop import Outcome
 from plusx.trust.novelty import Discriminant
-from plusx.verbs import accepted, neighbours, start, strangers
+from plusx.verbs import accepted, neighbours, start, strangers, together
 from plusx.verbs.answers import Answered, write_answers
 from plusx.verbs.labelled import LabelledPhotos, Pixels, tested_preprocess, tested_size
 from plusx.verbs.network import network_arguments
@@ -64,6 +64,7 @@ def finish(
         "stopped_early": outcome.stopped_early or read_plan(run.plan).stalled_at is not None,
         "data_fingerprint": photos.fingerprint,
         **({"accepted_changes": changes} if (changes := accepted.facts(run)) else {}),
+        **({"changed_processes": numbers} if (numbers := together.facts(run)) else {}),
         "validation": answered and answered.figures(),
     }
     if answered:
