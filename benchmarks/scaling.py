@@ -115,7 +115,7 @@ def facts() -> Iterator[Line]:
     from at_scale.worker import Training
 
     for name in ("resnet18", "resnet50"):
-        training = Training(name, 32, 2, together=False, norms=False, classes=1000)
+        training = Training({"network": name, "size": 32, "batch": 2, "norms": False}, classes=1000)
         training.step()
         told = {key: value for key, value in training.facts().items() if key != "backward"}
         yield {"role": "fit", "do": "facts", "network": name, **told}

@@ -24,6 +24,7 @@ NVIDIA = "NVIDIA/DeepLearningExamples, PyTorch/Classification/ConvNets/resnet50v
 FFCV = "libffcv/ffcv-imagenet, README.md"
 TIMM = "huggingface/pytorch-image-models, results/benchmark-infer-amp-nhwc-pt240-cu124-rtx4090.csv"
 NCCL = "github.com/NVIDIA/nccl-tests"
+TUNING = "what NCCL itself reckons with, NVIDIA/nccl, src/graph/tuning.cc"
 
 FIGURES = {
     "training, ResNet-50": Figure(2470, "photos/s", f"one A100, mixed precision, 224 px: {NVIDIA}"),
@@ -41,12 +42,18 @@ FIGURES = {
     "scoring, ResNet-50": Figure(5088.39, "photos/s", f"one RTX 4090, mixed precision, 224 px: {TIMM}"),
     "scoring, ResNet-18": Figure(18247.43, "photos/s", f"the same: {TIMM}"),
     "NVLink": Figure(200e9, "bytes/s", f"all-reduce among 8 A100 of one machine: {NCCL}/issues/149"),
-    "NVLink, a message": Figure(1.4e-6, "s", "a seventh of what one between machines takes; no source, a guess"),
+    "NVLink, a message": Figure(0.85e-6, "s", f"0.47 µs, times 1.8 where there are more machines: {TUNING}"),
     "100 Gbit/s": Figure(12e9, "bytes/s", f"of one network card, by a maintainer of NCCL: {NCCL}/issues/119"),
     "400 Gbit/s": Figure(46e9, "bytes/s", f"of one network card, by a maintainer of NCCL: {NCCL}/issues/290"),
     "4 x 200 Gbit/s": Figure(96e9, "bytes/s", f"24 A100 in three machines: {NCCL}/issues/119"),
-    "between machines, a message": Figure(
-        10e-6, "s", f"half of 8 bytes all-reduced by two A100 in two machines: {NCCL}/issues/150"
+    "between machines, a message": Figure(5e-6, "s", f"of a tree; 2.7 µs of a ring: {TUNING}"),
+    "NCCL, a collective": Figure(
+        19.9e-6 - 2 * 5e-6,
+        "s",
+        f"8 bytes all-reduced by two A100 in two machines, less two messages: {NCCL}/issues/150",
+    ),
+    "decoding on a GPU": Figure(
+        7830, "photos/s", "one A100, 551 x 676 px, torchvision: github.com/pytorch/vision/pull/8496; plusx does not"
     ),
     "a photo": Figure(147_897_477_120 / IMAGENET, "bytes", "ILSVRC2012_img_train.tar by the number of its photos"),
     "failures": Figure(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from at_scale.assumed import CORES_OF_A_MACHINE, GPUS_OF_A_MACHINE, IMAGENET, figure
-from at_scale.projected import GPUS, INTERVAL, OF_A_GPU, OF_ALL, Own, losses_of, trained
+from at_scale.projected import GATHERED, GPUS, INTERVAL, OF_A_GPU, OF_ALL, SUMMED, How, Own, losses_of, trained
+from plusx.bench.scaling import Link, ring
 
 INDEX = 75  # bytes a photo of an index of shards, names included
 MEMORY = 64e9  # bytes of a machine for it
@@ -15,8 +18,8 @@ Bound = tuple[str, str, str]
 
 def all_of(own: Own) -> list[Bound]:
     """Limit, from where on, why; the first to be met first."""
-    found = [_requests(), _decoding(own), _network(), _windows(), _batch(), _share(own), _norms(own), _failures(own)]
-    return [*found, _writing(own), _index()]
+    found = [_requests(), _decoding(own), _network(), _windows(), _batch(), _gloo(own)]
+    return [*found, _norms(own), _share(own), _failures(own), _writing(own), _index()]
 
 
 def _requests() -> Bound:
@@ -30,7 +33,9 @@ def _decoding(own: Own) -> Bound:
     rate = own.decoded * CORES_OF_A_MACHINE
     fast, slow = rate / figure("training, ResNet-18"), rate / figure("training, ResNet-50")
     where = f"{fast:.1f} GPUs a machine with ResNet-18, {slow:.1f} with ResNet-50"
-    return "decoding", where, f"{CORES_OF_A_MACHINE} cores decode {rate:,.0f} photos/s"
+    gpu = figure("decoding on a GPU")
+    why = f"{CORES_OF_A_MACHINE} cores decode {rate:,.0f} photos/s; one A100 would {gpu:,.0f}, which plusx does not use"
+    return "decoding", where, why
 
 
 def _network() -> Bound:
@@ -63,10 +68,20 @@ def _share(own: Own) -> Bound:
     )
 
 
+def _gloo(own: Own) -> Bound:
+    """What the sum of each step cost when it was one between CPUs."""
+    gpus = GPUS[1]
+    seconds = ring(16, gpus, Link(own.message, math.inf))
+    step = trained("ResNet-50", gpus, own, OF_A_GPU).one.seconds
+    why = f"2 (W - 1) messages one after another, here of {own.message * 1e6:.0f} µs: {seconds * 1e3:.0f} ms"
+    return "a message of each step that goes by gloo", f"{gpus} GPUs", f"{why}, beside a step of {step * 1e3:.0f} ms"
+
+
 def _norms(own: Own) -> Bound:
-    one = trained("ResNet-50", GPUS[-1], own, OF_ALL / GPUS[-1]).one
-    share = one.norms / one.seconds
-    return "messages of batch norm", f"{GPUS[-1]} GPUs", f"{one.norms * 1e3:.0f} ms a step, {share:.0%} of a short one"
+    gpus = GPUS[-1]
+    gathered, summed = (trained("ResNet-50", gpus, own, OF_A_GPU, How(norm=norm)).one for norm in (GATHERED, SUMMED))
+    why = f"all gather from all: {gathered.norms * 1e3:.0f} ms of a step of {gathered.seconds * 1e3:.0f}"
+    return "batch norm over all GPUs", f"{gpus} GPUs", f"{why}; summed up by a tree {summed.norms * 1e3:.0f} ms"
 
 
 def _failures(own: Own) -> Bound:

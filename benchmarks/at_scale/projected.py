@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from at_scale.assumed import CORES_OF_A_MACHINE, EPOCHS, GPUS_OF_A_MACHINE, IMAGENET, figure
-from at_scale.constants import FACTS, SUMS
+from at_scale.constants import FACTS, SUMS, of_lines
 from plusx.bench.scaling import (
     Cluster,
     Collection,
@@ -29,6 +29,7 @@ GPUS = (8, 64, 512)
 OF_A_GPU, OF_ALL = 128, 4096  # photos of a step: kept for each GPU, or for all together
 CARDS = ("100 Gbit/s", "400 Gbit/s", "4 x 200 Gbit/s")
 CARD = "400 Gbit/s"
+GATHERED, SUMMED, OWN = "gathered", "summed", "own"
 IN_SHARD = 10_000  # photos
 ROW = 100.0  # bytes of an answer, in a Parquet part
 START = 60.0  # seconds until the first photo is scored
@@ -43,6 +44,7 @@ class Own:
     backward: float  # share of a step behind which gradients can travel
     decoded: float  # photos a second and core
     written: float  # bytes a second
+    message: float  # seconds of a message of gloo between two processes that have a core each
     checkpoints: dict[str, float]  # bytes, by network
 
 
@@ -57,6 +59,7 @@ def own(lines: list[Line]) -> Own:
         backward=sum(line["backward"] / line["seconds"] for line in alone) / len(alone),
         decoded=1 / decode["seconds"],
         written=largest["bytes"] / largest["seconds"],
+        message=of_lines(lines).free.delay,
         checkpoints={name: 2 * line["gradients"] for name, line in facts.items()},  # weights and momentum
     )
 
@@ -66,19 +69,37 @@ def cluster(gpus: int, card: str = CARD) -> Cluster:
     inner = Link(figure("NVLink, a message"), figure("NVLink"))
     outer = Link(figure("between machines, a message"), figure(card))
     machines = max(1, gpus // GPUS_OF_A_MACHINE)
-    return Cluster(machines, min(gpus, GPUS_OF_A_MACHINE), inner, outer, trees=True)
+    return Cluster(machines, min(gpus, GPUS_OF_A_MACHINE), inner, outer, trees=True, base=figure("NCCL, a collective"))
 
 
-def work(name: str, measured: Own, *, norms: bool = True) -> Work:
+@dataclass(frozen=True)
+class How:
+    """How a run is set up: photos kept decoded or decoded in every epoch, what lies between machines, which batch norm.
+
+    `norm`: over all GPUs, with statistics that all gather, as plusx does, or that all sum up; or each GPU's own.
+    """
+
+    jpegs: bool = False
+    card: str = CARD
+    norm: str = GATHERED
+
+
+USUAL = How()
+
+
+def work(name: str, measured: Own, norm: str = GATHERED) -> Work:
     """What a step asks of one GPU."""
     facts = measured.networks[NETWORKS[name]]
-    return Work(
+    asked = Work(
         per_photo=1 / figure(f"training, {name}"),
         floor=figure(f"smallest step, {name}"),
         backward=measured.backward,
         sums=SUMS,
-        **{key: facts[key] for key in FACTS if norms or key != "layers"},
+        **{key: facts[key] for key in FACTS},
     )
+    if norm == GATHERED:
+        return asked
+    return replace(asked, gathered=0.0, layers=2 * asked.layers if norm == SUMMED else 0)
 
 
 def reading(gpus: int, photos: float, measured: Own) -> float:
@@ -106,11 +127,11 @@ class Training:
         return self.hours * max(1, self.gpus // GPUS_OF_A_MACHINE)
 
 
-def trained(name: str, gpus: int, measured: Own, photos: float, card: str = CARD, **how: bool) -> Training:
-    """`photos` a GPU in each step. jpegs=True: decoded in every epoch; norms=False: each GPU normalises by itself."""
-    asked = work(name, measured, norms=how.get("norms", True))
-    read = reading(gpus, photos, measured) if how.get("jpegs", False) else 0.0
-    one = step(asked, photos, cluster(gpus, card), read)
+def trained(name: str, gpus: int, measured: Own, photos: float, how: How = USUAL) -> Training:
+    """`photos` a GPU in each step."""
+    asked = work(name, measured, how.norm)
+    read = reading(gpus, photos, measured) if how.jpegs else 0.0
+    one = step(asked, photos, cluster(gpus, how.card), read)
     best = OF_A_GPU * asked.per_photo  # of one GPU by itself, in a step that is large enough
     machines = max(1, gpus // GPUS_OF_A_MACHINE)
     losses = losses_of(name, measured)
@@ -126,6 +147,7 @@ def _limit(asked: Work, photos: float, one: Step, gpus: int) -> str:
         "reading and decoding": one.seconds - one.computing - one.gradients - one.norms - one.counting,
         "all-reduce of gradients": one.gradients,
         "messages of batch norm": one.norms,
+        "small sums": one.counting,
     }
     found = max(costs, key=lambda name: costs[name])
     return found if gpus > 1 and costs[found] > 0.001 * one.seconds else "none"

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from table import row_of
 
 from at_scale import bounds, projected
-from at_scale.assumed import FIGURES, GPUS_OF_A_MACHINE, figure
+from at_scale.assumed import FIGURES, GPUS_OF_A_MACHINE, NCCL, NVIDIA, figure
 from at_scale.constants import Constants, of_lines
 from plusx.bench.scaling import Link
 
 Line = dict[str, Any]
 COLLECTIONS = (1e8, 1e9, 1e10)
+INFERENCE, CORES = Path(__file__).parents[1] / "results" / "inference.jsonl", 2
 
 
 def header(*cells: str) -> list[str]:
@@ -119,7 +122,7 @@ def answer(lines: list[Line]) -> list[str]:
     for gpus in projected.GPUS:
         for name in projected.NETWORKS:
             best = projected.trained(name, gpus, own, projected.OF_A_GPU)
-            jpegs = projected.trained(name, gpus, own, projected.OF_A_GPU, jpegs=True)
+            jpegs = projected.trained(name, gpus, own, projected.OF_A_GPU, projected.How(jpegs=True))
             score = projected.scoring(name, 1e9, gpus // GPUS_OF_A_MACHINE, own)
             times = (_hours(best.hours), _number(best.machine_hours), _hours(score.hours), _number(score.machine_hours))
             limits = f"{jpegs.limit}; {best.limit}; scoring: {score.limit}"
@@ -156,17 +159,44 @@ def training(lines: list[Line]) -> list[str]:
 
 def networks(lines: list[Line]) -> list[str]:
     """What the network between machines and the choice of batch norm change, at 512 GPUs."""
-    own, gpus = projected.own(lines), projected.GPUS[-1]
+    own, gpus, kinds = projected.own(lines), projected.GPUS[-1], (projected.GATHERED, projected.SUMMED, projected.OWN)
     rows = header(
-        "network of machines", "network", "photos a GPU", "batch norm over all GPUs", "of each by itself", "first limit"
+        "between machines", "network", "photos a GPU", "norm over all, gathered", "summed instead", "own norm"
     )
     for card in projected.CARDS:
         for name in projected.NETWORKS:
             for photos in (projected.OF_A_GPU, projected.OF_ALL / gpus):
-                both = [projected.trained(name, gpus, own, photos, card, norms=norms) for norms in (True, False)]
-                shares = (f"{one.efficiency:.1%}" for one in both)
-                rows.append(row_of(card, name, f"{photos:.0f}", *shares, both[0].limit))
+                hows = [projected.How(card=card, norm=norm) for norm in kinds]
+                shares = (f"{projected.trained(name, gpus, own, photos, how).efficiency:.1%}" for how in hows)
+                rows.append(row_of(card, name, f"{photos:.0f}", *shares))
     return rows
+
+
+def others(lines: list[Line]) -> list[str]:
+    """The formulas beside what others have measured on GPUs."""
+    own = projected.own(lines)
+    rows = header("measured by others", "theirs", "the model's", "source")
+    large = projected.cluster(24, "4 x 200 Gbit/s").all_reduce(133_169_160)
+    rows.append(row_of("133 MB all-reduced by 24 A100 in three machines", "2.67 ms", _ms(large), f"{NCCL}/issues/119"))
+    model = f"{_published(own):.1%}"
+    rows.append(row_of("ResNet-50 on 8 A100 beside one, TF32", f"{7248 / 8 / 938:.1%}", model, NVIDIA))
+    rows.append(
+        row_of("the same in mixed precision", f"{16621 / 8 / 2470:.1%}", model, f"{NVIDIA}; JPEGs decoded on CPUs")
+    )
+    rows.append(
+        row_of("ResNet-50 on 256 GPUs beside 8", "about 90%", f"{_goyal(own):.1%}", "arXiv 1706.02677; other GPUs")
+    )
+    return rows
+
+
+def _published(own: projected.Own) -> float:
+    """Efficiency on one machine, each GPU with a batch norm of its own."""
+    return projected.trained("ResNet-50", 8, own, 256, projected.How(norm=projected.OWN)).efficiency
+
+
+def _goyal(own: projected.Own) -> float:
+    few, many = (projected.trained("ResNet-50", n, own, 32, projected.How(norm=projected.OWN)) for n in (8, 256))
+    return many.efficiency / few.efficiency
 
 
 def scores(lines: list[Line]) -> list[str]:
@@ -193,6 +223,20 @@ def scores(lines: list[Line]) -> list[str]:
                         further,
                     )
                 )
+    return rows
+
+
+def processors(_: list[Line]) -> list[str]:
+    """Collections scored without GPUs, at the rates that benchmarks/inference.py has measured with decoding."""
+    rows = header(
+        "network", "photos/s on two cores", *(f"{n:.0e} photos, core-hours".replace("e+", "e") for n in COLLECTIONS)
+    )
+    lines = [json.loads(line) for line in INFERENCE.read_text().splitlines()]
+    for name, network in (("ten minutes, 96 px, four views", "fast"), ("ResNet-18, 224 px", "plain")):
+        rates = [line["rate"] for line in lines if (line["network"], line["contender"]) == (network, "plusx")]
+        rate = statistics.median(rates)
+        hours = (f"{CORES * photos / rate / 3600:,.0f}" for photos in COLLECTIONS)
+        rows.append(row_of(name, f"{rate:.0f}", *hours))
     return rows
 
 
@@ -224,6 +268,8 @@ TABLES: dict[str, Callable[[list[Line]], list[str]]] = {
     "messages": messages,
     "training": training,
     "networks": networks,
+    "others": others,
+    "processors": processors,
     "scores": scores,
     "limits": limits,
     "sources": sources,

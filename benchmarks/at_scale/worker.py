@@ -1,4 +1,4 @@
-"""One of several processes that measure together: messages, computing, whole training steps. Started by `group`.
+"""One of several processes that measure together: messages, and the training step of plusx. Started by `group`.
 
     python worker.py TASKS       # JSON; RANK, WORLD_SIZE and MASTER_ADDR as torchrun sets them
 
@@ -8,24 +8,26 @@ The first process prints one line of JSON per task.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from plusx.models.normalise import Normalised
 from plusx.models.registry import create_model
+from plusx.training.replica import SYNCHRONISED
+from plusx.training.settings import Settings
+from plusx.training.step import State, train_step
+from plusx.training.world import ALONE, World, joined
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "resnet18": {"name": "resnet18"},
@@ -35,77 +37,57 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 CLASSES = 2
 WARM_UP = 2
-TIMEOUT = timedelta(seconds=120)
+GATHERED, SUMMED = 3 * 8, 2 * 8  # bytes a channel that a norm over all processes sends, forward and backward
 
 
-class Exchanged(torch.autograd.Function):
-    """What batch norm over all processes sends: one gather of each one's statistics forward, one sum backward."""
+@dataclass(frozen=True)
+class Noise:
+    """The share [b, 3, size, size] that a process has of a batch."""
 
-    @staticmethod
-    def forward(context: Any, maps: Tensor, channels: int) -> Tensor:
-        """`maps` as they are."""
-        context.channels = channels
-        ours = torch.zeros(3, channels, dtype=torch.double)
-        dist.all_gather([torch.empty_like(ours) for _ in range(dist.get_world_size())], ours)
-        return maps.view_as(maps)
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """The gradient as it is."""
-        dist.all_reduce(torch.zeros(2, context.channels, dtype=torch.double))
-        return gradients[0], None
-
-
-def exchanging(norm: Any, maps: tuple[Tensor]) -> tuple[Tensor]:
-    """A hook before a norm layer."""
-    return (Exchanged.apply(maps[0], norm.num_features),)  # type: ignore[no-untyped-call]
+    images: Tensor
+    targets: Tensor
+    indices: npt.NDArray[np.int64]
+    shares: tuple[int, ...]
 
 
 class Training:
-    """A network and noise to train it on; of several processes together, or each for itself."""
+    """A network and noise to train it on; by the processes of `world` together, or by each for itself."""
 
-    def __init__(
-        self, network: str, size: int, batch: int, *, together: bool, norms: bool, classes: int = CLASSES
-    ) -> None:
+    def __init__(self, task: dict[str, Any], world: World = ALONE, classes: int = CLASSES) -> None:
         torch.manual_seed(0)
-        built = create_model(classes=classes, **NETWORKS[network])
-        self.network = Normalised(built, (0.5,) * 3, (0.5,) * 3).to(memory_format=torch.channels_last)
-        self.norms = [layer for layer in self.network.modules() if isinstance(layer, nn.BatchNorm2d)]
-        for layer in self.norms if norms else ():
-            layer.register_forward_pre_hook(exchanging)
-        self.optimizer = torch.optim.SGD(self.network.parameters(), 0.01, momentum=0.9, nesterov=True)
-        self.together = together
-        self.model: nn.Module = self.network
-        if together:
-            warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
-            self.model = DistributedDataParallel(self.network, broadcast_buffers=False, find_unused_parameters=True)
-        noise = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
-        self.images = noise.contiguous(memory_format=torch.channels_last)
-        self.targets = torch.arange(batch) % CLASSES
+        built = create_model(classes=classes, **NETWORKS[task["network"]])
+        network = Normalised(built, (0.5,) * 3, (0.5,) * 3).to(memory_format=torch.channels_last)
+        norm = SYNCHRONISED if task["norms"] else "per-process"
+        self.settings = Settings(1_000_000, 1_000, 0.01, batch_norm=norm)
+        self.state = State.fresh(network, self.settings, world=world)
+        share, size = task["batch"], task["size"]
+        noise = torch.randint(0, 256, (share, 3, size, size), dtype=torch.uint8)
+        rows, photos = np.arange(share * world.size), noise.contiguous(memory_format=torch.channels_last)
+        self.batch = Noise(photos, torch.arange(share) % classes, rows, (share,) * world.size)
         self.backward: list[float] = []
 
     def step(self) -> None:
-        """Forward, backward, update; of several processes, the sum of what they have counted."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(self.model(self.images), self.targets)
-        started = time.perf_counter()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.backward.append(time.perf_counter() - started)
-        self.optimizer.step()
-        if self.together:
-            dist.all_reduce(torch.tensor([loss.item(), 0.0], dtype=torch.float64))
+        """One training step of plusx."""
+        passes: list[float] = []
+        hook = self.state.model.register_forward_hook(lambda *_: passes.append(time.perf_counter()))
+        update = self.state.optimizer.register_step_pre_hook(lambda *_: passes.append(time.perf_counter()))
+        train_step(self.state, self.batch, self.settings)
+        self.backward.append(passes[1] - passes[0])
+        for one in (hook, update):
+            one.remove()
 
     def facts(self) -> dict[str, float]:
         """Bytes of gradients and of those sent last, norm layers, bytes each gathers and sums, seconds of backward."""
-        sizes = [parameter.numel() * 4 for parameter in self.network.parameters()]
-        channels = statistics.mean([float(layer.num_features) for layer in self.norms])
+        sizes = [parameter.numel() * 4 for parameter in self.state.model.parameters()]
+        layers = [layer for layer in self.state.model.modules() if isinstance(layer, nn.BatchNorm2d)]
+        channels = statistics.mean([float(layer.num_features) for layer in layers])
         return {
             "gradients": sum(sizes),
             "last": last_bucket(sizes),
-            "layers": len(self.norms),
-            "gathered": 24 * channels,
-            "summed": 16 * channels,
-            "backward": statistics.median(self.backward[WARM_UP:] or self.backward),
+            "layers": len(layers),
+            "gathered": GATHERED * channels,
+            "summed": SUMMED * channels,
+            "backward": statistics.median(self.backward),
         }
 
 
@@ -119,7 +101,7 @@ def last_bucket(sizes: Sequence[int]) -> int:
     return total
 
 
-def timed(work: Callable[[], object], rounds: int, seconds: float) -> list[float]:
+def timed(world: World, work: Callable[[], object], rounds: int, seconds: float) -> list[float]:
     """Seconds of each of `rounds` runs of `work`, after some that do not count; fewer where they take too long."""
     for _ in range(WARM_UP):
         work()
@@ -128,40 +110,29 @@ def timed(work: Callable[[], object], rounds: int, seconds: float) -> list[float
         started = time.perf_counter()
         work()
         found.append(time.perf_counter() - started)
-        if _agreed(len(found) >= 3 and time.perf_counter() - begun > seconds):
+        if world.tell(len(found) >= 3 and time.perf_counter() - begun > seconds):
             break
     return found
 
 
-def _agreed(over: bool) -> bool:
-    """What the first process says, so that all stop at once."""
-    if not dist.is_initialized():
-        return over
-    said = torch.tensor([int(over)])
-    dist.broadcast(said, 0)
-    return bool(said)
-
-
-def messages(task: dict[str, Any]) -> dict[str, Any]:
+def messages(world: World, task: dict[str, Any]) -> dict[str, Any]:
     """Median seconds of an all-reduce or an all-gather, by its bytes."""
     found = {}
     for size in task["bytes"]:
         mine = torch.zeros(size // 4)
-        parts = [torch.zeros(size // 4) for _ in range(dist.get_world_size())]
+        parts = [torch.zeros(size // 4) for _ in range(world.size)]
         reduces = task["do"] == "all_reduce"
         work = partial(dist.all_reduce, mine) if reduces else partial(dist.all_gather, parts, mine)
-        times = timed(work, task["rounds"], task["seconds"])
+        times = timed(world, work, task["rounds"], task["seconds"])
         found[str(size)] = {"seconds": statistics.median(times), "rounds": len(times)}
     return {"sizes": found}
 
 
-def steps(task: dict[str, Any]) -> dict[str, Any]:
+def steps(world: World, task: dict[str, Any]) -> dict[str, Any]:
     """Median seconds of a step: of all processes together, or each for itself though at the same time."""
-    together = task.get("together", dist.is_initialized())
-    training = Training(task["network"], task["size"], task["batch"], together=together, norms=task.get("norms", False))
-    if dist.is_initialized():
-        dist.barrier()
-    times = timed(training.step, task["rounds"], task["seconds"])
+    training = Training(task, world if task["together"] else ALONE)
+    world.tell()  # all have come
+    times = timed(world, training.step, task["rounds"], task["seconds"])
     return {"seconds": statistics.median(times), "rounds": len(times), **training.facts()}
 
 
@@ -169,15 +140,11 @@ def main() -> None:
     """Do the tasks in turn."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    size = int(os.environ["WORLD_SIZE"])
-    if size > 1:
-        dist.init_process_group("gloo", timeout=TIMEOUT)
-    for task in json.loads(sys.argv[1]):
-        found = messages(task) if task["do"].startswith("all_") else steps(task)
-        if os.environ["RANK"] == "0":
-            print(json.dumps({**task, "workers": size, **found}), flush=True)
-    if size > 1:
-        dist.destroy_process_group()
+    with joined(torch.device("cpu")) as world:
+        for task in json.loads(sys.argv[1]):
+            found = (messages if task["do"].startswith("all_") else steps)(world, task)
+            if world.first:
+                print(json.dumps({**task, "workers": world.size, **found}), flush=True)
 
 
 if __name__ == "__main__":

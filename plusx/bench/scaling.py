@@ -55,7 +55,8 @@ def gathered(size: float, workers: int, link: Link) -> float:
 class Cluster:
     """`machines` of `per_machine` workers each: links between workers of one machine, and from machine to machine.
 
-    `trees`: whether small messages between machines may go up and down a tree, as NCCL's do; gloo has rings only.
+    `base` seconds come with everything that all say together. `trees`: whether what all add up may go up and down a
+    tree between machines, as by NCCL; gloo has rings only, and what all gather goes around a ring in both.
     """
 
     machines: int
@@ -63,6 +64,7 @@ class Cluster:
     inner: Link
     outer: Link
     trees: bool = False
+    base: float = 0.0
 
     @property
     def workers(self) -> int:
@@ -71,17 +73,21 @@ class Cluster:
 
     def all_reduce(self, size: float) -> float:
         """Seconds: a ring within each machine, half of it before and half after what goes between the machines."""
+        if self.workers == 1:
+            return 0.0
         between = ring(size, self.machines, self.outer)
         if self.trees:
             between = min(between, tree(size, self.machines, self.outer))
-        return ring(size, self.per_machine, self.inner) + between
+        return self.base + ring(size, self.per_machine, self.inner) + between
 
     def all_gather(self, size: float) -> float:
-        """Seconds until each worker has the `size` bytes of every other; by a tree of all-reduces where there are."""
-        if self.trees:
-            return self.all_reduce(size * self.workers) / 2
-        inside = gathered(size, self.per_machine, self.inner)
-        return inside + gathered(size * self.per_machine, self.machines, self.outer)
+        """Seconds until each worker has the `size` bytes of every other: one ring, from machine to machine."""
+        if self.workers == 1 or not size:
+            return 0.0
+        across = self.machines - 1
+        delays = across * self.outer.delay + (self.workers - 1 - across) * self.inner.delay
+        links = [self.outer] * (self.machines > 1) + [self.inner] * (self.per_machine > 1)
+        return self.base + delays + (self.workers - 1) * size / min(link.bandwidth for link in links)
 
 
 @dataclass(frozen=True)

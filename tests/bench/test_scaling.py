@@ -65,6 +65,21 @@ def test_within_and_between_machines_an_all_reduce_takes_both_rings() -> None:
     assert Cluster(4, 8, LINK, outer).workers == 32
 
 
+def test_what_all_gather_goes_around_one_ring_from_machine_to_machine() -> None:
+    outer = Link(1e-2, 1e5)
+    delays = 3 * 1e-2 + 28 * 1e-3
+    assert Cluster(4, 8, LINK, outer).all_gather(100) == pytest.approx(delays + 31 * 100 / 1e5)
+    assert Cluster(4, 8, LINK, outer, trees=True).all_gather(100) == pytest.approx(delays + 31 * 100 / 1e5)
+    assert Cluster(1, 8, LINK, NOTHING).all_gather(100) == pytest.approx(gathered(100, 8, LINK))
+    assert Cluster(8, 1, NOTHING, LINK).all_gather(100) == pytest.approx(gathered(100, 8, LINK))
+
+
+def test_nothing_to_say_and_nobody_to_say_it_to_cost_nothing() -> None:
+    alone = Cluster(1, 1, LINK, LINK, base=1.0)
+    assert (alone.all_reduce(100), alone.all_gather(100), machines(4, LINK).all_gather(0)) == (0.0, 0.0, 0.0)
+    assert Cluster(2, 1, NOTHING, LINK, base=1.0).all_reduce(0) == pytest.approx(1.0 + 2e-3)
+
+
 def test_a_longer_delay_is_never_faster() -> None:
     times = [step(WORK, 20, machines(4, Link(delay, 1e7))).seconds for delay in (0.0, 1e-4, 1e-3, 1e-2, 1e-1)]
     assert times == sorted(times)

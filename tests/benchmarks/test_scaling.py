@@ -73,6 +73,7 @@ def test_the_constants_are_those_that_the_lines_were_made_of() -> None:
 
 def test_four_processes_on_two_cores_are_foretold_to_share_them() -> None:
     from at_scale.constants import of_lines
+
     from plusx.bench.scaling import NOTHING
 
     found = of_lines(made_lines())
@@ -85,6 +86,7 @@ def test_four_processes_on_two_cores_are_foretold_to_share_them() -> None:
 
 def test_over_a_wire_gradients_hide_behind_computing_and_messages_wait_for_its_delay() -> None:
     from at_scale.constants import of_lines
+
     from plusx.bench.scaling import NOTHING
 
     told = {"machines": 2, "delay": 0.01, "bandwidth": 1e8}
