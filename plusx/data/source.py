@@ -64,8 +64,8 @@ def scan(data: str | Path | Sequence[str | Path], *, trainable: bool = True) -> 
     if not roots:
         raise sentences.no_data()
     root = " ".join(roots)
-    if len(roots) == 1 and os.path.isdir(root) and (beside := index.beside(root)):
-        return indexed(root, beside, f"{root.rstrip('/')}/", trainable=trainable)
+    if len(roots) == 1 and (found_index := _index_of(root)):
+        return indexed(root, found_index, f"{root.rstrip('/')}/", trainable=trainable)
     found = list_files(roots)
     if len(found.files) == 1 and len(roots) == 1 and not os.path.isdir(root):
         _refuse_other_files(root, found.files[0])
@@ -87,11 +87,27 @@ def indexed(root: str, path: Path, base: str, *, trainable: bool = True) -> List
     found = index.open_index(path, base)
     if os.path.isdir(base):
         found.refuse_stale()
+    else:
+        shards.expect({base + shard.name: shard.sha256 for shard in found.shards})
     counts = layouts.counted(found.split, found.label, found.classes)
     if trainable:
         layouts.refuse_counts(root, found.classes, counts)
     has_splits = any(split in ("val", "test") for split, _ in counts)
     return Listing(root, found.classes, IndexedPhotos(found), (), has_splits)
+
+
+def _index_of(root: str) -> Path | None:
+    """The index of the shards in a folder, or below a URL that is neither archive nor pattern; None where none is."""
+    if not remote.is_url(root):
+        return index.beside(root) if os.path.isdir(root) else None
+    if remote.is_archive(root) or remote.is_pattern(root):
+        return None
+    try:
+        return remote.local(f"{root.rstrip('/')}/{index.INDEX}")
+    except DataError as error:
+        if error.code != remote_errors.MISSING:
+            raise
+        return None
 
 
 def walk(paths: Iterable[str | Path]) -> list[Photo]:
