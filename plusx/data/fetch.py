@@ -210,6 +210,8 @@ def _may_pass(error: Exception) -> bool:
         return False
     if isinstance(error, OSError):
         return error.errno not in _FINAL
+    if isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError):
+        return True  # a session that was closed under way: the next try has a new one
     return any(kind.__name__ in _PASSING for kind in type(error).__mro__)
 
 

@@ -15,15 +15,18 @@ from plusx.errors import remote as sentences
 from plusx.images.source import Source
 from plusx.images.source import read as read_local
 
+FEW, MUCH = 4, 8  # photos that are asked for one by one, of an archive so many times as large
+
 Answer = TypeVar("Answer")
 Answers = Callable[[Iterable[Source]], Iterator[tuple[int, Answer]]]
 
 
 def through(answers: Answers[Answer], sources: Iterable[Source]) -> Iterator[tuple[int, Answer]]:
-    """What `answers` (a DecodePool's `map` or `survey`) says of photos, wherever they lie.
+    """What `answers` (a DecodePool's `map` or `survey`) says of photos by position, in any order, wherever they lie.
 
-    Archives are fetched in the order of the photos, one ahead of the one that is read, and let go after the last photo
-    in each was answered. Raises as `remote.local` does; an address where nothing is goes on, and is a bad photo.
+    One archive after the other is fetched, one ahead of the one that is read, and let go after its last photo: however
+    photos are strewn over archives, few are at hand at a time. Raises as `remote.local`
+    does; an address where nothing is goes on, and is a bad photo.
     """
     listed = list(sources)
     return _through(answers, listed) if any(remote.is_url(s.file) for s in listed) else answers(listed)
@@ -47,28 +50,62 @@ def read(source: Source, at_most: int | None = None) -> bytes:
 
 
 def _through(answers: Answers[Answer], sources: Sequence[Source]) -> Iterator[tuple[int, Answer]]:
-    left = Counter(source.file for source in sources if remote.is_url(source.file))
-    order = list(left)
-    following = dict(itertools.pairwise(order))
-    ahead = Ahead()
+    at_hand = _AtHand(sources)
+    turn = {file: number for number, file in enumerate(at_hand.left)}
+    places = sorted(range(len(sources)), key=lambda place: turn.get(sources[place].file, -1))
+    try:
+        for i, answer in answers(at_hand.local(sources[place]) for place in places):
+            yield places[i], answer
+            at_hand.answered(sources[places[i]])
+    finally:
+        at_hand.close()
 
-    def local(source: Source) -> Source:
-        if source.file not in left:
+
+class _AtHand:
+    """The archives of some photos while these are read; of one with FEW of them, only the photos."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.left = Counter(source.file for source in sources if remote.is_url(source.file))
+        wanted: Counter[str] = Counter()
+        for source in sources:
+            wanted[source.file] += max(0, source.length)
+        self._few = {file for file, count in self.left.items() if count <= FEW and _is_little(file, wanted[file])}
+        self._following = dict(itertools.pairwise(file for file in self.left if file not in self._few))
+        self._ahead = Ahead()
+
+    def local(self, source: Source) -> Source:
+        """The same photo in a local file."""
+        if source.file not in self.left:
             return source
-        found = _local(ahead, source)
-        if source.file in following and not shards.is_open(following[source.file]):
-            ahead.want([following.pop(source.file)])
+        if source.file in self._few:
+            return Source(str(remote.local_part(source.file, source.offset, source.length)))
+        found = _local(self._ahead, source)
+        following = self._following.pop(source.file, None)
+        if following is not None and not shards.is_open(following):
+            self._ahead.want([following])
         return found
 
+    def answered(self, source: Source) -> None:
+        """The photo is needed no more."""
+        if source.file in self._few:
+            remote.let_go(remote.part_name(source.file, source.offset, source.length))
+        self.left[source.file] -= 1
+        if self.left[source.file] == 0:
+            self._ahead.let_go(source.file)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._ahead.close()
+
+
+def _is_little(url: str, wanted: int) -> bool:
+    """Whether so many bytes of an archive are better asked for alone: it is plain, much larger, and not at hand."""
     try:
-        for i, answer in answers(map(local, sources)):
-            yield i, answer
-            file = sources[i].file
-            left[file] -= 1
-            if left[file] == 0:
-                ahead.let_go(file)
-    finally:
-        ahead.close()
+        return 0 < wanted * MUCH < remote.seen(url).size and not (remote.is_here(url) or shards.is_packed(url))
+    except DataError as error:
+        if error.code != sentences.MISSING:
+            raise
+        return False
 
 
 def _local(ahead: Ahead, source: Source) -> Source:

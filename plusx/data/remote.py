@@ -15,7 +15,7 @@ import re
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,15 +95,19 @@ def local(url: str, sha256: str | None = None) -> Path:
     DataError for what is not there, is refused, has changed, or cannot be had after bounded waiting; DiskError where
     it cannot be written.
     """
-    folder = cache_folder() / _key(url, sha256)
-    with _changing:
-        held = _held.get(url)
-    if held and held.folder == folder and (folder / OBJECT).exists():
-        return folder / OBJECT
-    with _writable(url), building(folder.name):
-        if not _open(url, folder):
-            _build(url, folder, sha256)
-    return folder / OBJECT
+    return _at_hand(url, cache_folder() / _key(url, sha256), lambda path: _fetched(url, path, sha256))
+
+
+def local_part(url: str, offset: int, length: int) -> Path:
+    """Some bytes of the object as a file of their own; it stays until its `part_name` is let go. Raises as `local`."""
+    name = part_name(url, offset, length)
+    folder = cache_folder() / sha256_lines(("part", key(url), str(offset), str(length)))[:32]
+    return _at_hand(name, folder, lambda path: _fetch(url, offset + length, path, offset))
+
+
+def part_name(url: str, offset: int, length: int) -> str:
+    """What a part is let go of by."""
+    return f"{url}#{offset}+{length}"
 
 
 def let_go(url: str) -> None:
@@ -149,6 +153,11 @@ def part(url: str, offset: int, length: int) -> bytes:
         return b"".join(fetch.pieces(url, offset + length, offset))
 
 
+def is_here(url: str) -> bool:
+    """Whether the object is in the cache already."""
+    return (cache_folder() / key(url) / OBJECT).exists()
+
+
 def _known(url: str, found: dict[str, Seen]) -> list[str]:
     if not found:
         raise sentences.nothing_matches(url)
@@ -164,7 +173,19 @@ def _key(url: str, sha256: str | None) -> str:
     return key(url)
 
 
-def _open(url: str, folder: Path) -> bool:
+def _at_hand(name: str, folder: Path, fetch_into: Callable[[Path], str]) -> Path:
+    """The file in an entry, held under a name; built where it is not there. `fetch_into` returns its SHA-256."""
+    with _changing:
+        held = _held.get(name)
+    if held and held.folder == folder and (folder / OBJECT).exists():
+        return folder / OBJECT
+    with _writable(name), building(folder.name):
+        if not _open(name, folder):
+            _build(name, folder, fetch_into)
+    return folder / OBJECT
+
+
+def _open(name: str, folder: Path) -> bool:
     """Hold the entry; False where there is none or it is not as it was written."""
     try:
         descriptor = os.open(folder / OBJECT, os.O_RDONLY | os.O_CLOEXEC)
@@ -173,9 +194,9 @@ def _open(url: str, folder: Path) -> bool:
     if not _is_whole(folder, descriptor):
         os.close(descriptor)
         return False
-    let_go(url)
+    let_go(name)
     with _changing:
-        _held[url] = _Held(folder, descriptor)
+        _held[name] = _Held(folder, descriptor)
     mark_used(folder)
     return True
 
@@ -189,23 +210,24 @@ def _is_whole(folder: Path, descriptor: int) -> bool:
     return bool(os.fstat(descriptor).st_size == size)
 
 
-def _build(url: str, folder: Path, sha256: str | None) -> None:
+def _build(name: str, folder: Path, fetch_into: Callable[[Path], str]) -> None:
     """Fetch into a temporary folder, synced before it is renamed into place."""
     remove_dead(folder)
     temporary = temporary_of(folder)
     temporary.mkdir()
     try:
-        size, found = _fetched(url, temporary / OBJECT, sha256)
-        write_json(temporary / _INDEX, {"size": size, "url": url, "sha256": found})
+        found = fetch_into(temporary / OBJECT)
+        size = (temporary / OBJECT).stat().st_size
+        write_json(temporary / _INDEX, {"size": size, "url": name, "sha256": found})
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    if not _open(url, folder):
+    if not _open(name, folder):
         raise OSError(f"{folder} was changed while it was written")
 
 
-def _fetched(url: str, path: Path, sha256: str | None) -> tuple[int, str]:
-    """Size and SHA-256 of what was fetched into `path`; once more where it is not what it has to be."""
+def _fetched(url: str, path: Path, sha256: str | None) -> str:
+    """The SHA-256 of what was fetched into `path`; once more where it is not what it has to be."""
     what = seen(url)
     found = _fetch(url, what.size, path)
     if sha256 is None:
@@ -213,16 +235,16 @@ def _fetched(url: str, path: Path, sha256: str | None) -> tuple[int, str]:
             raise sentences.changed(url)
     elif found != sha256 and (found := _fetch(url, what.size, path)) != sha256:
         raise sentences.wrong_bytes(url, sha256, found)
-    return what.size, found
+    return found
 
 
-def _fetch(url: str, size: int, path: Path) -> str:
-    """Fetch the object into `path`, as long as there is room; returns its SHA-256."""
+def _fetch(url: str, end: int, path: Path, start: int = 0) -> str:
+    """Fetch bytes of the object into `path`, as long as there is room; returns their SHA-256."""
     limit, digest = cache_limit(), hashlib.sha256()
-    if size > limit:
-        raise sentences.too_large(url, size, limit)
+    if end - start > limit:
+        raise sentences.too_large(url, end - start, limit)
     with path.open("wb") as file:
-        for piece in fetch.pieces(url, size):
+        for piece in fetch.pieces(url, end, start):
             if not make_room(len(piece)):
                 raise sentences.no_room(url, cache_folder(), limit)
             file.write(piece)

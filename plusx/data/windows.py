@@ -41,9 +41,16 @@ class Window:
         taken = keyed.permutation(seed, epoch, self.count, "archives")
         return [taken[i : i + self.size] for i in range(0, len(taken), self.size)]
 
-    def most(self, sizes: npt.NDArray[np.int64]) -> int:
-        """The most bytes that two windows, one after the other, can have; `sizes` are those of the archives."""
-        return int(np.sort(sizes)[::-1][: 2 * self.size].sum())
+    def most(self, sizes: npt.NDArray[np.int64], batch_size: int) -> int:
+        """The most bytes that have to be at hand at a time; `sizes` [archives] are theirs.
+
+        Those are two windows, one read and the next one fetched, or as many as one batch can touch, if it is large.
+        """
+        photos = np.sort(np.bincount(self.archives, minlength=self.count))
+        rest = self.count % self.size
+        touched = 2 + (batch_size - 2) // max(1, int(photos[: self.size].sum()))
+        touched += rest > 0 and photos[:rest].sum() < batch_size - 1  # the last window of an epoch, in the middle of it
+        return int(np.sort(sizes)[::-1][: touched * self.size].sum())
 
 
 @lru_cache(maxsize=4)
@@ -75,7 +82,7 @@ class Supply:
         stop = len(self._window.archives) if place == self._steps - 1 else (place + 1) * self._batch
         last = np.searchsorted(ends, stop - 1, "right") - 1
         current = [url for group in self._groups(epoch)[first : last + 1] for url in self._urls_of(group)]
-        following = self._urls_of(self._group_after(epoch, int(last)))
+        following = self._urls_of(self._group_after(epoch, int(last))) if first == last else []
         self._only([*current, *following])
         for url in current:
             self._ahead.path(url)

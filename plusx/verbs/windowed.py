@@ -58,14 +58,14 @@ def refuse_small(config: Config, photos: LabelledPhotos, how: Preprocess) -> Non
     each, limit = how.crop**2 * 3, cache_limit()
     if len(photos.hashes) * each <= limit:
         return
-    window, files = archives_of(photos.photos(photos.rows("train")))
+    every, files = archives_of(photos.photos(photos.rows("train")))
     sizes = np.array([remote.seen(file).size for file in files if remote.is_url(file)], dtype=np.int64)
     validated = len(photos.rows("val")) * each
     room = limit - (validated if validated <= limit else 0)
-    needed = Window(window.archives, config.window).most(sizes) if config.window else int(sizes.sum())
+    needed = Window(every.archives, config.window or every.size).most(sizes, config.batch_size)
     if needed > room:
-        fits = np.cumsum(np.sort(sizes)[::-1]) <= room
-        raise usage.small_window(needed, int(fits.sum()) // 2)
+        fit = (Window(every.archives, size) for size in range(every.size, 0, -1))
+        raise usage.small_window(needed, next((w.size for w in fit if w.most(sizes, config.batch_size) <= room), 0))
 
 
 def told(config: Config, photos: LabelledPhotos, training: Pixels) -> Notice | None:
