@@ -30,7 +30,7 @@ KEY = "plusx.shards"  # of the document in the file's metadata
 FORMAT = 1
 SPLITS = ("train", "val", "test")  # a split is stored as its position here, -1 where DATA says none
 MOST_SHARDS = 100_000
-TOGETHER = 1 << 16  # rows that are looked through at once
+TOGETHER = 1 << 12  # rows that are looked through at once
 
 
 class _Kind(NamedTuple):
