@@ -100,11 +100,10 @@ def failed_blocks(failures: Sequence[str], blocks: int, resume: str, exit_code: 
     )
 
 
-def kills_workers(block: str, times: int) -> RunError:
-    """Whoever scored `block` was killed, again and again."""
+def kills_workers(times: int) -> RunError:
+    """Whoever had a block in hand was killed, again and again."""
     return RunError(
-        f"{block}: {times} workers in a row were killed while they scored it, by lack of memory perhaps.",
-        code="kills-workers",
+        f"{times} workers in a row were killed while they scored it, by lack of memory perhaps.", code="kills-workers"
     )
 
 

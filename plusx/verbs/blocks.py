@@ -4,7 +4,7 @@ The name is a digest of paths and sizes, so a second start, or another machine, 
 an archive named by the user holds is listed here: millions of photos cost nothing until their block is in hand.
 """
 
-# ruff: noqa: PTH112, PTH113, PTH202, PTH207
+# ruff: noqa: PTH100, PTH112, PTH113, PTH202, PTH207
 # Paths are text by os.fsdecode here, as Source holds them.
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ LOOSE = 1000  # photos in a block of those that lie in no archive
 
 @dataclass(frozen=True)
 class Block:
-    """An `archive`, or some loose `photos`. `name` is 32 hexadecimal digits of what it holds, `shown` is for people."""
+    """An `archive`, or some loose `photos`. `name` is 32 hexadecimal digits of what it holds, `shown` is for people.
+
+    Paths are absolute, for whoever scores it may stand in another folder; `shown` and the names of photos are as typed.
+    """
 
     name: str
     shown: str
@@ -49,7 +52,7 @@ class Block:
             if self.archive is None:
                 yield [_here(photo, fetched) for photo in self.photos]
             else:
-                yield walk_archive(_local(self.archive, fetched), self.archive)
+                yield walk_archive(_local(self.archive, fetched), self.shown)
 
     def to_json(self) -> str:
         """As text, for another process."""
@@ -114,7 +117,7 @@ def _archive_around(photo: Photo) -> str | None:
 
 def _archive(path: Photo | str) -> Block:
     assert isinstance(path, str), "an archive"
-    return Block(_digest([path, _size(path)]), path, path)
+    return Block(_digest([path, _size(path)]), path, _absolute(path))
 
 
 def _pieces(photos: Iterable[Photo | str]) -> Iterator[Block]:
@@ -123,7 +126,15 @@ def _pieces(photos: Iterable[Photo | str]) -> Iterator[Block]:
     while piece := tuple(itertools.islice(rest, LOOSE)):
         held = [[photo.name, photo.source.offset, photo.source.length, _size(photo.source.file)] for photo in piece]
         more = f" and {len(piece) - 1:,} more" if len(piece) > 1 else ""
-        yield Block(_digest(held), piece[0].name + more, photos=piece)
+        yield Block(_digest(held), piece[0].name + more, photos=tuple(map(_placed, piece)))
+
+
+def _placed(photo: Photo) -> Photo:
+    return dataclasses.replace(photo, source=dataclasses.replace(photo.source, file=_absolute(photo.source.file)))
+
+
+def _absolute(path: str) -> str:
+    return path if remote.is_url(path) else os.path.abspath(path)
 
 
 def _size(path: str) -> int | tuple[int, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -126,19 +125,20 @@ def read_made(path: Path) -> Made | None:
 
 def pyarrow() -> Any:
     """The module `pyarrow`. Raises UsageError where it is not installed."""
-    return _module("pyarrow")
+    try:
+        import pyarrow as found
+    except ImportError:
+        raise sentences.no_pyarrow() from None
+    return found
 
 
 def parquet() -> Any:
     """The module `pyarrow.parquet`. Raises UsageError where it is not installed."""
-    return _module("pyarrow.parquet")
-
-
-def _module(name: str) -> Any:
     try:
-        return importlib.import_module(name)
+        import pyarrow.parquet as found
     except ImportError:
         raise sentences.no_pyarrow() from None
+    return found
 
 
 def _text(name: str) -> str:

@@ -103,6 +103,7 @@ class _Counted:
     done: dict[str, Made] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     written: int = 0
+    photos: int = 0
     in_hand: int = 0
     before: int = 0
     started: float = field(default_factory=time.monotonic)
@@ -110,6 +111,7 @@ class _Counted:
     def found(self, made: Made) -> None:
         """A part that was there."""
         self.done[made.block] = made
+        self.photos += made.photos
         self.before += made.photos
 
     def take(self, outcome: Outcome) -> None:
@@ -117,8 +119,9 @@ class _Counted:
         self.in_hand = 0
         if isinstance(outcome, Failure):
             self.failures.append(outcome)
-        else:
-            self.written += outcome.block not in self.done
+        elif outcome.block not in self.done:
+            self.written += 1
+            self.photos += outcome.photos
             self.done[outcome.block] = outcome
         self.tell()
 
@@ -130,7 +133,7 @@ class _Counted:
     def tell(self) -> None:
         """Say how far it is."""
         if self.hear is not None:
-            photos = sum(made.photos for made in self.done.values()) + self.in_hand
+            photos = self.photos + self.in_hand
             seconds = time.monotonic() - self.started
             self.hear(Progress(len(self.done), len(self.blocks), photos, photos - self.before, seconds))
 
@@ -184,8 +187,10 @@ def _folder(out: Path) -> Iterator[None]:
     make_folder(out)
     with locked(out / LOCK):
         sweep_temporary(out)
-        yield
-        sweep_temporary(out)
+        try:
+            yield
+        finally:
+            sweep_temporary(out)
 
 
 def _agree(asked: Scoring, work: Work, blocks: Sequence[Block]) -> None:

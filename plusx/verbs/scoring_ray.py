@@ -72,14 +72,14 @@ class Actor:
             return {"failure": asdict(failure), "ends": type(error).__name__ if ends else None, "code": error.code}
 
     def _scored(self, block: Block) -> Made:
-        with _survived(Path(self.work.out) / f"{TEMPORARY}tried-{block.name}", block):
+        with _survived(Path(self.work.out) / f"{TEMPORARY}tried-{block.name}"):
             if self._scorer is None:
                 self._scorer = Scorer(self.work, self.cores)
             return self._scorer.score(block)
 
 
 @contextlib.contextmanager
-def _survived(tried: Path, block: Block) -> Iterator[None]:
+def _survived(tried: Path) -> Iterator[None]:
     """Note in a file who has a block in hand: Ray would give one that kills workers to another of them for ever."""
     with disk_errors(tried), tried.open("a+") as file:
         file.seek(0)
@@ -87,7 +87,7 @@ def _survived(tried: Path, block: Block) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
     try:
         if deaths >= MOST_DEATHS:
-            raise sentences.kills_workers(block.shown, deaths)
+            raise sentences.kills_workers(deaths)
         yield
     finally:
         tried.unlink(missing_ok=True)

@@ -165,6 +165,22 @@ def test_an_archive_named_twice_and_one_in_a_folder_have_their_rows(asked: Scori
     scored.assert_as_predicted(asked.out, scored.expected(asked.model, (str(made / "photos"),)))
 
 
+def test_whoever_scores_may_stand_in_another_folder(
+    asked: Scoring, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(made / "photos")
+    found = blocks_of(["a.tar", "loose"])
+    predicted = scored.expected(asked.model, ("a.tar", "loose"))
+    monkeypatch.chdir(tmp_path)
+    names = []
+    for block in map(Block.from_json, [block.to_json() for block in found]):
+        with block.open() as photos:
+            assert all(Path(photo.source.file).is_file() for photo in photos)
+            names += [photo.name for photo in photos]
+    assert names == [row.path for row in predicted]
+    assert names[0] == "a.tar!/00000.jpg"
+
+
 def test_what_is_no_photo_or_is_not_there_is_a_row_with_an_error(asked: Scoring, tmp_path: Path) -> None:
     (tmp_path / "cut.tar").write_bytes(b"x" * 700)
     gone = replace(asked, paths=(str(tmp_path / "cut.tar"), str(tmp_path / "gone.tar"), str(tmp_path / "gone.jpg")))

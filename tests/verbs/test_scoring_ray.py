@@ -54,7 +54,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
         patch.setattr(scoring_ray, "usable_cpus", lambda: 2)
+        handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
         with scoring_ray._cluster(scoring_ray._ray()):
+            assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
             yield home
 
 
@@ -106,8 +108,10 @@ def test_ray_answers_as_the_local_engine_though_a_worker_is_killed(
 
 
 def test_what_ray_began_the_local_engine_ends(
-    asked: Scoring, cluster: Path, capsys: pytest.CaptureFixture[str]
+    asked: Scoring, cluster: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(scoring_ray, "_crew", lambda *_: (1, 1, 0))  # one actor starts sooner than two
+
     def stop(progress: Progress) -> None:
         if progress.done == 3:
             os.kill(os.getpid(), signal.SIGTERM)
