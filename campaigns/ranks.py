@@ -46,7 +46,8 @@ MOMENT = 0.5  # most seconds from a new checkpoint to the fault
 PHOTOS = {"train": 20, "val": 6, "test": 2}  # of each of two classes
 BATCH = 8
 FLAGS = {"--model": "resnet8", "--size": "32", "--batch-size": str(BATCH), "--device": "cpu", "--seed": "1"}
-SETS = (f"checkpoint_every={EVERY}", "width=0.25", "workers=1", "sizes=[]", "rank_seconds=3", "log_every=1")
+SETS = (f"checkpoint_every={EVERY}", "width=0.25", "workers=1", "sizes=[]", "log_every=1")
+PATIENT = "rank_seconds=5"  # where one is slow
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,14 @@ class Job:
         words = [*self._torchrun(), "train", str(folder / "photos"), "--out", str(self.run)]
         words += ["--epochs", str(-(-steps * BATCH // (2 * PHOTOS["train"])))]
         words += [word for pair in FLAGS.items() for word in pair]
-        words += [word for value in SETS for word in ("--set", value)]
+        words += [word for value in self._sets() for word in ("--set", value)]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         environment |= {UNWATCHED: "1"} if options.control else {}
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(words, stdout=out, stderr=out, env=environment, cwd=folder)
+
+    def _sets(self) -> tuple[str, ...]:
+        return (*SETS, PATIENT) if self.options.mode == "slow" else SETS
 
     def _torchrun(self) -> list[str]:
         ours = [str(Path(__file__).with_name("rank.py"))]
