@@ -101,5 +101,9 @@ def _writing(own: Own) -> Bound:
 
 
 def _index() -> Bound:
-    why = f"{INDEX} bytes a photo; 10^10 are {1e10 * INDEX / 1e9:,.0f} GB: score them folder by folder"
-    return "an index in memory", f"{MEMORY / INDEX:.1e} photos in {MEMORY / 1e9:.0f} GB".replace("e+0", "e"), why
+    why = f"{INDEX} bytes a photo: 10^10 are {1e10 * INDEX / 1e9:,.0f} GB; scoring has none, and lists shards only"
+    return (
+        "an index in memory, to train on",
+        f"{MEMORY / INDEX:.1e} photos in {MEMORY / 1e9:.0f} GB".replace("e+0", "e"),
+        why,
+    )

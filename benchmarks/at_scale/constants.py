@@ -43,11 +43,13 @@ class Constants:
     def link(self, line: Line) -> Link:
         """Between the processes of a line."""
         share = self.sharing(line["workers"])
+        here = self.free if share == 1 else self.crowded.slower(share / 2)
         if line["machines"] == 1:
-            return self.free if share == 1 else self.crowded.slower(share / 2)
+            return here
         assert self.wire is not None, "lines over a wire come with lines that its constants are fitted to"
-        across = Link(self.trips * line["delay"], line["bandwidth"] or math.inf)
-        return self.wire.slower(share).behind(across)
+        waits = max(0.0, here.delay - self.free.delay)  # for a core
+        ends = Link(self.wire.delay + waits, self.wire.bandwidth / share)
+        return ends.behind(Link(self.trips * line["delay"], line["bandwidth"] or math.inf))
 
     def cluster(self, line: Line) -> Cluster:
         """The machines of a line: all processes on one, or each on one of its own."""

@@ -45,10 +45,20 @@ def compared(lines: list[Line]) -> list[str]:
 
 
 def _summary(constants: Constants, lines: list[Line]) -> str:
-    off = sorted(abs(constants.foretold(line) / line["seconds"] - 1) for line in lines)
-    if not off:
-        return "Nothing was measured to check against."
-    return f"Half of {len(off)} are off by less than {statistics.median(off):.0%}, the worst by {off[-1]:.0%}."
+    """How far off the model is, by what processes share."""
+    groups: dict[str, list[float]] = {}
+    for line in lines:
+        off = abs(constants.foretold(line) / line["seconds"] - 1)
+        groups.setdefault(_shared(constants, line), []).append(off)
+    told = (
+        f"{name} {statistics.median(off):.0%}, at worst {max(off):.0%} (n = {len(off)})" for name, off in groups.items()
+    )
+    return f"Off by, median: {'; '.join(told)}." if groups else "Nothing was measured to check against."
+
+
+def _shared(constants: Constants, line: Line) -> str:
+    cores = "a core for each process" if line["workers"] <= constants.cores else "more processes than cores"
+    return cores if line["machines"] == 1 else f"over a wire, {cores}"
 
 
 def messages(lines: list[Line]) -> list[str]:

@@ -95,6 +95,14 @@ def test_over_a_wire_gradients_hide_behind_computing_and_messages_wait_for_its_d
     assert foretold == pytest.approx(step(WORK, 32, Cluster(2, 1, NOTHING, across), crowd=BESIDE).seconds)
 
 
+def test_more_processes_than_cores_wait_for_a_core_as_well_as_for_the_wire() -> None:
+    from at_scale.constants import of_lines
+
+    link = of_lines(made_lines()).link(line("step", 4, 1.0, "check", machines=4, delay=0.01, bandwidth=1e9))
+    assert link.delay == pytest.approx(WIRE.delay + (SHARED.delay - FREE.delay) + TRIPS * 0.01)
+    assert link.bandwidth == pytest.approx(WIRE.bandwidth / 2)
+
+
 def test_no_configuration_is_both_fitted_on_and_checked() -> None:
     from at_scale import tasks
 
@@ -141,7 +149,7 @@ def test_what_is_foretold_is_put_beside_what_was_measured() -> None:
 
     rows = compared([*made_lines(), a_step(16, 1, 2 * WORK.seconds(16), "check")])
     assert rows[2] == "| toy | 1 | 16 | no | none | 68.00 ms | 136 ms | -50% |"
-    assert rows[-1] == "Half of 1 are off by less than 50%, the worst by 50%."
+    assert rows[-1] == "Off by, median: a core for each process 50%, at worst 50% (n = 1)."
 
 
 def test_every_figure_of_others_has_a_source() -> None:
