@@ -126,8 +126,9 @@ def table(lines: list[dict[str, Any]]) -> list[str]:
     rows = [row_of(*head), row_of(*["---"] * len(head))]
     for line in lines:
         middle = {name: statistics.median(line[name]) for name in ("all", "rate", "start") if name in line}
-        cost = (f"{middle['rate']:,.0f}", f"{1e3 / middle['rate']:.2f}", f"{middle['start']:.1f}")
-        figures = cost if "rate" in middle else ("", "", "")
+        figures = ("", "", "")
+        if "rate" in middle:
+            figures = (f"{middle['rate']:,.0f}", f"{1e3 / middle['rate']:.2f}", f"{middle['start']:.1f}")
         alike = line["different"] or "every bit"
         cells = (line["what"], line["actors"] if line["what"] != "local" else "", f"{line['photos']:,}")
         rows.append(row_of(*cells, f"{middle['all']:.1f}", *figures, f"{line['rows']:,}", alike))

@@ -133,13 +133,13 @@ def _cluster(ray: Any) -> Iterator[None]:
         yield
         return
     folder = Path(tempfile.mkdtemp(prefix="plusx-", dir=_short_folder()))
-    try:
-        with _hushed(), _silent():
+    with _hushed(), _silent():
+        try:
             _start(ray, folder)
             yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            ray.shutdown()  # which prints what it has not printed yet
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start(ray: Any, folder: Path) -> None:

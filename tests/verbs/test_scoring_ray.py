@@ -57,6 +57,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
         with scoring_ray._cluster(scoring_ray._ray()):
             assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+            from ray._private.worker import global_worker
+
+            assert "dashboard" not in global_worker.node.all_processes, "it asks servers of three clouds where it runs"
             yield home
 
 
