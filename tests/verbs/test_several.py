@@ -72,7 +72,7 @@ def start(out: Path, size: int, line: str) -> list[tuple[list[str], str]]:
         )
         for rank in range(size)
     ]
-    said = [process.communicate(timeout=120) for process in processes]
+    said = [process.communicate(timeout=300) for process in processes]
     return [(stdout.splitlines(), stderr) for stdout, stderr in said]
 
 
