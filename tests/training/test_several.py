@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,7 @@ def train(world: World, folder: Path, wanted: Settings, until: int | None = None
     def listen(event: Event) -> None:
         if isinstance(event, StepDone) and event.step == asked and world.rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)  # whoever watches for signals has to hear it before the next step is computed
         if isinstance(event, StepDone) and event.step == until:
             one.save()
             raise _CutError

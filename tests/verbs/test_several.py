@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,21 +48,24 @@ def main(out: str, *words: str) -> None:
         print(step, len(found.images), *found.indices.tolist(), file=told, flush=True)
         if "--stop" in words and rank == "1" and step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)  # whoever watches for signals has to hear it before the step is computed
         return found
 
     Batches.batch = batch  # type: ignore[method-assign]
-    for line in " ".join(word for word in words if word != "--stop").split(" then "):
+    lines = " ".join(word for word in words if word != "--stop").split(" then ")
+    for line, port in zip(lines, os.environ["PORTS"].split(), strict=False):
+        os.environ["MASTER_PORT"] = port  # every command line is a meeting of its own
         code = cli(line.split())
         print("exit", code, flush=True)
 
 
 def start(out: Path, size: int, line: str) -> list[tuple[list[str], str]]:
     """What each of `size` processes wrote to stdout and stderr for the command lines, joined by "then"."""
-    port = several.free_port()
+    ports = " ".join(str(several.free_port()) for _ in range(1 + line.count(" then ")))
     processes = [
         subprocess.Popen(
             [sys.executable, "-W", "error", "-c", PROGRAM, str(out), *line.split()],
-            env=several.environment(rank, size, port),
+            env=several.environment(rank, size, 0) | {"PORTS": ports},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -88,6 +92,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
         f"train {data} {flags()} --skip-bad --out {out / 'cut'}"
     )
     two = start(out, 2, f"--stop {first}")
+    assert (out / "cut").exists(), two
     shutil.copytree(out / "cut", out / "one")
     three = start(out, 3, f"train --resume --out {out / 'cut'} then evaluate {out / 'cut'} --json")
     return out, data, two, three
