@@ -4,13 +4,16 @@
 
 WORK gets tars of distinct tiny photos, labelled by folder, ten thousand to a tar. Every stage runs in a process of
 its own, after what it builds on: listing the photos (scan), their SHA-256 (hash), who trains and who tests (split),
-decoding into an empty cache (cache), and all of `plusx check` (check). WORK/results.jsonl gets one line per size and
-stage, so that a campaign that was stopped goes on where it was; the table is printed at the end.
+decoding into an empty cache (cache), and all of `plusx check` (check). Then a training from its command to its
+first batch, with no cache to decode into: from the tars (start), and from shards with an index (shards), which has
+so many rows while its tars are a few that repeat. WORK/results.jsonl gets one line per size and stage, so that a
+campaign that was stopped goes on where it was; the tables are printed at the end.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -26,6 +29,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from simulated import simulated
 from table import row_of
 
 from plusx.data.cache import pixel_store
@@ -34,10 +38,12 @@ from plusx.data.split import assign
 from plusx.doctor.folder import check
 from plusx.images.preprocess import Preprocess
 
-STAGES = ("scan", "hash", "split", "cache", "check")
+STARTS = ("start", "shards")
+STAGES = ("scan", "hash", "split", "cache", "check", *STARTS)
 BEFORE = {"hash": ("scan",), "split": ("scan", "hash"), "cache": ("scan", "hash")}
 IN_A_TAR = 10_000
 SIDE = 8  # pixels
+REAL = 1_000  # photos that the simulated shards hold
 AT_LEAST, ROUNDS = 5.0, 5  # a stage is repeated until that took so many seconds, or so often
 BASE = 10_000  # photos; cost at other sizes is compared with the cost at this one
 CLASSES = ("cat", "dog")
@@ -74,6 +80,39 @@ class Look:
     def check(self) -> Any:
         """The report, as `plusx check` prints it."""
         return check(self.data).lines()
+
+    @cached_property
+    def start(self) -> Any:
+        """A training, stopped after its first batch was there."""
+        return _first_batch(self.data)
+
+    @cached_property
+    def shards(self) -> Any:
+        """The same, of shards."""
+        return _first_batch(self.data)
+
+
+class _Enough(Exception):
+    """The first batch is there."""
+
+
+def _first_batch(data: Path) -> None:
+    from plusx.data.loader import Batch, Batches
+    from plusx.verbs.train import train
+    from plusx.verbs.wish import Wish
+
+    real = Batches.batch
+
+    def first(self: Batches, step: int) -> Batch:
+        real(self, step)
+        raise _Enough
+
+    Batches.batch = first  # type: ignore[method-assign]
+    out = Path(os.environ["XDG_CACHE_HOME"], "run")
+    settings = {"epochs": 1, "size": 32, "model": "resnet20", "device": "cpu", "workers": 1}
+    with contextlib.suppress(_Enough):
+        train([str(data)], Wish(settings, ("sizes=[]",), out=out))
+        raise RuntimeError("there was no first batch")
 
 
 def make_photos(folder: Path, count: int) -> Path:
@@ -115,18 +154,25 @@ def measured_here(stage: str, data: Path) -> dict[str, float]:
     look, workers = Look(data), _Workers()
     for earlier in BEFORE.get(stage, ()):
         getattr(look, earlier)
+    if stage in STARTS:
+        import plusx.verbs.train  # noqa: F401 - what importing takes is no photo's
+    before = _memory("self", "RssAnon")
     with workers:
         started = time.perf_counter()
         getattr(look, stage)
         seconds = time.perf_counter() - started
-    return {"seconds": seconds, "peak": _peak("self"), "worker_peak": workers.peak}
+    anonymous = max(workers.anonymous, _memory("self", "RssAnon")) - before
+    return {"seconds": seconds, "peak": _peak("self"), "worker_peak": workers.peak, "anonymous": anonymous}
 
 
 class _Workers:
-    """Looks at the memory of this process's children until it is told to stop; they are gone when the stage is over."""
+    """Looks at the memory of this process's children until it is told to stop; they are gone when the stage is over.
+
+    And at its own without that of files, which the operating system can take back.
+    """
 
     def __init__(self) -> None:
-        self.peak = 0
+        self.peak = self.anonymous = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -139,7 +185,8 @@ class _Workers:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._over.wait(0.1):
+        while not self._over.wait(0.02):
+            self.anonymous = max(self.anonymous, _memory("self", "RssAnon"))
             self.peak = max([self.peak, *map(_peak, _children())])
 
 
@@ -154,16 +201,20 @@ def _children() -> Iterator[str]:
 
 def _peak(process: str) -> int:
     """Most memory a process ever held, in bytes. `ru_maxrss` would count what its parent held when it was started."""
+    return _memory(process, "VmHWM")
+
+
+def _memory(process: str, kind: str) -> int:
     try:
         status = Path("/proc", process, "status").read_text()
     except OSError:
         return 0
-    return next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM")), 0)
+    return next((int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith(kind)), 0)
 
 
 def measure(stage: str, data: Path, cache: Path) -> dict[str, Any]:
     """Medians over fresh processes, each with an empty cache."""
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)} | ({"PLUSX_CACHE_GB": "0"} if stage in STARTS else {})
     rounds: list[dict[str, float]] = []
     started = time.monotonic()
     while not rounds or (len(rounds) < ROUNDS and time.monotonic() - started < AT_LEAST):
@@ -179,10 +230,49 @@ def measure(stage: str, data: Path, cache: Path) -> dict[str, Any]:
         "slowest": max(seconds),
         "peak": max(r["peak"] for r in rounds),
         "worker_peak": max(r["worker_peak"] for r in rounds),
+        "anonymous": max(r["anonymous"] for r in rounds),
     }
 
 
 def table(lines: list[dict[str, Any]]) -> list[str]:
+    """Markdown tables: what a photo costs by stage, and what a training costs until its first batch is there."""
+    starts = [line for line in lines if line["stage"] in STARTS]
+    others = [line for line in lines if line["stage"] not in STARTS]
+    return [*(by_stage(others) if others else ()), *([""] if others and starts else ()), *(_started(starts))]
+
+
+def _started(lines: list[dict[str, Any]]) -> list[str]:
+    if not lines:
+        return []
+    found = {(line["photos"], line["stage"]): line for line in lines}
+    sizes = sorted({n for n, _ in found})
+    what = [f"{source}: {cell}" for source in ("tars", "shards") for cell in ("seconds to the first batch", "memory")]
+    rows = [row_of("photos", *what), row_of(*["---:"] * 5)]
+    for n in sizes:
+        rows.append(row_of(f"{n:,}", *(cell for s in STARTS for cell in _start_cells(found.get((n, s))))))
+    rows.append(row_of("each more", *(cell for s in STARTS for cell in _each_more(found, sizes, s))))
+    return rows
+
+
+def _start_cells(line: dict[str, Any] | None) -> tuple[str, str]:
+    if line is None:
+        return "", ""
+    spread = f" ({line['fastest']:.2f} to {line['slowest']:.2f}, n = {line['rounds']})" if line["rounds"] > 1 else ""
+    return f"{line['seconds']:.2f}{spread}", f"{line['anonymous'] / 1e6:.1f} MB"
+
+
+def _each_more(found: dict[tuple[int, str], dict[str, Any]], sizes: list[int], stage: str) -> tuple[str, str]:
+    """What a photo more costs, from the least to the greatest size."""
+    lines = [found[n, stage] for n in sizes if (n, stage) in found]
+    if len(lines) < 2:
+        return "", ""
+    few, many = lines[0], lines[-1]
+    more = many["photos"] - few["photos"]
+    seconds, memory = ((many[name] - few[name]) / more for name in ("seconds", "anonymous"))
+    return f"{1e6 * seconds:.1f} µs", f"{memory:.0f} bytes"
+
+
+def by_stage(lines: list[dict[str, Any]]) -> list[str]:
     """A Markdown table: one row per size, one column per stage: microseconds a photo, rounds and memory."""
     lines = sorted(lines, key=lambda line: line["photos"])
     sizes, found = dict.fromkeys(line["photos"] for line in lines), {(e["photos"], e["stage"]): e for e in lines}
@@ -228,15 +318,23 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--photos", nargs="+", type=int, default=[1_000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--stages", nargs="+", default=STAGES, choices=STAGES)
+    parser.add_argument("--most-started", type=int, default=100_000, help="photos in tars that a training starts from")
     wanted = parser.parse_args()
     results = wanted.work / "results.jsonl"
     done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     for n in wanted.photos:
-        data = make_photos(wanted.work / f"photos-{n}", n)
+        tars = [stage for stage in wanted.stages if stage != "shards"]
+        data = make_photos(wanted.work / f"photos-{n}", n) if tars else wanted.work
         for stage in wanted.stages:
+            if stage == "start" and n > wanted.most_started:
+                continue
             if any((line["photos"], line["stage"]) == (n, stage) for line in done):
                 continue
-            figures = measure(stage, data, wanted.work / "cache")
+            folder = data
+            if stage == "shards":
+                few = make_photos(wanted.work / f"photos-{REAL}", REAL)
+                folder = simulated(wanted.work / f"shards-{n}", few, n)
+            figures = measure(stage, folder, wanted.work / "cache")
             done.append({"photos": n, "stage": stage, **figures, "machine": machine()})
             with results.open("a") as file:
                 file.write(json.dumps(done[-1]) + "\n")

@@ -33,11 +33,21 @@ Identity = tuple[int, int]  # device and inode
 
 def write_file(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that after a crash the old or the new content is there, never a mixture."""
+    with writing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """The same of content that is never all in memory: `path` is replaced once all was written to the file."""
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     with disk_errors(path, temporary):
-        _write_synced(temporary, data)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105 - one name for tests to break
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -51,7 +61,7 @@ def make_folder(path: Path) -> None:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         for folder in missing:
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
 
 
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
@@ -65,7 +75,7 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
             _write_synced(temporary / name, data)
         _write_synced(temporary / MANIFEST, json.dumps(_manifest(files), indent=2).encode())
-        _sync_folder(temporary)
+        sync_folder(temporary)
         _put_in_place(temporary, path)
 
 
@@ -193,7 +203,7 @@ class Log:
         with disk_errors(self.path), self.path.open("rb+") as file:
             os.fsync(file.fileno())
             if not self._named:
-                _sync_folder(self.path.parent)
+                sync_folder(self.path.parent)
             self._named = True
             return file.seek(0, os.SEEK_END)
 
@@ -281,7 +291,8 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Bring the names in a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -301,7 +312,7 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         with contextlib.suppress(OSError):
             os.rename(aside, path)  # noqa: PTH104
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     _remove(aside)
 
 

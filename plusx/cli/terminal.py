@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -67,6 +67,21 @@ def counting(out: Console, title: str) -> Iterator[Any]:
     with Progress(*columns, console=out, transient=True) as progress:
         task = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def stages(out: Console) -> Iterator[Any]:
+    """The same for work in several steps, each with a title: a callback `(title, done, total)`."""
+    with ExitStack() as stack:
+        begun: dict[str, Any] = {}
+
+        def report(title: str, done: int, total: int) -> None:
+            if title not in begun:
+                stack.close()
+                begun[title] = stack.enter_context(counting(out, title))
+            begun[title](done, total)
+
+        yield report
 
 
 class Bars:

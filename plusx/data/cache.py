@@ -92,7 +92,7 @@ class PixelStore:
 class StreamingStore:
     """Photos decoded anew for every batch: slow, but needs no space. Readers wait for each other."""
 
-    def __init__(self, photos: Sequence[Photo], pool: DecodePool, notice: str, small: Thumbnails) -> None:
+    def __init__(self, photos: Sequence[Photo], pool: DecodePool, notice: str, small: Thumbnails | None) -> None:
         self._photos, self._pool, self.notice, self._small = photos, pool, notice, small
         self._reading = threading.Lock()
         self.size = pool.preprocess.crop
@@ -109,11 +109,12 @@ class StreamingStore:
                 lost = self._fill(pixels, rows, places)
                 places = list(lost)
         for place, bad in lost.items():
-            raise sentences.photo_lost(self._photos[rows[place]].name, bad.reason)
+            raise sentences.photo_lost(self._photos[int(rows[place])].name, bad.reason)
         return pixels
 
     def thumbnails(self, rows: Rows) -> Thumbnails:
         """The photos at `rows` as near-duplicates are compared, uint8 [n, T, T]: kept when all were read once."""
+        assert self._small is not None, "photos that nobody read have no thumbnails; their index knows who is alike"
         return np.asarray(self._small[rows])
 
     def close(self) -> None:
@@ -122,7 +123,7 @@ class StreamingStore:
 
     def _fill(self, pixels: Pixels, rows: Rows, places: Sequence[int]) -> Bad:
         lost: Bad = {}
-        for i, result in through(self._pool.map, (self._photos[rows[place]].source for place in places)):
+        for i, result in through(self._pool.map, (self._photos[int(rows[place])].source for place in places)):
             if isinstance(result, BadPhoto):
                 lost[places[i]] = result
             else:
@@ -138,6 +139,7 @@ class _Job:
     preprocess: Preprocess
     workers: int | None
     on_progress: Progress | None
+    known_good: bool = False
 
     def progress(self, done: int, total: int) -> None:
         if self.on_progress is not None:
@@ -155,14 +157,16 @@ def pixel_store(
     *,
     workers: int | None = None,
     on_progress: Progress | None = None,
+    known_good: bool = False,
 ) -> tuple[PixelStore | StreamingStore, Bad]:
     """The pixels of `photos` as `preprocess` gives them, and which of them are bad, by position.
 
     Opens the cache entry, or builds it first; `on_progress` hears (done, total). A set that the cache or
     the disk cannot hold is streamed, and `notice` on the store says so. A photo that could not be read is tried again
     whenever its entry is opened: it may have been gone, or its worker stopped, between its hash and its decoding.
+    `known_good`: somebody has looked at all of them before; those that are streamed are not read once for it.
     """
-    job = _Job(photos, preprocess, workers, on_progress)
+    job = _Job(photos, preprocess, workers, on_progress, known_good)
     folder = cache_folder() / _key(hashes, preprocess)
     try:
         with building(folder.name):
@@ -256,9 +260,11 @@ def _decode(file: BinaryIO, rows: Sequence[int], job: _Job) -> Bad:
 
 
 def _streaming(job: _Job, notice: str) -> tuple[StreamingStore, Bad]:
-    """A store without a cache; every photo is read once now, so that bad ones are known before training."""
+    """A store without a cache; every photo is read once now, so that bad ones are known, unless all are known good."""
     pool = DecodePool(job.preprocess, job.workers)
     bad: Bad = {}
+    if job.known_good:
+        return StreamingStore(job.photos, pool, notice, None), bad
     blank = _thumbnails(np.zeros((1, job.preprocess.crop, job.preprocess.crop, 3), np.uint8))
     small = np.repeat(blank, len(job.photos), axis=0)
     for done, (i, result) in enumerate(through(pool.map, (photo.source for photo in job.photos)), start=1):

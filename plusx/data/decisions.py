@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from plusx.data.source import Listing, Photo
+import numpy as np
+
+from plusx.data.index import SPLITS
+from plusx.data.listing import Digests, Listing, at, labels_of, names_of, relabelled, splits_of
 from plusx.data.table import cell, text_of
 from plusx.durable import write_file
 from plusx.errors import data as sentences
@@ -87,7 +89,7 @@ class Applied:
     """Photos after the decisions about them: a shorter listing with other labels, and the hashes that belong to it."""
 
     listing: Listing
-    hashes: tuple[str, ...]
+    hashes: Sequence[str]
     effect: Effect
 
 
@@ -135,24 +137,28 @@ def apply(listing: Listing, hashes: Sequence[str], rows: Sequence[Decision], kno
     Raises DataError for a class that is neither.
     """
     if not rows:
-        return Applied(listing, tuple(hashes), Effect())
+        return Applied(listing, hashes, Effect())
     classes = (*listing.classes, *(name for name in known if name not in listing.classes))
     for row in rows:
         if row.decided and row.decision != DROP and row.decision not in classes:
             raise sentences.unknown_decision(row.where, row.decision, (KEEP, DROP, *classes))
     wanted = {row.key: row for row in rows}
-    keys = [(photo.name, sha256) for photo, sha256 in zip(listing.photos, hashes, strict=True)]
-    unmatched = len(wanted.keys() - set(keys))
-    kept: list[tuple[Photo, str]] = []
+    keys = zip(names_of(listing.photos), hashes, strict=True)
+    found = {place: wanted[key] for place, key in enumerate(keys) if key in wanted}
+    unmatched = len(wanted.keys() - {row.key for row in found.values()})
+    labels, kept = labels_of(listing.photos), np.ones(len(hashes), bool)
     effective = []
-    for photo, key in zip(listing.photos, keys, strict=True):
-        decided = _decided(photo, wanted.get(key), classes)
-        if decided is not photo:
-            effective.append(replace(wanted[key], label=classes[photo.label or 0]))
-        if decided is not None:
-            kept.append((decided, key[1]))
-    changed = replace(listing, photos=tuple(photo for photo, _ in kept), classes=classes)
-    return Applied(changed, tuple(h for _, h in kept), Effect(tuple(effective), unmatched, len(rows)))
+    for place, row in found.items():
+        before = int(labels[place])
+        if row.decided and row.decision != classes[before]:
+            effective.append(replace(row, label=classes[before]))
+            kept[place] = row.decision != DROP
+            labels[place] = before if row.decision == DROP else classes.index(row.decision)
+    left = np.flatnonzero(kept)
+    photos = relabelled(at(listing.photos, left), labels[left]) if effective else listing.photos
+    digests = Digests.of(hashes).at(left) if effective else hashes
+    changed = replace(listing, photos=photos, classes=classes)
+    return Applied(changed, digests, Effect(tuple(effective), unmatched, len(rows)))
 
 
 def refuse_strangers(effect: Effect, files: Sequence[Path], root: str) -> None:
@@ -163,10 +169,11 @@ def refuse_strangers(effect: Effect, files: Sequence[Path], root: str) -> None:
 
 def refuse_too_few(listing: Listing) -> None:
     """Raise DataError where decisions leave a class with fewer than two photos to learn from."""
-    counts = Counter(photo.label for photo in listing.photos if photo.split in (None, "train"))
-    for label, name in enumerate(listing.classes):
-        if counts[label] < 2:
-            raise sentences.too_few(listing.root, name, counts[label])
+    trains = splits_of(listing.photos) <= SPLITS.index("train")
+    counts = np.bincount(labels_of(listing.photos)[trains], minlength=len(listing.classes))
+    for name, count in zip(listing.classes, counts.tolist(), strict=True):
+        if count < 2:
+            raise sentences.too_few(listing.root, name, count)
 
 
 def contradict(given: Iterable[Decision], started: Iterable[Decision], labels: Mapping[Key, str]) -> bool:
@@ -176,16 +183,6 @@ def contradict(given: Iterable[Decision], started: Iterable[Decision], labels: M
     return any(now.get(key) != decision for key, decision in before.items()) or any(
         key in labels and labels[key] != decision for key, decision in now.items()
     )
-
-
-def _decided(photo: Photo, row: Decision | None, classes: Sequence[str]) -> Photo | None:
-    """The photo as it is after a decision, itself where nothing changes; None where it is left out."""
-    if row is None or not row.decided:
-        return photo
-    if row.decision == DROP:
-        return None
-    label = classes.index(row.decision)
-    return photo if label == photo.label else replace(photo, label=label)
 
 
 def _rows(path: Path) -> Iterator[Decision]:

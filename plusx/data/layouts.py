@@ -9,11 +9,15 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from plusx.data import remote, shards
+import numpy as np
+import numpy.typing as npt
+
+from plusx.data import index, remote, shards
 from plusx.data.files import KAGGLE, PHOTO_SUFFIXES, REFUSED, SPLITS, File, Files, Parts, is_junk
 from plusx.data.reading import read
 from plusx.data.table import text_of
@@ -25,6 +29,8 @@ from plusx.model_file import MOST_CLASSES, MOST_NAME, has_room
 
 RESERVED = ("unsure", "none of these", "keep", "drop")  # what answers and decisions say beside class names
 _COLUMNS = ("path", "label", "split")  # of a CSV; the last may be missing
+
+Counts = Mapping[tuple[str | None, str], int]  # photos by split and class
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,21 @@ def refuse_unusable(root: str, labelled: Labelled, classes: Sequence[str]) -> No
     """Raise DataError for data no classifier can be trained on."""
     if labelled.empty:
         raise sentences.empty_class(root, labelled.empty[0])
+    refuse_counts(root, classes, Counter((entry.split, entry.label) for entry in labelled.entries))
+
+
+def counted(splits: npt.NDArray[Any], labels: npt.NDArray[Any], classes: Sequence[str]) -> Counts:
+    """How many photos each split has of each class; splits as positions in SPLITS, -1 where there is none, [n]."""
+    table = np.bincount(
+        (splits + 1) * np.int64(len(classes)) + labels, minlength=(len(index.SPLITS) + 1) * len(classes)
+    )
+    names = (None, *index.SPLITS)
+    places = np.flatnonzero(table).tolist()
+    return {(names[i // len(classes)], classes[i % len(classes)]): int(table[i]) for i in places}
+
+
+def refuse_counts(root: str, classes: Sequence[str], found: Counts) -> None:
+    """Raise DataError for classes, and for so many photos of each in each split, that nothing can be learned from."""
     if len(classes) < 2:
         raise sentences.one_class(root, classes[0])
     if longest := [name for name in classes if len(name) > MOST_NAME]:
@@ -102,15 +123,17 @@ def refuse_unusable(root: str, labelled: Labelled, classes: Sequence[str]) -> No
     for name in RESERVED:
         if name in classes:
             raise sentences.reserved_class(root, name, RESERVED)
-    counts = Counter(entry.label for entry in labelled.entries if entry.split in (None, "train"))
-    if not counts:
+    counts = Counter[str]()
+    for (split, name), count in found.items():
+        counts[name] += count if split in (None, "train") else 0
+    if not +counts:
         raise sentences.no_training_photos(root)
-    for entry in labelled.entries:
-        if entry.label not in counts:
-            raise sentences.unknown_class(root, entry.split or "", entry.label, sorted(counts))
-    label, fewest = min(counts.items(), key=lambda pair: (pair[1], pair[0]))
+    for split, name in found:
+        if not counts[name]:
+            raise sentences.unknown_class(root, split or "", name, sorted(+counts))
+    name, fewest = min(counts.items(), key=lambda pair: (pair[1], pair[0]))
     if fewest < 2:
-        raise sentences.too_few(root, label, fewest)
+        raise sentences.too_few(root, name, fewest)
 
 
 def _value(digits: str) -> tuple[int, str]:

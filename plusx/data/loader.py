@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -31,11 +31,45 @@ class Store(Protocol):
 
 @dataclass
 class Batch:
-    """Images [B, 3, H, W], uint8 or floats on 0..255; targets int64 [B] or float32 [B, C]; sample indices [B]."""
+    """Images [b, 3, H, W], uint8 or floats on 0..255; targets int64 [b] or float32 [b, C]; sample indices [B].
+
+    The indices are those of the whole batch; `shares` is how many photos of it each process has, as `deal` says.
+    """
 
     images: Tensor
     targets: Tensor
     indices: Indices
+    shares: tuple[int, ...]
+
+
+def deal(n: int, size: int) -> list[Indices]:
+    """The positions in a batch of n photos that each of `size` processes computes, ascending, [b] each.
+
+    Mixing blends position i with n - 1 - i: such pairs stay together, and a share that is turned round still has
+    every photo over its partner. Of fewer pairs than processes some would get none, which no network can compute:
+    every process then has the whole batch, and counts for as much less.
+    """
+    pairs = np.minimum(np.arange(n), np.arange(n)[::-1])
+    if (n + 1) // 2 < size:
+        return [np.arange(n)] * size
+    return [np.nonzero(pairs % size == rank)[0] for rank in range(size)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where batches are computed: on a device of the process `rank` of `size`."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    def of(self, n: int) -> Indices:
+        """The positions in a batch of n photos that this process has."""
+        return np.arange(n) if self.size == 1 else deal(n, self.size)[self.rank]
+
+    def shares(self, n: int) -> tuple[int, ...]:
+        """How many photos of a batch each process has."""
+        return (n,) if self.size == 1 else tuple(map(len, deal(n, self.size)))
 
 
 @dataclass(frozen=True)
@@ -93,7 +127,7 @@ class Batches:
     """The training photos of a run as batches; `batch(step)` gives the same whoever asks and whenever.
 
     Sample i has label `labels[i]`, lies at `rows[i]` of the store and is called `names[i]`. While a step
-    computes, one thread reads the pixels of the next.
+    computes, one thread reads the pixels of the next. Of several processes each reads and augments its own `part`.
     """
 
     def __init__(
@@ -103,10 +137,11 @@ class Batches:
         order: Order,
         augment: Augment,
         size_at: Callable[[int], int],
-        device: torch.device,
+        part: Part | torch.device,
     ) -> None:
         self._store, self._samples, self._order = store, samples, order
-        self._augment, self._size_at, self._device = augment, size_at, device
+        self._augment, self._size_at = augment, size_at
+        self._part = part if isinstance(part, Part) else Part(part)
         self.steps_per_epoch = order.steps_per_epoch(len(samples.labels))
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="plusx-batches")
         self._ahead: tuple[int, Future[Pixels]] | None = None
@@ -121,18 +156,22 @@ class Batches:
         """The batch of `step`, augmented, on the device."""
         return self.augmented(self.pixels(step), step)
 
+    def whole(self, step: int) -> Batch:
+        """The batch of `step` with all its photos, however many processes share it."""
+        if self._part.size == 1:
+            return self.batch(step)
+        alone = replace(self._part, rank=0, size=1)
+        return self._made(self._reader.submit(self._read, step, alone).result(), step, alone)
+
     def pixels(self, step: int) -> Pixels:
-        """The photos of `step` as they are stored, uint8 [B, S, S, 3]; from here on those of the next are read."""
+        """The photos of `step` as they are stored, uint8 [b, S, S, 3]; from here on those of the next are read."""
         pixels = self._read_or_wait(step)
-        self._ahead = (step + 1, self._reader.submit(self._read, step + 1))
+        self._ahead = (step + 1, self._reader.submit(self._read, step + 1, self._part))
         return pixels
 
     def augmented(self, pixels: Pixels, step: int) -> Batch:
         """The batch that the photos of `step` make."""
-        indices = self._order.indices(step, self._samples.labels)
-        images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)  # [B, 3, S, S], channels last
-        targets = torch.from_numpy(self._samples.labels[indices]).to(self._device)
-        return self._augmented(Batch(images, targets, indices), step)
+        return self._made(pixels, step, self._part)
 
     def name(self, index: int) -> str:
         """The photo behind a sample index."""
@@ -143,13 +182,15 @@ class Batches:
         self._reader.shutdown(wait=True, cancel_futures=True)
         self._supply.close()
 
-    def _augmented(self, batch: Batch, step: int) -> Batch:
-        epoch = step // self.steps_per_epoch
-        shown = self._order.appearances(step, self._samples.labels)
-        parameters = augment.draw(self._augment, self._order.seed, epoch, shown, step)
+    def _made(self, pixels: Pixels, step: int, part: Part) -> Batch:
+        indices = self._order.indices(step, self._samples.labels)
+        ours, shares = part.of(len(indices)), part.shares(len(indices))
+        images = torch.from_numpy(pixels).to(part.device).permute(0, 3, 1, 2)  # [b, 3, S, S], channels last
+        targets = torch.from_numpy(self._samples.labels[indices[ours]]).to(part.device)
+        shown = self._order.appearances(step, self._samples.labels)[ours]
+        parameters = augment.draw(self._augment, self._order.seed, step // self.steps_per_epoch, shown, step)
         classes, size = self._samples.classes, self._size_at(step)
-        images, targets = augment.apply(batch.images, batch.targets, self._augment, parameters, size, classes)
-        return Batch(images, targets, batch.indices)
+        return Batch(*augment.apply(images, targets, self._augment, parameters, size, classes), indices, shares)
 
     def _read_or_wait(self, step: int) -> Pixels:
         """The pixels of `step`; read by the one thread that reads, since a streaming store has one reader."""
@@ -158,11 +199,12 @@ class Batches:
             return ahead[1].result()
         if ahead is not None:
             ahead[1].cancel()
-        return self._reader.submit(self._read, step).result()
+        return self._reader.submit(self._read, step, self._part).result()
 
-    def _read(self, step: int) -> Pixels:
+    def _read(self, step: int, part: Part) -> Pixels:
         self._supply.at(step)
-        return self._store.read(self._samples.rows[self._order.indices(step, self._samples.labels)])
+        indices = self._order.indices(step, self._samples.labels)
+        return self._store.read(self._samples.rows[indices[part.of(len(indices))]])
 
 
 @dataclass(frozen=True)

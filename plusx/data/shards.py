@@ -12,7 +12,7 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +31,7 @@ _REMEMBERED = 8  # listings in memory
 _lock = threading.Lock()  # of the two below; fetching is done without it
 _users: Counter[str] = Counter()
 _tars: dict[str, Path] = {}  # what compressed archives were unpacked to, held or not
+_expected: dict[str, str] = {}  # SHA-256 of archives, where an index states them
 Given = TypeVar("Given")
 
 
@@ -41,6 +42,12 @@ class Listing:
     members: tuple[Member, ...]
     hashes: dict[int, str]
     texts: dict[int, str]
+
+
+def expect(hashes: Mapping[str, str]) -> None:
+    """From here on these archives have to have this SHA-256, by URL; others are refused when they are fetched."""
+    with _lock:
+        _expected.update(hashes)
 
 
 def opened(url: str) -> Path:
@@ -98,7 +105,7 @@ def _opened(url: str) -> Path:
         tar = _tars.get(url)
         if tar is not None and unpacked.again(tar):
             return tar
-    path = remote.local(url)
+    path = remote.local(url, _expected.get(url))
     tar = _under_its_url(url, path, unpacked.plain)
     if tar != path:
         with _lock:

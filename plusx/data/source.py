@@ -18,11 +18,13 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-from plusx.data import layouts, remote, shards
+import numpy as np
+
+from plusx.data import index, layouts, remote, shards
 from plusx.data.files import File, Files, add_folder, add_tar, is_glob, is_tar, list_files
+from plusx.data.listing import Digests, IndexedPhotos, Listing, Photo
 from plusx.data.reading import read
 from plusx.errors import DataError
 from plusx.errors import data as sentences
@@ -30,34 +32,10 @@ from plusx.errors import remote as remote_errors
 from plusx.errors.images import Undecodable
 from plusx.images.source import Source
 
+__all__ = ["Listing", "Photo", "content_hashes", "indexed", "scan", "uncollected", "walk"]
+
 _HASHING_THREADS = 4
 _HASHED_TOGETHER = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Photo:
-    """One photo: its name as shown, where its bytes are, its label and the split DATA puts it in."""
-
-    name: str
-    source: Source
-    label: int | None = None
-    split: str | None = None
-
-
-@dataclass(frozen=True)
-class Listing:
-    """Every photo of DATA; `classes` are sorted, labels are positions in them; `junk` was left out.
-
-    `has_splits`: DATA says itself which photos validate or test. A `train/` folder alone does not; its photos
-    have the split "train" all the same. `outside`: links that lead out of DATA, which are followed.
-    """
-
-    root: str
-    classes: tuple[str, ...]
-    photos: tuple[Photo, ...]
-    junk: tuple[str, ...]
-    has_splits: bool
-    outside: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -76,6 +54,8 @@ def uncollected() -> Iterator[None]:
 def scan(data: str | Path | Sequence[str | Path], *, trainable: bool = True) -> Listing:
     """The listing of DATA: a folder, a tar, a glob, a CSV, the URL of one of the first three, or several of them.
 
+    A folder of shards is listed by its index.
+
     Raises DataError where photos or labels are missing and, if `trainable`, where there is nothing to
     learn from: one class, an empty class, fewer than two photos in a class, or a validation or test
     folder with a class that train lacks; or where a class is called like an answer or a decision.
@@ -84,6 +64,8 @@ def scan(data: str | Path | Sequence[str | Path], *, trainable: bool = True) -> 
     if not roots:
         raise sentences.no_data()
     root = " ".join(roots)
+    if len(roots) == 1 and (found_index := _index_of(root)):
+        return indexed(root, found_index, f"{root.rstrip('/')}/", trainable=trainable)
     found = list_files(roots)
     if len(found.files) == 1 and len(roots) == 1 and not os.path.isdir(root):
         _refuse_other_files(root, found.files[0])
@@ -91,13 +73,43 @@ def scan(data: str | Path | Sequence[str | Path], *, trainable: bool = True) -> 
     classes = labelled.classes
     if trainable:
         layouts.refuse_unusable(root, labelled, classes)
-    index = {name: i for i, name in enumerate(classes)}
-    photos = tuple(Photo(e.file.name, e.file.source, index[e.label], e.split) for e in labelled.entries)
+    label = {name: i for i, name in enumerate(classes)}
+    photos = tuple(Photo(e.file.name, e.file.source, label[e.label], e.split) for e in labelled.entries)
     has_splits = any(photo.split in ("val", "test") for photo in photos)
     return Listing(root, classes, photos, labelled.junk, has_splits, tuple(found.outside))
 
 
-@uncollected()
+def indexed(root: str, path: Path, base: str, *, trainable: bool = True) -> Listing:
+    """The listing of shards by the index at `path`: no tar is read. `base`: the folder or URL that holds the shards.
+
+    Raises DataError as `scan`, and where the index is damaged or is that of other shards.
+    """
+    found = index.open_index(path, base)
+    if os.path.isdir(base):
+        found.refuse_stale()
+    else:
+        shards.expect({base + shard.name: shard.sha256 for shard in found.shards})
+    counts = layouts.counted(found.split, found.label, found.classes)
+    if trainable:
+        layouts.refuse_counts(root, found.classes, counts)
+    has_splits = any(split in ("val", "test") for split, _ in counts)
+    return Listing(root, found.classes, IndexedPhotos(found), (), has_splits)
+
+
+def _index_of(root: str) -> Path | None:
+    """The index of the shards in a folder, or below a URL that is neither archive nor pattern; None where none is."""
+    if not remote.is_url(root):
+        return index.beside(root) if os.path.isdir(root) else None
+    if remote.is_archive(root) or remote.is_pattern(root):
+        return None
+    try:
+        return remote.local(f"{root.rstrip('/')}/{index.INDEX}")
+    except DataError as error:
+        if error.code != remote_errors.MISSING:
+            raise
+        return None
+
+
 def walk(paths: Iterable[str | Path]) -> list[Photo]:
     """Photos without labels, for predicting: files as given, folders and tars walked in sorted order.
 
@@ -108,17 +120,23 @@ def walk(paths: Iterable[str | Path]) -> list[Photo]:
 
 
 @uncollected()
-def content_hashes(photos: Sequence[Photo]) -> list[str]:
-    """SHA-256 of each photo's bytes, in hexadecimal; of a photo that cannot be read, one of its name.
+def content_hashes(photos: Sequence[Photo]) -> Digests:
+    """SHA-256 of each photo's bytes; of a photo that cannot be read, one of its name. An index knows them already.
 
     Unreadable photos thus never count as copies of each other; the decoder names what is wrong with them.
     """
+    if isinstance(photos, IndexedPhotos):
+        return photos.hashes
     runs = [range(i, min(i + _HASHED_TOGETHER, len(photos))) for i in range(0, len(photos), _HASHED_TOGETHER)]
+    found = np.empty((len(photos), 32), np.uint8)
     with ThreadPoolExecutor(_HASHING_THREADS) as threads:
-        return [h for run in threads.map(lambda rows: [*_hash_run([photos[i] for i in rows])], runs) for h in run]
+        hashed = threads.map(lambda rows: b"".join(_hash_run([photos[i] for i in rows])), runs)
+        for rows, digests in zip(runs, hashed, strict=True):
+            found[rows.start : rows.stop] = np.frombuffer(digests, np.uint8).reshape(-1, 32)
+    return Digests(found)
 
 
-def _hash_run(photos: Sequence[Photo]) -> Iterator[str]:
+def _hash_run(photos: Sequence[Photo]) -> Iterator[bytes]:
     """Hashes of some photos; an archive that holds many in a row is opened once."""
     for file, group in itertools.groupby(photos, key=lambda photo: photo.source.file):
         if remote.is_url(file):
@@ -133,11 +151,11 @@ def _hash_run(photos: Sequence[Photo]) -> Iterator[str]:
             yield from (_content_hash(photo, opened.fileno()) for photo in group)
 
 
-def _hash_behind_url(photo: Photo) -> str:
+def _hash_behind_url(photo: Photo) -> bytes:
     """The hash that was made when the archive was listed; of a photo for itself, one of its bytes."""
     if photo.source.length < 0:
         return _asked_again(photo)
-    return shards.listing(photo.source.file).hashes[photo.source.offset]
+    return bytes.fromhex(shards.listing(photo.source.file).hashes[photo.source.offset])
 
 
 def _open_regular(file: str) -> io.FileIO:
@@ -146,26 +164,26 @@ def _open_regular(file: str) -> io.FileIO:
     return io.FileIO(file)
 
 
-def _content_hash(photo: Photo, descriptor: int) -> str:
+def _content_hash(photo: Photo, descriptor: int) -> bytes:
     source = photo.source
     try:
         length = os.fstat(descriptor).st_size if source.length < 0 else source.length
         data = os.pread(descriptor, length, source.offset)
     except OSError:
         return _asked_again(photo)
-    return hashlib.sha256(data).hexdigest() if len(data) == length else _unreadable_hash(photo)
+    return hashlib.sha256(data).digest() if len(data) == length else _unreadable_hash(photo)
 
 
-def _asked_again(photo: Photo) -> str:
+def _asked_again(photo: Photo) -> bytes:
     """The hash of a photo that was refused once: as patiently as it is going to be decoded."""
     try:
-        return hashlib.sha256(read(photo.source)).hexdigest()
+        return hashlib.sha256(read(photo.source)).digest()
     except Undecodable:
         return _unreadable_hash(photo)
 
 
-def _unreadable_hash(photo: Photo) -> str:
-    return hashlib.sha256(b"unreadable " + photo.name.encode("utf-8", "surrogateescape")).hexdigest()
+def _unreadable_hash(photo: Photo) -> bytes:
+    return hashlib.sha256(b"unreadable " + photo.name.encode("utf-8", "surrogateescape")).digest()
 
 
 def _walked(path: str) -> list[Photo]:
@@ -174,14 +192,11 @@ def _walked(path: str) -> list[Photo]:
     if is_glob(path):
         matches = sorted(glob.glob(path, recursive=True))
         return [photo for match in matches for photo in _walked(match)] or [Photo(path, Source(path))]
-    found = Files(lenient=True)
     if os.path.isdir(path):
+        found = Files(lenient=True)
         add_folder(found, path, (path.rstrip("/") or "",), ())
-    elif is_tar(path):
-        add_tar(found, path, (path,), ())
-    else:
-        return [Photo(path, Source(path))]
-    return _photos_of(found)
+        return _photos_in(found)
+    return walk_archive(path) if is_tar(path) else [Photo(path, Source(path))]
 
 
 def _walked_urls(path: str) -> list[Photo]:
@@ -191,18 +206,18 @@ def _walked_urls(path: str) -> list[Photo]:
         if error.code != remote_errors.MISSING:
             raise
         return [Photo(path, Source(path))]
-    return [photo for url in urls for photo in _walked_url(url)]
+    return [p for url in urls for p in (walk_archive(url) if remote.is_archive(url) else [Photo(url, Source(url))])]
 
 
-def _walked_url(url: str) -> list[Photo]:
-    if not remote.is_archive(url):
-        return [Photo(url, Source(url))]
+@uncollected()
+def walk_archive(path: str, shown: str | None = None) -> list[Photo]:
+    """Photos of the tar at `path`, as `walk` lists them, named as if it were `shown`; itself where it is not whole."""
     found = Files(lenient=True)
-    add_tar(found, url, (url,), ())
-    return _photos_of(found)
+    add_tar(found, path, (shown or path,), ())
+    return _photos_in(found)
 
 
-def _photos_of(found: Files) -> list[Photo]:
+def _photos_in(found: Files) -> list[Photo]:
     photos, _ = layouts.photos_only(found.files)
     return [Photo(file.name, file.source) for file in sorted(photos + found.unread, key=lambda f: f.name)]
 

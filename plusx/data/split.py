@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
-import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from plusx import keyed
-from plusx.data.source import Listing
+from plusx.data.index import SPLITS, TOGETHER
+from plusx.data.listing import Digests, Listing, Sides, labels_of, splits_of
 from plusx.data.table import cell, text_of
-from plusx.durable import sha256_lines, write_file
+from plusx.durable import sha256_lines, writing
 from plusx.errors import data as sentences
 
 MANY = 10_000  # from so many photos on, a twentieth each is enough to choose and to test by
 FEW_FRACTIONS, MANY_FRACTIONS = (0.8, 0.1, 0.1), (0.9, 0.05, 0.05)
-NAMES = ("train", "val", "test")
+NAMES = SPLITS
 _TRAIN, _VAL, _TEST, _OPEN = 0, 1, 2, -1  # positions in NAMES; not decided yet
 _COLUMNS = ("path", "class", "split", "sha256", "group")
 _OLDER = _COLUMNS[:4]  # as runs were recorded before near-duplicates were kept together
@@ -31,7 +32,7 @@ Places = npt.NDArray[np.int64]
 
 def assign(
     listing: Listing, hashes: Sequence[str], fractions: Fractions | None, seed: int, *, carve: bool = True
-) -> tuple[str, ...]:
+) -> Sides:
     """The split of every photo, in the order of the listing.
 
     Folders that DATA has are kept; where `val/` or `test/` is missing, some of `train/` takes its place.
@@ -45,21 +46,20 @@ def assign(
     test photos alone, such as 90/10/0; a `train/` folder alone says nothing of the other two, so there they are taken
     at their word.
     """
-    given = [photo.split for photo in listing.photos]
-    if fractions and listing.has_splits and ("val" in given or fractions[2]):
+    given = splits_of(listing.photos)
+    if fractions and listing.has_splits and (_VAL in given or fractions[2]):
         raise sentences.split_given_twice(listing.root)
-    train, val, test = fractions or default_fractions(len(listing.photos))
-    if listing.has_splits or (fractions is None and any(given)):
-        val, test = val * (carve and "val" not in given), test * (carve and "test" not in given)
+    train, val, test = fractions or default_fractions(len(given))
+    if listing.has_splits or (fractions is None and (given != _OPEN).any()):
+        val, test = val * (carve and _VAL not in given), test * (carve and _TEST not in given)
         shares = (1 - val - test, val, test)
-        open_rows = [i for i, name in enumerate(given) if name in (None, "train")]
+        open_rows = np.flatnonzero(given <= _TRAIN)
     else:
         shares = (train, val, test) if carve else (train + val, 0.0, test)
-        open_rows = list(range(len(given)))
-    splits = [name or "train" for name in given]
-    for i, name in _stratified(listing, hashes, open_rows, shares, seed):
-        splits[i] = name
-    return tuple(splits)
+        open_rows = np.arange(len(given))
+    splits = np.where(given == _OPEN, np.int8(_TRAIN), given)
+    splits[open_rows] = _stratified(listing, hashes, open_rows, shares, seed)
+    return Sides(splits)
 
 
 def default_fractions(n: int) -> Fractions:
@@ -76,15 +76,14 @@ def parse_fractions(text: str) -> Fractions:
     return parts[0] / 100, parts[1] / 100, parts[2] / 100
 
 
-def halves(hashes: Iterable[str], seed: int) -> npt.NDArray[np.bool_]:
+def halves(hashes: Sequence[str], seed: int) -> npt.NDArray[np.bool_]:
     """Which validation photos choose (True) and which calibrate (False), shape [n]: half of the distinct ones each.
 
     As in `assign`, keys of near-duplicates in the place of hashes keep these on one side.
     """
-    hashes = list(hashes)
-    ranked = sorted(set(hashes), key=lambda h: keyed.content_key(seed, h, "halves"))
-    choosing = set(ranked[: (len(ranked) + 1) // 2])  # copies lie on one side; with one photo, it chooses
-    return np.array([h in choosing for h in hashes], dtype=bool)
+    keys = content_keys(hashes, seed, "halves")
+    ranked = np.unique(keys)  # copies lie on one side; with one photo, it chooses
+    return np.isin(keys, ranked[: (len(ranked) + 1) // 2])
 
 
 def folds(labels: Sequence[int], keys: Sequence[str], count: int, seed: int) -> Places:
@@ -92,7 +91,7 @@ def folds(labels: Sequence[int], keys: Sequence[str], count: int, seed: int) -> 
 
     Photos with one key lie in one fold; those of several classes are dealt with the first.
     """
-    numbers = np.array([keyed.content_key(seed, key, "folds") for key in keys], dtype=np.uint64)
+    numbers = content_keys(keys, seed, "folds")
     distinct, rank = np.unique(numbers, return_inverse=True)
     decided = np.full(len(distinct), _OPEN, dtype=np.int64)
     for photos in _distinct_by_class(rank, np.asarray(labels, dtype=np.int64), max(labels) + 1):
@@ -101,9 +100,18 @@ def folds(labels: Sequence[int], keys: Sequence[str], count: int, seed: int) -> 
     return decided[rank]
 
 
-def fingerprint(hashes: Sequence[str], labels: Sequence[int]) -> str:
+def fingerprint(hashes: Sequence[str], labels: Sequence[int] | Places) -> str:
     """SHA-256 over the photos and their labels, whatever their order."""
-    return sha256_lines(sorted(f"{h} {label}" for h, label in zip(hashes, labels, strict=True)))
+    digests, numbers = Digests.of(hashes), np.asarray(labels, dtype=np.int64)
+    values = np.unique(numbers)
+    texts = sorted(map(str, values.tolist()))  # labels sort as text
+    places = np.array([texts.index(str(value)) for value in values.tolist()], dtype=np.int32)
+    rank = places[np.searchsorted(values, numbers)]
+    order = np.lexsort((rank, digests.values))
+    runs = (order[first : first + TOGETHER] for first in range(0, len(order), TOGETHER))
+    return sha256_lines(
+        f"{h} {texts[place]}" for rows in runs for h, place in zip(digests.at(rows), rank[rows].tolist(), strict=True)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,41 +132,50 @@ class Row:
 
 def write_split_csv(path: Path, rows: Iterable[Row]) -> None:
     """Write split.csv; any file name survives it, and none is a formula there (`plusx.data.table`)."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(_COLUMNS)
-    writer.writerows((cell(row.path), cell(row.label), row.split, row.sha256, row.group) for row in rows)
-    write_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    with writing(path) as file:
+        writer = csv.writer(codecs.getwriter("utf-8")(file, "surrogateescape"))
+        writer.writerow(_COLUMNS)
+        writer.writerows((cell(row.path), cell(row.label), row.split, row.sha256, row.group) for row in rows)
 
 
 def read_split_csv(path: Path) -> list[Row]:
     """The rows that `write_split_csv` wrote. Raises DataError where the file is missing or damaged."""
+    return list(each_row(path))
+
+
+def each_row(path: Path) -> Iterator[Row]:
+    """The same one after the other, never all in memory."""
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-        header, *lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            yield from _rows(path, csv.reader(file, strict=True))
     except OSError as error:
         raise sentences.unreadable(path, error) from None
     except (csv.Error, ValueError) as error:
         raise sentences.damaged_split(path, str(error)) from None
+
+
+def _rows(path: Path, lines: Iterator[list[str]]) -> Iterator[Row]:
+    header = next(lines, [])
     if tuple(header) not in (_COLUMNS, _OLDER):
-        raise sentences.damaged_split(path, f"its first line names {', '.join(header)}")
+        raise sentences.damaged_split(path, f"its first line names {', '.join(header) or 'nothing'}")
     for number, line in enumerate(lines, start=2):
         if len(line) != len(header) or line[2] not in NAMES:
             raise sentences.damaged_split(path, f"row {number} is no photo with its split")
-    return [Row(text_of(path), text_of(label), *rest) for path, label, *rest in lines]
+        yield Row(text_of(line[0]), text_of(line[1]), *line[2:])
 
 
 def _stratified(
-    listing: Listing, hashes: Sequence[str], rows: Sequence[int], shares: Fractions, seed: int
-) -> Iterable[tuple[int, str]]:
-    """Rank the distinct photos of every class by content key and cut at the shares.
+    listing: Listing, hashes: Sequence[str], rows: Places, shares: Fractions, seed: int
+) -> npt.NDArray[np.int8]:
+    """The splits of `rows`: rank the distinct photos of every class by content key and cut at the shares.
 
     A photo that lies in several classes counts in the first of them, and its copies follow. Arrays and no objects:
     of a million photos, sorting and looking up text would cost three times as much each as of ten thousand.
     """
-    keys = np.array([keyed.content_key(seed, hashes[i], "split") for i in rows], dtype=np.uint64)
+    keys = content_keys(hashes, seed, "split")[rows]
     distinct, rank = np.unique(keys, return_inverse=True)  # rank: of every row among the distinct photos
-    labels = np.array([_label(listing, i) for i in rows], dtype=np.int64)
+    labels = labels_of(listing.photos)[rows]
+    assert not len(labels) or labels.min() >= 0, "a listing of labelled photos has labels"
     ranked = _distinct_by_class(rank, labels, len(listing.classes))
     decided = np.full(len(distinct), _OPEN, dtype=np.int8)
     for photos in ranked:
@@ -167,7 +184,12 @@ def _stratified(
     for photos in ranked:
         if len(photos) and decided[photos].all():  # none trains: all of them followed copies in another class
             decided[photos[-1]] = _TRAIN
-    return ((i, NAMES[split]) for i, split in zip(rows, decided[rank].tolist(), strict=True))
+    return decided[rank]
+
+
+def content_keys(hashes: Sequence[str], seed: int, purpose: str) -> npt.NDArray[np.uint64]:
+    """The content key of every photo for a purpose, [n]."""
+    return np.fromiter((keyed.content_key(seed, h, purpose) for h in hashes), np.uint64, len(hashes))
 
 
 def _distinct_by_class(rank: Places, labels: Places, classes: int) -> list[Places]:
@@ -175,12 +197,6 @@ def _distinct_by_class(rank: Places, labels: Places, classes: int) -> list[Place
     order = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[order], np.arange(1, classes))
     return [np.unique(photos) for photos in np.split(rank[order], starts)]
-
-
-def _label(listing: Listing, row: int) -> int:
-    label = listing.photos[row].label
-    assert label is not None, "a listing of labelled photos has labels"
-    return label
 
 
 def _cut(n: int, shares: Fractions) -> npt.NDArray[np.int8]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from plusx.data.source import Listing, content_hashes, scan
+from plusx.data.listing import IndexedPhotos, Listing
+from plusx.data.source import content_hashes, scan
 from plusx.data.survey import Survey, survey
 from plusx.doctor import copies, looks
 from plusx.doctor.copies import Found, Places
@@ -54,6 +55,8 @@ def examine(
 ) -> Findings:
     """As `check`, with the positions of the photos behind every finding."""
     listing, unusable = _scan(data)
+    if isinstance(listing.photos, IndexedPhotos):
+        listing.photos.table.verify()
     hashes = content_hashes(listing.photos)
     found = survey(listing.photos, hashes, workers=workers, on_progress=on_progress)
     groups, noted = _groups(listing, hashes, found), _noted(listing, found)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
+import numpy as np
+
 from plusx.data.cache import StreamingStore
+from plusx.data.listing import Digests
 from plusx.errors import data as data_errors
 from plusx.images.decode import BadPhoto
 from plusx.images.preprocess import Preprocess
 from plusx.recipes import plan as planning
 from plusx.run_folder import RunFolder
 from plusx.training.events import Notice
-from plusx.verbs import labelled, windowed
+from plusx.verbs import labelled, together, windowed
 from plusx.verbs.labelled import Indices, LabelledPhotos, Pixels
 from plusx.verbs.pace import DecodingPace
 from plusx.verbs.reports import Decoding
@@ -40,10 +43,13 @@ def decode(session: Session, photos: LabelledPhotos, command: str, budget: float
 def kept_together(session: Session, photos: LabelledPhotos, pixels: Pixels) -> LabelledPhotos:
     """The photos split so that near-duplicates lie on one side; told where there are any, or DATA parts them."""
     grouped = labelled.together(photos, pixels, session.config)
+    hashes, keys = Digests.of(grouped.hashes), Digests.of(grouped.keys)
+    strangers = np.flatnonzero(hashes.words != keys.words)  # who has the key of another picture
     members: dict[str, set[int]] = defaultdict(set)
-    for row, key in enumerate(grouped.keys):
-        members[key].add(row)
-    groups = [rows for rows in members.values() if len({grouped.hashes[row] for row in rows}) > 1]
+    if len(strangers):
+        for row in np.flatnonzero(np.isin(keys.words, keys.words[strangers])).tolist():
+            members[keys[row]].add(row)
+    groups = [rows for rows in members.values() if len({hashes[row] for row in rows}) > 1]
     if groups:
         told = f"Near-duplicates: {sum(map(len, groups)):,} photos in {len(groups):,} groups"
         parted = sum(len({grouped.splits[row] for row in rows}) > 1 for rows in groups)
@@ -104,7 +110,8 @@ def _decoded(
         session.listen(Decoding(name, done, total))
         pace.progress(done, total)
 
-    pixels = labelled.decode(photos, rows, how, session.config, progress)
+    config = together.with_workers(session.config, session.world)
+    pixels = together.first_here(session.world, lambda: labelled.decode(photos, rows, how, config, progress))
     if pixels.store.notice:
         session.listen(Notice(pixels.store.notice))
     return pixels

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from plusx import model_file
 from plusx.config import Config
 from plusx.data.cache import StreamingStore
+from plusx.data.index import SPLITS
+from plusx.data.listing import Digests, Sides, called
 from plusx.data.loader import in_order
 from plusx.durable import sha256_file, write_file
 from plusx.engines.torch_engine import TorchEngine
@@ -26,7 +29,7 @@ from plusx.run_folder import RunFolder
 from plusx.training.environment import choose_precision
 from plusx.training.loop import Outcome
 from plusx.trust.novelty import Discriminant
-from plusx.verbs import accepted, labelled, neighbours, start, strangers
+from plusx.verbs import accepted, labelled, neighbours, start, strangers, together
 from plusx.verbs.answers import Answered, write_answers
 from plusx.verbs.labelled import Indices, LabelledPhotos, Pixels, tested_preprocess, tested_size
 from plusx.verbs.network import network_arguments
@@ -68,12 +71,13 @@ def finish(
         "stopped_early": outcome.stopped_early or read_plan(run.plan).stalled_at is not None,
         "data_fingerprint": photos.fingerprint,
         **({"accepted_changes": changes} if (changes := accepted.facts(run)) else {}),
+        **({"changed_processes": numbers} if (numbers := together.facts(run)) else {}),
         "validation": answered and answered.figures(),
     }
     if answered:
         write_answers(run.validation_answers, answered)
-    used = [*_used(photos, decoded), *(row.sha256 for row in accepted.gone(run) if row.split != "test")]
-    seen = np.union1d(model_file.seen_hashes(used), start.seen(run))
+    gone = model_file.seen_hashes([row.sha256 for row in accepted.gone(run) if row.split != "test"])
+    seen = np.union1d(np.union1d(_used(photos, decoded), gone), start.seen(run))
     tensors = as_arrays(outcome.model) | (score.tensors() if score else {})
     model = model_file.to_bytes(ModelFile(replace(header, metrics=_brief(figures)), tensors, seen))
     run.write("metrics", figures | fitted.to_json() | {"model_sha256": hashlib.sha256(model).hexdigest()})
@@ -100,11 +104,12 @@ def read_trained(run: RunFolder) -> Trained:
     return Trained(run.path, run.model, metrics)
 
 
-def _used(photos: LabelledPhotos, decoded: Decoded) -> list[str]:
-    """SHA-256 of every photo trained or chosen on: what could not be read was neither."""
-    rows = zip(photos.listing.photos, photos.hashes, photos.splits, strict=True)
-    bad = {name for name, _ in decoded.bad}
-    return [sha256 for photo, sha256, where in rows if where != "test" and photo.name not in bad]
+def _used(photos: LabelledPhotos, decoded: Decoded) -> npt.NDArray[np.uint64]:
+    """Short hashes of every photo trained or chosen on: what could not be read was neither."""
+    bad = called(photos.listing.photos, {name for name, _ in decoded.bad})
+    tested = Sides.of(photos.splits).codes == SPLITS.index("test")
+    used: npt.NDArray[np.uint64] = Digests.of(photos.hashes).words[~(tested | bad)]
+    return used
 
 
 def _header(config: Config, photos: LabelledPhotos, outcome: Outcome) -> Header:

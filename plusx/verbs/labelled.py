@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,9 +20,11 @@ from plusx.data.cache import PixelStore, StreamingStore, pixel_store
 from plusx.data.decisions import Decision, Effect
 from plusx.data.drift import Named, drift
 from plusx.data.files import is_tar
+from plusx.data.index import TOGETHER
+from plusx.data.listing import Digests, IndexedPhotos, Listing, Photo, Sides, at, called, labels_of, names_of
 from plusx.data.near_duplicates import near_groups
 from plusx.data.remote import is_url
-from plusx.data.source import Listing, Photo, content_hashes, scan
+from plusx.data.source import content_hashes, scan
 from plusx.data.table import cell, text_of
 from plusx.durable import write_file
 from plusx.errors import data as sentences
@@ -47,14 +49,14 @@ class LabelledPhotos:
     """
 
     listing: Listing
-    hashes: tuple[str, ...]
-    splits: tuple[str, ...]
-    keys: tuple[str, ...]
+    hashes: Sequence[str]
+    splits: Sequence[str]
+    keys: Sequence[str]
     decided: Effect = field(default_factory=Effect)
 
     def rows(self, name: str) -> Indices:
         """Positions of the photos of one split, shape [n]."""
-        return np.array([i for i, s in enumerate(self.splits) if s == name], dtype=np.int64)
+        return np.flatnonzero(Sides.of(self.splits).codes == split.NAMES.index(name))
 
     @property
     def every(self) -> Indices:
@@ -71,16 +73,16 @@ class LabelledPhotos:
 
     def chooses(self, rows: Indices, seed: int) -> npt.NDArray[np.bool_]:
         """Which of the validation photos at `rows` choose, shape [n]; the others calibrate."""
-        return split.halves([self.keys[i] for i in rows], seed)
+        return split.halves(Digests.of(self.keys).at(rows), seed)
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over all photos and labels, whatever their order and names."""
-        return split.fingerprint(self.hashes, self._labels.tolist())
+        return split.fingerprint(self.hashes, self._labels)
 
     @cached_property
     def _labels(self) -> Indices:
-        return np.array([-1 if p.label is None else p.label for p in self.listing.photos], dtype=np.int64)
+        return labels_of(self.listing.photos)
 
 
 def look(data: Sequence[str], config: Config, decided: Sequence[Path] = ()) -> LabelledPhotos:
@@ -109,12 +111,30 @@ def as_recorded(photos: LabelledPhotos, run: RunFolder, advice: str = use_errors
 
     Raises DataError where they are not those it was started with, whatever would be decided of their split now.
     """
+    if (same := _in_order(photos, run)) is not None:
+        return same
     rows, found = split.read_split_csv(run.split), named(photos)
     if changes := drift(rows, found):
         raise use_errors.changed(photos.listing.root, changes.told(), advice)
     recorded = {row.photo: row for row in rows}
     kept = [recorded[photo] for photo in found]
     return replace(photos, splits=tuple(r.split for r in kept), keys=tuple(r.group or r.sha256 for r in kept))
+
+
+def _in_order(photos: LabelledPhotos, run: RunFolder) -> LabelledPhotos | None:
+    """The same where a run recorded these very photos in this order, one after the other; else None."""
+    codes, keys = np.empty(len(photos.hashes), np.int8), Digests.of(photos.hashes)
+    groups: dict[int, str] = {}
+    try:
+        for place, (row, photo) in enumerate(zip(split.each_row(run.split), each_named(photos), strict=True)):
+            if row.photo != photo:
+                return None
+            codes[place] = split.NAMES.index(row.split)
+            if row.group:
+                groups[place] = row.group
+        return replace(photos, splits=Sides(codes), keys=keys.but(groups))
+    except ValueError:  # more rows than photos, or fewer; or a group that is no SHA-256
+        return None
 
 
 def split_photos(data: Sequence[str], run: RunFolder) -> LabelledPhotos:
@@ -126,22 +146,34 @@ def split_photos(data: Sequence[str], run: RunFolder) -> LabelledPhotos:
 def with_recorded(listing: Listing, hashes: Sequence[str], run: RunFolder) -> LabelledPhotos:
     """The same of photos that are listed and hashed already."""
     found = decisions.apply(listing, hashes, recorded_decisions(run))
-    where = {(row.path, row.sha256): row.split for row in split.read_split_csv(run.split)}
-    names = [photo.name for photo in found.listing.photos]
-    splits = [where.get(key, "") for key in zip(names, found.hashes, strict=True)]
-    return LabelledPhotos(found.listing, found.hashes, tuple(splits), found.hashes, found.effect)
+    where = {(row.path, row.sha256): row.split for row in split.each_row(run.split)}
+    splits = [where.get(key, "") for key in zip(names_of(found.listing.photos), found.hashes, strict=True)]
+    return LabelledPhotos(found.listing, found.hashes, Sides.of(splits), found.hashes, found.effect)
 
 
 def together(photos: LabelledPhotos, pixels: Pixels, config: Config) -> LabelledPhotos:
     """The photos split anew, near-duplicates among those with `pixels` on one side; splits that DATA has stay."""
-    groups = near_groups(pixels.store.thumbnails(pixels.store_rows)) if len(pixels.rows) else pixels.rows
-    keys = list(photos.hashes)
+    groups, hashes = near(photos, pixels), Digests.of(photos.hashes)
+    several = np.flatnonzero(np.bincount(groups, minlength=len(groups))[groups] > 1)
     least: dict[int, str] = {}
-    for row, group in zip(pixels.rows.tolist(), groups.tolist(), strict=True):
-        least[group] = min(least.get(group, photos.hashes[row]), photos.hashes[row])
-    for row, group in zip(pixels.rows.tolist(), groups.tolist(), strict=True):
-        keys[row] = least[group]
-    return replace(photos, keys=tuple(keys), splits=_assigned(photos.listing, keys, config))
+    for place in several.tolist():
+        group, sha256 = int(groups[place]), hashes[pixels.rows[place]]
+        least[group] = min(least.get(group, sha256), sha256)
+    keys = hashes.but({int(pixels.rows[place]): least[int(groups[place])] for place in several.tolist()})
+    return replace(photos, keys=keys, splits=_assigned(photos.listing, keys, config))
+
+
+def near(photos: LabelledPhotos, pixels: Pixels) -> Indices:
+    """Of each photo with pixels the first one that shows the same picture, as positions among them, [n].
+
+    Of shards they were found when the index was written, so that not all have to be looked at for it.
+    """
+    if not len(pixels.rows):
+        return pixels.rows
+    listed = photos.listing.photos
+    if isinstance(listed, IndexedPhotos):
+        return listed.at(pixels.rows).groups
+    return near_groups(pixels.store.thumbnails(pixels.store_rows))
 
 
 def recorded_decisions(run: RunFolder) -> tuple[Decision, ...]:
@@ -149,7 +181,7 @@ def recorded_decisions(run: RunFolder) -> tuple[Decision, ...]:
     return decisions.read([run.decisions]) if run.decisions.exists() else ()
 
 
-def _assigned(listing: Listing, keys: Sequence[str], config: Config) -> tuple[str, ...]:
+def _assigned(listing: Listing, keys: Sequence[str], config: Config) -> Sides:
     fractions = split.parse_fractions(config.split) if config.split else None
     return split.assign(listing, keys, fractions, config.splitting_seed, carve=config.validation)
 
@@ -184,13 +216,18 @@ class Pixels:
 
 
 def decode(photos: LabelledPhotos, rows: Indices, preprocess: Preprocess, config: Config, progress: Progress) -> Pixels:
-    """Pixels of the photos at `rows`, from the cache or decoded into it; unreadable photos are set aside, by name."""
-    chosen = photos.photos(rows)
-    hashes = [photos.hashes[i] for i in rows]
-    store, bad = pixel_store(chosen, hashes, preprocess, workers=config.workers, on_progress=progress)
-    good = np.array([i for i in range(len(rows)) if i not in bad], dtype=np.int64)
+    """Pixels of the photos at `rows`, from the cache or decoded into it; unreadable photos are set aside, by name.
+
+    Those of shards were all looked at when these were written: where they do not fit into the cache, that is believed.
+    """
+    chosen, hashes = at(photos.listing.photos, rows), Digests.of(photos.hashes).at(rows)
+    surveyed = isinstance(chosen, IndexedPhotos)
+    workers = config.workers
+    store, bad = pixel_store(chosen, hashes, preprocess, workers=workers, on_progress=progress, known_good=surveyed)
+    good = np.ones(len(rows), bool)
+    good[list(bad)] = False
     named = tuple((chosen[i].name, why) for i, why in sorted(bad.items()))
-    return Pixels(store, rows[good], good, named)
+    return Pixels(store, rows[good], np.flatnonzero(good), named)
 
 
 def refuse_bad(data: Sequence[str], total: int, bad: Sequence[tuple[str, BadPhoto]], command: str) -> None:
@@ -199,13 +236,11 @@ def refuse_bad(data: Sequence[str], total: int, bad: Sequence[tuple[str, BadPhot
     raise sentences.bad_photos(" ".join(data), listed, total, command)
 
 
-def split_rows(photos: LabelledPhotos) -> list[split.Row]:
+def split_rows(photos: LabelledPhotos) -> Iterator[split.Row]:
     """The rows of split.csv."""
-    facts = zip(named(photos), photos.splits, photos.keys, strict=True)
-    return [
-        split.Row(path, label, where, sha256, key if key != sha256 else "")
-        for (path, label, sha256), where, key in facts
-    ]
+    facts = zip(each_named(photos), photos.splits, photos.keys, strict=True)
+    for (path, label, sha256), where, key in facts:
+        yield split.Row(path, label, where, sha256, key if key != sha256 else "")
 
 
 def refuse_lost(path: Path, photos: LabelledPhotos, name: str) -> None:
@@ -216,8 +251,18 @@ def refuse_lost(path: Path, photos: LabelledPhotos, name: str) -> None:
 
 def named(photos: LabelledPhotos) -> list[Named]:
     """Path, class and SHA-256 of every photo."""
+    return list(each_named(photos))
+
+
+def each_named(photos: LabelledPhotos) -> Iterator[Named]:
+    """The same one after the other."""
     classes = photos.listing.classes
-    return [(p.name, classes[p.label or 0], h) for p, h in zip(photos.listing.photos, photos.hashes, strict=True)]
+    labels = (
+        classes[label]
+        for first in range(0, len(photos.hashes), TOGETHER)
+        for label in photos.labels(photos.every[first : first + TOGETHER]).tolist()
+    )
+    return zip(names_of(photos.listing.photos), labels, photos.hashes, strict=True)
 
 
 def write_skipped(path: Path, bad: Sequence[tuple[str, BadPhoto]]) -> None:
@@ -239,7 +284,7 @@ def read_skipped(path: Path) -> tuple[tuple[str, BadPhoto], ...]:
 
 def without(pixels: Pixels, photos: LabelledPhotos, names: AbstractSet[str]) -> Pixels:
     """The same without the photos called `names`."""
-    keep = np.array([photo.name not in names for photo in photos.photos(pixels.rows)], dtype=bool)
+    keep = ~called(at(photos.listing.photos, pixels.rows), names)
     return replace(pixels, rows=pixels.rows[keep], store_rows=pixels.store_rows[keep])
 
 
@@ -251,7 +296,8 @@ def only(pixels: Pixels, photos: LabelledPhotos, name: str) -> Pixels:
 
 def refuse_lost_to_reading(photos: LabelledPhotos, names: AbstractSet[str]) -> None:
     """Raise DataError where photos that a run trains or chooses with cannot be read any more."""
-    lost = names & {p.name for p, where in zip(photos.listing.photos, photos.splits, strict=True) if where != "test"}
+    places = np.flatnonzero(called(photos.listing.photos, names)).tolist()
+    lost = {photos.listing.photos[place].name for place in places if photos.splits[place] != "test"}
     if lost:
         raise use_errors.changed(photos.listing.root, {"that can be read no more": sorted(lost)})
 

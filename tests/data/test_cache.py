@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -88,9 +88,10 @@ def passing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     dying: set[str] = set()
     real = DecodePool.map
 
-    def map_with_deaths(self: DecodePool, sources: list[Source]) -> Iterator[tuple[int, object]]:
-        for i, result in real(self, sources):
-            dead = Path(sources[i].file).name in dying
+    def map_with_deaths(self: DecodePool, sources: Iterable[Source]) -> Iterator[tuple[int, object]]:
+        listed = list(sources)
+        for i, result in real(self, listed):
+            dead = Path(listed[i].file).name in dying
             yield i, BadPhoto("worker-died", "its worker died") if dead else result
 
     monkeypatch.setattr(DecodePool, "map", map_with_deaths)

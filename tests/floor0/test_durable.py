@@ -184,7 +184,7 @@ def test_a_table_of_files_that_is_full_is_not_called_a_lack_of_space(
 
 def test_new_folders_are_synced_into_those_above_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
-    monkeypatch.setattr(durable, "_sync_folder", synced.append)
+    monkeypatch.setattr(durable, "sync_folder", synced.append)
     durable.make_folder(tmp_path / "a" / "b")
     assert synced == [tmp_path / "a", tmp_path]
     durable.make_folder(tmp_path / "a" / "b")
