@@ -11,7 +11,7 @@ LOWEST ?= tests/floor0 tests/images tests/training tests/models tests/engines te
 # of bandit: addresses of the catalogue, text escaped just before, XML of our own; the lines give their reasons to ruff
 EXPLAINED := B310,B314,B704
 
-.PHONY: demo test check lint types contract lengths docs docs-check lock offline lowest audit twice bill clean crash corruption signals fuzz resume
+.PHONY: demo test check lint types contract lengths docs docs-check lock offline lowest audit twice bill clean crash corruption signals ranks fuzz resume
 
 demo: .venv/ready
 	$(BIN)/plusx demo
@@ -29,6 +29,10 @@ corruption: .venv/ready
 
 signals: .venv/ready
 	$(BIN)/python campaigns/signals.py
+
+# loses one of two processes that train together, a hundred times (half an hour)
+ranks: .venv/ready
+	$(BIN)/python campaigns/ranks.py
 
 check: lint types contract lengths docs-check
 

@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md from the lines that the benchmarks left in benchmarks/results/.
+"""Write docs/benchmarks.md, and the tables of docs/scaling.md, from the lines that are left in benchmarks/results/.
 
     python benchmarks/report.py            # or with --check: only say whether the page is up to date
 
@@ -22,6 +22,7 @@ import limits
 import peers
 import startup
 import time_to_accuracy
+from at_scale import page as scaling
 from serving import tables as serving
 
 Lines = list[dict[str, Any]]
@@ -154,13 +155,16 @@ REPORTS = (
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the page, or with --check say whether it is what the lines make; 1 where it is not."""
-    page = HEAD + "".join(report.section() for report in REPORTS)
-    if "--check" not in arguments:
-        PAGE.write_text(page)
-    elif PAGE.read_text() != page:
-        print(f"{PAGE.name} is stale; run `make docs`", file=sys.stderr)
-        return 1
+    """Write the pages, or with --check say whether they are what the lines make; 1 where one is not."""
+    pages = {PAGE: HEAD + "".join(report.section() for report in REPORTS)}
+    pages[scaling.PAGE] = scaling.written(scaling.PAGE.read_text())
+    stale = [path for path, page in pages.items() if not path.exists() or path.read_text() != page]
+    if "--check" in arguments:
+        for path in stale:
+            print(f"{path.name} is stale; run `make docs`", file=sys.stderr)
+        return int(bool(stale))
+    for path in stale:
+        path.write_text(pages[path])
     return 0
 
 

@@ -69,7 +69,7 @@ def moments(data: Path, out: Path, copies: Path, sets: Sequence[str], workers: i
         if isinstance(event, Validated | Saved):
             copy("unsaved" if isinstance(event, Validated) else "saved")
 
-    with patch("plusx.verbs.train.validator", _telling(lambda: copy("validating"))):
+    with patch("plusx.verbs.fitting.validator", _telling(lambda: copy("validating"))):
         wish = Wish(FLAGS, (*BASE, *sets, f"workers={workers}"), out=out)
         train([str(data)], wish, on_event=heard)
     return fingerprint(out)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from plusx.data.reading import through
 from plusx.errors.export import computed_by_onnx
 from plusx.errors.model_file import not_as_written
 from plusx.errors.usage import no_batch, unknown_precision
@@ -193,11 +194,15 @@ class Classifier:
         bad: list[tuple[int, BadPhoto]] = []
         share = -(-len(sources) // self.engine.streams)
         batches = self._decoded(sources, workers, min(batch_size, self.engine.most, share), bad)
-        for places, said in self.engine.many(batches):
-            yield places, self._answered(said)
+        for places, answered in self.answered(batches):
+            yield places, answered
             while bad:
                 yield [bad[0][0]], bad.pop(0)[1]
         yield from (([place], why) for place, why in bad)
+
+    def answered(self, batches: Iterable[tuple[Key, Pixels]]) -> Iterator[tuple[Key, Answered]]:
+        """Answers for batches of preprocessed pixels [n, S, S, 3], each with the key it came with, in order."""
+        return ((key, self._answered(said)) for key, said in self.engine.many(batches))
 
     def _decoded(
         self, sources: Sequence[Source], workers: int | None, batch_size: int, bad: list[tuple[int, BadPhoto]]
@@ -208,7 +213,7 @@ class Classifier:
         places: Places = []
         rows: list[Pixels] = []
         with DecodePool(self.header.preprocess, workers) as pool:
-            for place, result in pool.map(sources):
+            for place, result in through(pool.map, sources):
                 if isinstance(result, BadPhoto):
                     bad.append((place, result))
                     continue

@@ -92,12 +92,14 @@ class Config(BaseModel):
     clip_norm: AboveZero | None = None
     accumulate: Positive = 1
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"  # "auto": bf16 where the device has instructions for it
+    batch_norm: Literal["synchronised", "per-process"] = "synchronised"  # of several processes: over all their photos
     average: Literal["none", "ema"] = "none"
     average_decay: Fraction = 0.999
     average_every: Positive = 1
 
     # augmentation (training only)
     sampling: Literal["shuffle", "balanced"] = "shuffle"
+    window: Positive | None = None  # archives whose photos are mixed with each other; None: all of DATA
     flip: Literal["none", "random", "alternating"] = "none"
     crop_scale: Areas | None = None  # share of the area a random-resized crop keeps, least and most
     crop_ratio: Ratios = (0.75, 1.3333)  # its width over its height, least and most
@@ -125,6 +127,7 @@ class Config(BaseModel):
     patience: Patience = None  # validations without a better one before the end; "auto": 20, or half of all
     checkpoint_every: Positive = 100  # steps
     checkpoint_seconds: AboveZero = 60.0
+    rank_seconds: AboveZero = 20.0  # of several processes: how long the others wait for the slowest one
     log_every: Positive = 100  # steps
     save_weights_every: Positive | None = None  # steps within an epoch; weights/epoch-EE-step-SSSSSS.safetensors
     show_every_step: bool = False  # loss at every step

@@ -2,11 +2,13 @@
 
 ONNX is a protocol buffer: fields one after another, each with its number, its kind and, of text and messages, its
 length (onnx.proto, ModelProto). What nobody asks for is stepped over, so a file of any size is read in no time, and
-what no exported file of plusx has is found before a runtime sees it.
+what no exported file of plusx has is found before a runtime sees it. The last field is the SHA-256 of all the bytes
+before it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ MOST_TOLD = 256 << 20  # bytes of one piece of metadata; 8 for each of 20 millio
 
 _METADATA, _KEY, _VALUE = 14, 1, 2  # fields of ModelProto, and of the StringStringEntryProto in it
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # kinds of fields
+_SIGNATURE = "plusx.sha256"
 _LARGEST_TAG = 1 << 32  # readers that keep 32 bits would see another field in a larger one
 
 # Messages by name: which of their fields are messages in turn, and of which name (onnx.proto).
@@ -93,6 +96,32 @@ def parts(content: bytes) -> Parts:
         if place in _DOMAINS and field.kind == _BYTES:
             domains.add(_content(file, field).decode())
     return Parts(external, frozenset(domains - OWN_DOMAINS), programs, loops)
+
+
+def signed(content: bytes) -> bytes:
+    """The same file, which ends with the SHA-256 of what it was, as one more piece of metadata.
+
+    Fields of a protocol buffer follow one another, so any reader takes it for what it is.
+    """
+    return content + _signature(content)
+
+
+def is_as_written(content: bytes) -> bool:
+    """Whether the hash at the end of a file is right; files from before there was one are believed."""
+    length = len(_signature(b""))
+    before, end = content[:-length], content[-length:]
+    return _SIGNATURE.encode() not in end or end == _signature(before)
+
+
+def _signature(content: bytes) -> bytes:
+    key, value = _SIGNATURE.encode(), hashlib.sha256(content).hexdigest().encode()
+    entry = _written(_KEY, key) + _written(_VALUE, value)
+    return _written(_METADATA, entry)
+
+
+def _written(number: int, content: bytes) -> bytes:
+    """A field of fewer than 128 bytes."""
+    return bytes([number << 3 | _BYTES, len(content)]) + content
 
 
 def _walk(file: IO[bytes], message: str, end: int, depth: int = 0) -> Iterator[tuple[str, _Field]]:

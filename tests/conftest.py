@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.s3 import server, wire
+
+__all__ = ["server", "wire"]  # fixtures
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads of one would stall the others
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime reports what it loads, otherwise

@@ -40,9 +40,11 @@ def evaluate(
         A CSV of photos to leave out or relabel, as check writes and you edit it; may be given several times.
     """
     from plusx.cli.terminal import console, counting, document, result, suggest
+    from plusx.launch import launched
     from plusx.verbs.evaluate import evaluate
 
-    err = console(quiet or json)
+    launch = launched()
+    err = console(quiet or json or not launch.first)
     with counting(err, "testing") as progress:
         evaluation = evaluate(
             run_or_model,
@@ -53,11 +55,10 @@ def evaluate(
             batch_size=batch_size,
             on_progress=progress,
         )
-    if json:
+    if json and launch.first:
         document(evaluation.to_json())
-    else:
-        for line in evaluation.lines():
-            result(line)
+    for line in evaluation.lines() if launch.first and not json else ():
+        result(line)
     for notice in evaluation.notices:
         err.print(f"Note: {notice}")
     if evaluation.report is not None:

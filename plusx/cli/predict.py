@@ -15,8 +15,8 @@ from plusx.cli.flags import Device, Quiet, Switch, Verbose, Whole
 
 TEXT = frozenset({".csv", ".json", ".txt", ".tsv"})
 FLAGS = (
-    *("--json", "--csv", "--kaggle", "--strict", "--out", "--device", "--batch-size", "--precision"),
-    *("--quiet", "--verbose"),
+    *("--json", "--csv", "--kaggle", "--parquet", "--engine", "--strict", "--out", "--device", "--batch-size"),
+    *("--precision", "--quiet", "--verbose"),
 )
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def predict(
     json: Switch = False,
     csv: Switch = False,
     kaggle: Switch = False,
+    parquet: Switch = False,
+    engine: Literal["local", "ray"] = "local",
     strict: Switch = False,
     out: Path | None = None,
     device: Device = "auto",
@@ -54,10 +56,14 @@ def predict(
         CSV with the columns path, label, probability, probabilities, answer, error.
     kaggle
         CSV with the columns id, label, as a Kaggle submission.
+    parquet
+        A folder of Parquet parts, one for each archive or 1,000 photos; the same command goes on where it was stopped.
+    engine
+        ray: the same folder, made by Ray Data on all CPUs or GPUs of this machine, or of the cluster at RAY_ADDRESS.
     strict
         Exit with 3 if any photo could not be read.
     out
-        Write there instead of to stdout.
+        Write there instead of to stdout; of --parquet and --engine ray, the folder.
     batch_size
         Photos in one batch; changes nothing but speed and memory.
     precision
@@ -66,9 +72,14 @@ def predict(
     from plusx.verbs.predict import Tally, predict
 
     listed = list(_listed(paths))
+    chosen = [name for name, given in (("json", json), ("csv", csv), ("kaggle", kaggle)) if given]
+    if parquet or engine == "ray":
+        from plusx.cli.scored import scored, scoring
+
+        how = {"engine": engine, "device": device, "precision": precision, "batch_size": batch_size}
+        return scored(scoring(model, listed, out, chosen, **how), json=json, strict=strict, quiet=quiet)
     _refuse_overwriting(out, [model, *listed])
     tally = Tally()
-    chosen = [name for name, given in (("json", json), ("csv", csv), ("kaggle", kaggle)) if given]
     with _progress(shown=out is not None and not quiet) as progress:
         rows = predict(model, listed, device=device, batch_size=batch_size, precision=precision, on_progress=progress)
         _write(tally.counted(rows), chosen, out)

@@ -17,6 +17,8 @@ from cyclopts import App, CycloptsError
 from plusx.cli.plain import Printable, lines
 from plusx.errors import Error
 from plusx.errors.disk import FULL
+from plusx.errors.processes import one_process_only
+from plusx.launch import launched
 from plusx.version import __version__
 
 STARTED = time.monotonic()  # budgets count from here: what Python needed before is milliseconds
@@ -24,6 +26,8 @@ STARTED = time.monotonic()  # budgets count from here: what Python needed before
 TRACE = "PLUSX_TRACE"  # environment variable: print the stack trace of a fault of plusx itself
 
 STOPPED = 130  # the exit code after Ctrl-C where there is nothing to resume
+
+TOGETHER = ("train", "evaluate")  # what several processes do
 
 VERBS = {
     "check": "Look at a folder of photos: what is in it, and what is wrong with it.",
@@ -75,15 +79,16 @@ def run(tokens: Sequence[str]) -> int:
         return _tell("runs on Linux and macOS; on Windows, use it inside WSL.", 2)
     _hush(tokens)
     try:
+        _refuse_several(tokens)
         result = build()(list(tokens) or ["--help"], exit_on_error=False, print_error=False)
         return result if isinstance(result, int) else 0
     except CycloptsError as error:
-        return _tell(f"{_plain(error)} `plusx {_verb(tokens)}--help` lists what it takes.", 2)
+        return _tell_once(f"{_plain(error)} `plusx {_verb(tokens)}--help` lists what it takes.", 2)
     except Error as error:
-        return _tell(error.message, error.exit_code)
+        return error.exit_code if error.told else _tell(error.message, error.exit_code)
     except KeyboardInterrupt as error:
         said = "Stopped; there is nothing to resume." if error.__context__ is None else "Stopped at once."
-        return _tell(said, STOPPED)
+        return _tell_once(said, STOPPED)
     except BrokenPipeError:
         _silence()
         return 0
@@ -93,9 +98,19 @@ def run(tokens: Sequence[str]) -> int:
         return _unexpected(error)
 
 
+def _refuse_several(tokens: Sequence[str]) -> None:
+    """Raise UsageError where torchrun has started several processes of a verb that is done by one."""
+    launch, verb = launched(), _verb(tokens).strip()
+    if launch.size > 1 and verb and verb not in TOGETHER and "--help" not in tokens:
+        error = one_process_only(verb, launch.size)
+        error.told = not launch.first
+        raise error
+
+
 def _hush(tokens: Sequence[str]) -> None:
     """What rooms below say of themselves (where somebody waits) goes to stderr, unless nothing should."""
-    level = logging.ERROR if {"-q", "--quiet"} & set(tokens) else logging.WARNING
+    quiet = {"-q", "--quiet"} & set(tokens) or not launched().first
+    level = logging.ERROR if quiet else logging.WARNING
     logging.getLogger("plusx").setLevel(level)
     if logging.lastResort is not None:  # the handler of a program that sets up none
         logging.lastResort.setFormatter(Printable())
@@ -127,8 +142,15 @@ def _plain(error: CycloptsError) -> str:
 
 
 def _tell(sentence: str, code: int) -> int:
-    sys.stderr.write(f"plusx: {lines(sentence)}\n")
+    launch = launched()
+    who = "" if launch.first else f"{launch}: "
+    sys.stderr.write(f"plusx: {who}{lines(sentence)}\n")
     return code
+
+
+def _tell_once(sentence: str, code: int) -> int:
+    """What every process meets is told by the first."""
+    return _tell(sentence, code) if launched().first else code
 
 
 def _unexpected(error: Exception) -> int:

@@ -91,6 +91,8 @@ def train(
     from plusx.cli.live import Live
     from plusx.cli.run import STARTED
     from plusx.cli.terminal import console, document
+    from plusx.errors.processes import seeds_together
+    from plusx.launch import launched
     from plusx.verbs.seeds import is_of_seeds, train_seeds
     from plusx.verbs.train import train
     from plusx.verbs.wish import Wish
@@ -110,13 +112,16 @@ def train(
         "device": device,
     }
     wish = Wish(flags, tuple(set_ or ()), config, plan, out, resume, tuple(decisions or ()), accept_changes)
-    with Live(console(quiet or json), verbose=verbose) as live:
+    launch = launched()
+    if launch.size > 1 and (seeds is not None or is_of_seeds(out)):
+        raise seeds_together(launch.size)
+    with Live(console(quiet or json or not launch.first), verbose=verbose) as live:
         if seeds is not None or (resume and is_of_seeds(out)):
             return _ended(train_seeds(data, wish, seeds, on_event=live.show, started=STARTED), json=json)
         outcome = train(data, wish, on_event=live.show, started=STARTED)
-    if json:
+    if json and launch.first:
         document(outcome.to_json())
-    else:
+    elif launch.first:
         live.ending(outcome)
     return 0
 

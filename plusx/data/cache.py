@@ -37,6 +37,7 @@ from plusx.data.entries import (
     temporary_of,
 )
 from plusx.data.near_duplicates import SIDE, thumbnails
+from plusx.data.reading import through
 from plusx.data.source import Photo
 from plusx.durable import sha256_lines, write_json
 from plusx.errors import DiskError
@@ -122,7 +123,7 @@ class StreamingStore:
 
     def _fill(self, pixels: Pixels, rows: Rows, places: Sequence[int]) -> Bad:
         lost: Bad = {}
-        for i, result in self._pool.map([self._photos[int(rows[place])].source for place in places]):
+        for i, result in through(self._pool.map, (self._photos[int(rows[place])].source for place in places)):
             if isinstance(result, BadPhoto):
                 lost[places[i]] = result
             else:
@@ -246,7 +247,7 @@ def _decode(file: BinaryIO, rows: Sequence[int], job: _Job) -> Bad:
     bad: Bad = {}
     # Written and not mapped: on a full disk a write is an error to deal with, a mapping is a fatal signal.
     with DecodePool(job.preprocess, job.workers) as pool:
-        for done, (i, result) in enumerate(pool.map(job.photos[row].source for row in rows), start=1):
+        for done, (i, result) in enumerate(through(pool.map, (job.photos[row].source for row in rows)), start=1):
             if isinstance(result, BadPhoto):
                 bad[rows[i]] = result
             else:
@@ -266,7 +267,7 @@ def _streaming(job: _Job, notice: str) -> tuple[StreamingStore, Bad]:
         return StreamingStore(job.photos, pool, notice, None), bad
     blank = _thumbnails(np.zeros((1, job.preprocess.crop, job.preprocess.crop, 3), np.uint8))
     small = np.repeat(blank, len(job.photos), axis=0)
-    for done, (i, result) in enumerate(pool.map(photo.source for photo in job.photos), start=1):
+    for done, (i, result) in enumerate(through(pool.map, (photo.source for photo in job.photos)), start=1):
         if isinstance(result, BadPhoto):
             bad[i] = result
         else:

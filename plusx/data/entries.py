@@ -1,9 +1,9 @@
 """The folders of the cache: how large they may be together, which are in use, and which go first.
 
-An entry is a folder named by what decides its bytes: decoded photos (`cache`), an unpacked archive (`unpacked`) or the
-table of what `check` saw (`survey`). It is built under a temporary name while the lock of its key is held, and renamed
-into place. The least recently used go first when the cache outgrows its bound; whoever has one open holds a shared
-lock on the file in it, and keeps it.
+An entry is a folder named by what decides its bytes: decoded photos (`cache`), an unpacked archive (`unpacked`), an
+object fetched from a URL (`remote`) or the table of what `check` saw (`survey`). It is built under a temporary name
+while the lock of its key is held, and renamed into place. The least recently used go first when the cache outgrows its
+bound; whoever has one open holds a shared lock on the file in it, and keeps it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from plusx.errors import cache as sentences
 DEFAULT_GB = 20.0
 SPARE = 500_000_000  # bytes of the disk that the cache leaves alone
 LOCKS = "locks"
-PIXELS, ARCHIVE = "pixels.u8", "archive.tar"  # what is locked by those who use an entry
+PIXELS, ARCHIVE, OBJECT = "pixels.u8", "archive.tar", "object"  # what is locked by those who use an entry
+LISTING = "listing.json"  # of what is in an object; nobody has one open for long
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class CacheEntry:
     used: float
 
     @property
-    def is_archive(self) -> bool:
-        """Whether it is an unpacked archive."""
-        return (self.folder / ARCHIVE).exists()
+    def kind(self) -> str:
+        """The name of the file in it that is locked: PIXELS, ARCHIVE (unpacked), OBJECT (from a URL), or LISTING."""
+        return next((name for name in (ARCHIVE, OBJECT, LISTING) if (self.folder / name).exists()), PIXELS)
 
 
 def cache_folder() -> Path:
@@ -100,7 +101,7 @@ def make_room(needed: int) -> bool:
     """Whether `needed` more bytes fit into the bound and on the disk; entries that nobody uses go for it."""
     free = shutil.disk_usage(cache_folder()).free
     excess = max(cache_size() + needed - cache_limit(), needed + SPARE - free)
-    for entry in cache_entries():
+    for entry in sorted(cache_entries(), key=lambda entry: entry.kind == LISTING):  # those are small, and save a lot
         if excess > 0:
             excess -= _evict(entry)
     return excess <= 0
@@ -130,7 +131,7 @@ def _lock(key: str) -> Path:
 def _evict(entry: CacheEntry) -> int:
     """Remove an entry unless somebody has it open; returns the bytes freed."""
     try:
-        with (entry.folder / (ARCHIVE if entry.is_archive else PIXELS)).open("rb") as file:
+        with (entry.folder / entry.kind).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(entry.folder)
     except FileNotFoundError:  # damaged, or half gone

@@ -1,4 +1,4 @@
-"""Files by name, on disk and inside tars: what every layout is made of."""
+"""Files by name, on disk, inside tars and behind URLs: what every layout is made of."""
 
 # ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH118, PTH120, PTH122, PTH207
 # Paths are text by os.fsdecode here, as Source holds them.
@@ -8,14 +8,16 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from plusx.data.tar import members
+from plusx.data import remote, shards
+from plusx.data.tar import Member, members
 from plusx.data.unpacked import plain
 from plusx.errors import DataError
 from plusx.errors import data as sentences
+from plusx.errors import remote as remote_errors
 from plusx.images.source import Source
 
 PACKED = (".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
@@ -29,6 +31,7 @@ SPLITS = {
     **{"val": "val", "valid": "val", "validation": "val"},
 }
 KAGGLE = re.compile(r"(?P<label>[^.]+)\.\d+\.\w+")  # flat names such as cat.0.jpg
+_OF_ONE_ARCHIVE = ("bad-tar", "bad-archive", "unreadable", "compressed", "archive-too-large", remote_errors.MISSING)
 JUNK_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
 Parts = tuple[str, ...]
@@ -76,15 +79,16 @@ def is_junk(part: str) -> bool:
 
 
 def list_files(roots: Sequence[str]) -> Files:
-    """Every file of the given folders, tars, globs and files. Raises DataError for what is missing.
+    """Every file of the given folders, tars, globs, files and URLs of such. Raises DataError for what is missing.
 
-    Names are relative to the folder, or to what several paths have in common.
+    Names are relative to the folder, or to what several paths have in common; what is behind a URL is named by it.
     """
     found = Files()
-    paths = [path for given in roots for path in expanded(given)]
+    paths = [path for given in roots if not remote.is_url(given) for path in expanded(given)]
+    _add_urls(found, [root for root in roots if remote.is_url(root)])
     if len(paths) == 1 and os.path.isdir(paths[0]):
         add_folder(found, paths[0], (), ())
-    else:
+    elif paths:
         top = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
         for path in paths:
             _add_one_of_several(found, path, _split_path(os.path.relpath(path, top)))
@@ -140,10 +144,9 @@ def add_tar(found: Files, path: str, shown: Parts, outer: Parts) -> None:
     """Add the members of a tar that lies in the folders `outer` of DATA."""
     name = "/".join(shown)
     try:
-        tar = plain(Path(path))
-        inside = members(tar, path)
-    except DataError:
-        if not found.lenient:
+        tar, inside = _inside(path)
+    except DataError as error:
+        if not found.lenient or error.code not in _OF_ONE_ARCHIVE:
             raise
         found.unread.append(File(name, (*outer, shown[-1]), Source(path)))
         return
@@ -155,9 +158,38 @@ def add_tar(found: Files, path: str, shown: Parts, outer: Parts) -> None:
         file = File(
             f"{name}!/{'/'.join(parts)}",
             ((*splits, *parts) if len(parts) > 1 else (*outer, *parts)),
-            Source(str(tar), member.offset, member.length),
+            Source(tar, member.offset, member.length),
         )
         found.files.append(file)
+
+
+def _add_url(found: Files, url: str, parts: Parts) -> None:
+    """Add the archive or the file behind `url`, which lies at `parts` of DATA."""
+    if remote.is_archive(url):
+        add_tar(found, url, (url,), parts[:-1])
+    elif url.lower().endswith(REFUSED):
+        raise sentences.compressed(url)
+    else:
+        found.files.append(File(url, parts, Source(url)))
+
+
+def _add_urls(found: Files, roots: Sequence[str]) -> None:
+    """What lies behind URLs; their places in DATA are those in a folder that was named, or in what all share."""
+    urls = [(url, root) for root in roots for url in remote.expanded(root)]
+    folders = ["/".join(_split_path(url)[:-1]) for url, _ in urls]
+    shared = _split_path(os.path.commonpath(folders)) if folders else ()
+    for url, root in urls:
+        inside = root.rstrip("/") + "/"
+        parts = _split_path(url.removeprefix(inside)) if url.startswith(inside) else _split_path(url)[len(shared) :]
+        _add_url(found, url, parts)
+
+
+def _inside(path: str) -> tuple[str, Iterable[Member]]:
+    """The file that is read for the members of an archive, and these; of one behind a URL, the URL."""
+    if remote.is_url(path):
+        return path, shards.listing(path).members
+    tar = plain(Path(path))
+    return str(tar), members(tar, path)
 
 
 def _add_one_of_several(found: Files, path: str, relative: Parts) -> None:

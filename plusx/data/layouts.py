@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from plusx.data import index
+from plusx.data import index, remote, shards
 from plusx.data.files import KAGGLE, PHOTO_SUFFIXES, REFUSED, SPLITS, File, Files, Parts, is_junk
+from plusx.data.reading import read
 from plusx.data.table import text_of
 from plusx.errors import data as sentences
 from plusx.errors.images import Undecodable
 from plusx.images.sniff import IMAGES, sniff
-from plusx.images.source import Source, read
+from plusx.images.source import Source
 from plusx.model_file import MOST_CLASSES, MOST_NAME, has_room
 
 RESERVED = ("unsure", "none of these", "keep", "drop")  # what answers and decisions say beside class names
@@ -64,7 +65,7 @@ class Labelled:
 
 def label_files(root: str, found: Files) -> Labelled:
     """Labels and splits of every photo among the files of DATA. Raises DataError where none has any."""
-    if len(found.files) == 1 and found.files[0].name.lower().endswith(".csv"):
+    if len(found.files) == 1 and found.files[0].name.lower().endswith(".csv") and not remote.is_url(root):
         return _from_csv(Path(found.files[0].source.file))
     photos, junk = photos_only(found.files)
     if not photos:
@@ -252,6 +253,9 @@ def _webdataset(photos: Sequence[File], files: Sequence[File], splits: bool) -> 
 
 
 def _text(file: File) -> str:
+    kept = shards.text(file.source.file, file.source.offset) if remote.is_url(file.source.file) else None
+    if kept is not None:
+        return kept.strip()
     try:
         return read(file.source).decode("utf-8", "surrogateescape").strip()
     except Undecodable as error:

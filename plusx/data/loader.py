@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from plusx import keyed
 from plusx.data import augment
 from plusx.data.augment import Augment
+from plusx.data.windows import NoSupply, Supply, Window
 
 Indices = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
@@ -30,18 +31,52 @@ class Store(Protocol):
 
 @dataclass
 class Batch:
-    """Images [B, 3, H, W], uint8 or floats on 0..255; targets int64 [B] or float32 [B, C]; sample indices [B]."""
+    """Images [b, 3, H, W], uint8 or floats on 0..255; targets int64 [b] or float32 [b, C]; sample indices [B].
+
+    The indices are those of the whole batch; `shares` is how many photos of it each process has, as `deal` says.
+    """
 
     images: Tensor
     targets: Tensor
     indices: Indices
+    shares: tuple[int, ...]
+
+
+def deal(n: int, size: int) -> list[Indices]:
+    """The positions in a batch of n photos that each of `size` processes computes, ascending, [b] each.
+
+    Mixing blends position i with n - 1 - i: such pairs stay together, and a share that is turned round still has
+    every photo over its partner. Of fewer pairs than processes some would get none, which no network can compute:
+    every process then has the whole batch, and counts for as much less.
+    """
+    pairs = np.minimum(np.arange(n), np.arange(n)[::-1])
+    if (n + 1) // 2 < size:
+        return [np.arange(n)] * size
+    return [np.nonzero(pairs % size == rank)[0] for rank in range(size)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where batches are computed: on a device of the process `rank` of `size`."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    def of(self, n: int) -> Indices:
+        """The positions in a batch of n photos that this process has."""
+        return np.arange(n) if self.size == 1 else deal(n, self.size)[self.rank]
+
+    def shares(self, n: int) -> tuple[int, ...]:
+        """How many photos of a batch each process has."""
+        return (n,) if self.size == 1 else tuple(map(len, deal(n, self.size)))
 
 
 @dataclass(frozen=True)
 class Order:
     """Which samples a step sees. `sampling` is "shuffle" or "balanced" (every class equally often).
 
-    With `merge_lone` a last batch of one sample joins the one before it.
+    With `merge_lone` a last batch of one sample joins the one before it. With a `window` photos are mixed within it.
     """
 
     seed: int
@@ -49,6 +84,7 @@ class Order:
     drop_last: bool = False
     sampling: str = "shuffle"
     merge_lone: bool = False
+    window: Window | None = None
 
     def steps_per_epoch(self, n: int) -> int:
         """Steps in which all n samples are seen once."""
@@ -61,6 +97,8 @@ class Order:
         epoch = step // self.steps_per_epoch(len(labels))
         if self.sampling == "balanced":
             order = _balanced_order(self.seed, epoch, labels.tobytes())
+        elif self.window is not None:
+            order = self.window.order(self.seed, epoch)
         else:
             order = _shuffled_order(self.seed, epoch, len(labels))
         return order[self._places(step, len(labels))]
@@ -89,7 +127,7 @@ class Batches:
     """The training photos of a run as batches; `batch(step)` gives the same whoever asks and whenever.
 
     Sample i has label `labels[i]`, lies at `rows[i]` of the store and is called `names[i]`. While a step
-    computes, one thread reads the pixels of the next.
+    computes, one thread reads the pixels of the next. Of several processes each reads and augments its own `part`.
     """
 
     def __init__(
@@ -99,30 +137,41 @@ class Batches:
         order: Order,
         augment: Augment,
         size_at: Callable[[int], int],
-        device: torch.device,
+        part: Part | torch.device,
     ) -> None:
         self._store, self._samples, self._order = store, samples, order
-        self._augment, self._size_at, self._device = augment, size_at, device
+        self._augment, self._size_at = augment, size_at
+        self._part = part if isinstance(part, Part) else Part(part)
         self.steps_per_epoch = order.steps_per_epoch(len(samples.labels))
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="plusx-batches")
         self._ahead: tuple[int, Future[Pixels]] | None = None
+        self._supply: Supply | NoSupply = NoSupply()
+
+    def supplied_by(self, supply: Supply | NoSupply) -> Batches:
+        """The same, once what `supply` has to fetch for a step is there before that step is read."""
+        self._supply = supply
+        return self
 
     def batch(self, step: int) -> Batch:
         """The batch of `step`, augmented, on the device."""
         return self.augmented(self.pixels(step), step)
 
+    def whole(self, step: int) -> Batch:
+        """The batch of `step` with all its photos, however many processes share it."""
+        if self._part.size == 1:
+            return self.batch(step)
+        alone = replace(self._part, rank=0, size=1)
+        return self._made(self._reader.submit(self._read, step, alone).result(), step, alone)
+
     def pixels(self, step: int) -> Pixels:
-        """The photos of `step` as they are stored, uint8 [B, S, S, 3]; from here on those of the next are read."""
+        """The photos of `step` as they are stored, uint8 [b, S, S, 3]; from here on those of the next are read."""
         pixels = self._read_or_wait(step)
-        self._ahead = (step + 1, self._reader.submit(self._read, step + 1))
+        self._ahead = (step + 1, self._reader.submit(self._read, step + 1, self._part))
         return pixels
 
     def augmented(self, pixels: Pixels, step: int) -> Batch:
         """The batch that the photos of `step` make."""
-        indices = self._order.indices(step, self._samples.labels)
-        images = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2)  # [B, 3, S, S], channels last
-        targets = torch.from_numpy(self._samples.labels[indices]).to(self._device)
-        return self._augmented(Batch(images, targets, indices), step)
+        return self._made(pixels, step, self._part)
 
     def name(self, index: int) -> str:
         """The photo behind a sample index."""
@@ -131,14 +180,17 @@ class Batches:
     def close(self) -> None:
         """Stop reading ahead."""
         self._reader.shutdown(wait=True, cancel_futures=True)
+        self._supply.close()
 
-    def _augmented(self, batch: Batch, step: int) -> Batch:
-        epoch = step // self.steps_per_epoch
-        shown = self._order.appearances(step, self._samples.labels)
-        parameters = augment.draw(self._augment, self._order.seed, epoch, shown, step)
+    def _made(self, pixels: Pixels, step: int, part: Part) -> Batch:
+        indices = self._order.indices(step, self._samples.labels)
+        ours, shares = part.of(len(indices)), part.shares(len(indices))
+        images = torch.from_numpy(pixels).to(part.device).permute(0, 3, 1, 2)  # [b, 3, S, S], channels last
+        targets = torch.from_numpy(self._samples.labels[indices[ours]]).to(part.device)
+        shown = self._order.appearances(step, self._samples.labels)[ours]
+        parameters = augment.draw(self._augment, self._order.seed, step // self.steps_per_epoch, shown, step)
         classes, size = self._samples.classes, self._size_at(step)
-        images, targets = augment.apply(batch.images, batch.targets, self._augment, parameters, size, classes)
-        return Batch(images, targets, batch.indices)
+        return Batch(*augment.apply(images, targets, self._augment, parameters, size, classes), indices, shares)
 
     def _read_or_wait(self, step: int) -> Pixels:
         """The pixels of `step`; read by the one thread that reads, since a streaming store has one reader."""
@@ -147,10 +199,12 @@ class Batches:
             return ahead[1].result()
         if ahead is not None:
             ahead[1].cancel()
-        return self._reader.submit(self._read, step).result()
+        return self._reader.submit(self._read, step, self._part).result()
 
-    def _read(self, step: int) -> Pixels:
-        return self._store.read(self._samples.rows[self._order.indices(step, self._samples.labels)])
+    def _read(self, step: int, part: Part) -> Pixels:
+        self._supply.at(step)
+        indices = self._order.indices(step, self._samples.labels)
+        return self._store.read(self._samples.rows[indices[part.of(len(indices))]])
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""DATA in all its layouts: a folder, an archive or a list becomes one listing of labelled photos.
+"""DATA in all its layouts: a folder, an archive, a list or URLs of archives become one listing of labelled photos.
 
 Every layout is first a flat list of named files (on disk or inside tars) and then read the same way:
 `train/cat/1.jpg`, `cat/1.jpg`, `cat.1.jpg`, WebDataset's `1.jpg` + `1.cls`, or the rows of a CSV.
@@ -22,12 +22,15 @@ from pathlib import Path
 
 import numpy as np
 
-from plusx.data import index, layouts
+from plusx.data import index, layouts, remote, shards
 from plusx.data.files import File, Files, add_folder, add_tar, is_glob, is_tar, list_files
 from plusx.data.listing import Digests, IndexedPhotos, Listing, Photo
+from plusx.data.reading import read
+from plusx.errors import DataError
 from plusx.errors import data as sentences
+from plusx.errors import remote as remote_errors
 from plusx.errors.images import Undecodable
-from plusx.images.source import Source, read
+from plusx.images.source import Source
 
 __all__ = ["Listing", "Photo", "content_hashes", "indexed", "scan", "uncollected", "walk"]
 
@@ -49,7 +52,9 @@ def uncollected() -> Iterator[None]:
 
 @uncollected()
 def scan(data: str | Path | Sequence[str | Path], *, trainable: bool = True) -> Listing:
-    """The listing of DATA: a folder, a tar, a glob, a CSV, or several of them; a folder of shards by its index.
+    """The listing of DATA: a folder, a tar, a glob, a CSV, the URL of one of the first three, or several of them.
+
+    A folder of shards is listed by its index.
 
     Raises DataError where photos or labels are missing and, if `trainable`, where there is nothing to
     learn from: one class, an empty class, fewer than two photos in a class, or a validation or test
@@ -59,8 +64,8 @@ def scan(data: str | Path | Sequence[str | Path], *, trainable: bool = True) -> 
     if not roots:
         raise sentences.no_data()
     root = " ".join(roots)
-    if len(roots) == 1 and os.path.isdir(root) and (beside := index.beside(root)):
-        return indexed(root, beside, f"{root.rstrip('/')}/", trainable=trainable)
+    if len(roots) == 1 and (found_index := _index_of(root)):
+        return indexed(root, found_index, f"{root.rstrip('/')}/", trainable=trainable)
     found = list_files(roots)
     if len(found.files) == 1 and len(roots) == 1 and not os.path.isdir(root):
         _refuse_other_files(root, found.files[0])
@@ -82,11 +87,27 @@ def indexed(root: str, path: Path, base: str, *, trainable: bool = True) -> List
     found = index.open_index(path, base)
     if os.path.isdir(base):
         found.refuse_stale()
+    else:
+        shards.expect({base + shard.name: shard.sha256 for shard in found.shards})
     counts = layouts.counted(found.split, found.label, found.classes)
     if trainable:
         layouts.refuse_counts(root, found.classes, counts)
     has_splits = any(split in ("val", "test") for split, _ in counts)
     return Listing(root, found.classes, IndexedPhotos(found), (), has_splits)
+
+
+def _index_of(root: str) -> Path | None:
+    """The index of the shards in a folder, or below a URL that is neither archive nor pattern; None where none is."""
+    if not remote.is_url(root):
+        return index.beside(root) if os.path.isdir(root) else None
+    if remote.is_archive(root) or remote.is_pattern(root):
+        return None
+    try:
+        return remote.local(f"{root.rstrip('/')}/{index.INDEX}")
+    except DataError as error:
+        if error.code != remote_errors.MISSING:
+            raise
+        return None
 
 
 def walk(paths: Iterable[str | Path]) -> list[Photo]:
@@ -118,6 +139,9 @@ def content_hashes(photos: Sequence[Photo]) -> Digests:
 def _hash_run(photos: Sequence[Photo]) -> Iterator[bytes]:
     """Hashes of some photos; an archive that holds many in a row is opened once."""
     for file, group in itertools.groupby(photos, key=lambda photo: photo.source.file):
+        if remote.is_url(file):
+            yield from map(_hash_behind_url, group)
+            continue
         try:
             opened = _open_regular(file)
         except OSError:
@@ -125,6 +149,13 @@ def _hash_run(photos: Sequence[Photo]) -> Iterator[bytes]:
             continue
         with opened:
             yield from (_content_hash(photo, opened.fileno()) for photo in group)
+
+
+def _hash_behind_url(photo: Photo) -> bytes:
+    """The hash that was made when the archive was listed; of a photo for itself, one of its bytes."""
+    if photo.source.length < 0:
+        return _asked_again(photo)
+    return bytes.fromhex(shards.listing(photo.source.file).hashes[photo.source.offset])
 
 
 def _open_regular(file: str) -> io.FileIO:
@@ -156,16 +187,37 @@ def _unreadable_hash(photo: Photo) -> bytes:
 
 
 def _walked(path: str) -> list[Photo]:
+    if remote.is_url(path):
+        return _walked_urls(path)
     if is_glob(path):
         matches = sorted(glob.glob(path, recursive=True))
         return [photo for match in matches for photo in _walked(match)] or [Photo(path, Source(path))]
-    found = Files(lenient=True)
     if os.path.isdir(path):
+        found = Files(lenient=True)
         add_folder(found, path, (path.rstrip("/") or "",), ())
-    elif is_tar(path):
-        add_tar(found, path, (path,), ())
-    else:
+        return _photos_in(found)
+    return walk_archive(path) if is_tar(path) else [Photo(path, Source(path))]
+
+
+def _walked_urls(path: str) -> list[Photo]:
+    try:
+        urls = remote.expanded(path)
+    except DataError as error:
+        if error.code != remote_errors.MISSING:
+            raise
         return [Photo(path, Source(path))]
+    return [p for url in urls for p in (walk_archive(url) if remote.is_archive(url) else [Photo(url, Source(url))])]
+
+
+@uncollected()
+def walk_archive(path: str, shown: str | None = None) -> list[Photo]:
+    """Photos of the tar at `path`, as `walk` lists them, named as if it were `shown`; itself where it is not whole."""
+    found = Files(lenient=True)
+    add_tar(found, path, (shown or path,), ())
+    return _photos_in(found)
+
+
+def _photos_in(found: Files) -> list[Photo]:
     photos, _ = layouts.photos_only(found.files)
     return [Photo(file.name, file.source) for file in sorted(photos + found.unread, key=lambda f: f.name)]
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from plusx.data.entries import building, cache_folder, cache_limit
 from plusx.data.near_duplicates import SIDE, thumbnails
+from plusx.data.reading import through
 from plusx.data.source import Photo
 from plusx.durable import TEMPORARY
 from plusx.errors import DiskError
@@ -115,7 +116,8 @@ def _look(
     bad: dict[int, BadPhoto] = {}
     waiting: list[tuple[int, Surveyed]] = []  # thumbnails are made of many photos at a time
     with DecodePool(LOOK, workers=workers) as pool:
-        for done, (i, answer) in enumerate(pool.survey(photos[row].source for row in missing), start=1):
+        answers = through(pool.survey, (photos[row].source for row in missing))
+        for done, (i, answer) in enumerate(answers, start=1):
             if isinstance(answer, BadPhoto):
                 bad[int(missing[i])] = answer
             else:

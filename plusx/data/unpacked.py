@@ -32,6 +32,7 @@ from plusx.data.entries import (
     remove_dead,
     temporary_of,
 )
+from plusx.data.entries import let_go as unlock
 from plusx.durable import sha256_file, write_json
 from plusx.errors import data as sentences
 from plusx.errors import unpack as errors
@@ -63,7 +64,7 @@ def plain(path: Path) -> Path:
     kind = _first_bytes(path)
     if kind.startswith(_OTHER):
         raise sentences.compressed(str(path))
-    if not kind.startswith(tuple(_MAGIC)):
+    if not is_packed(kind):
         return path
     with _readable(path):
         key = sha256_file(path)[:32]
@@ -72,6 +73,23 @@ def plain(path: Path) -> Path:
         if not _open(folder):
             _build(folder, path)
     return folder / ARCHIVE
+
+
+def is_packed(first: bytes) -> bool:
+    """Whether a file with these first six bytes is compressed in a way that is unpacked."""
+    return first.startswith(tuple(_MAGIC))
+
+
+def again(tar: Path) -> bool:
+    """Whether a tar that `plain` has unpacked is still there; then it is held once more."""
+    return _open(tar.parent)
+
+
+def let_go(tar: Path) -> None:
+    """A tar that `plain` has unpacked may be evicted from here on."""
+    descriptor = _held.pop(tar.parent, None)
+    if descriptor is not None:
+        unlock(descriptor)
 
 
 def _first_bytes(path: Path) -> bytes:

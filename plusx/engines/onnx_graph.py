@@ -110,7 +110,7 @@ def _told(error: Exception) -> str:
 
 
 def _harmless(path: Path) -> bytes:
-    """The bytes of a file that names no other files and no operators but ONNX's own. Raises ModelError for others."""
+    """The bytes of a whole file that names no other files and only operators of ONNX; raises ModelError for others."""
     try:
         content = read_regular(path)
         found = onnx_file.parts(content)
@@ -126,4 +126,6 @@ def _harmless(path: Path) -> bytes:
         raise sentences.programs_within(path)
     if found.loops:
         raise sentences.loops_within(path)
+    if not onnx_file.is_as_written(content):
+        raise sentences.changed_since(path)
     return content

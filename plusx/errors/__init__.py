@@ -34,6 +34,7 @@ class Error(Exception):
     """Base of all plusx errors: one sentence, an exit code and a stable machine-readable code."""
 
     exit_code = 1
+    told = False  # whether another process of the same training tells it
 
     def __init__(self, message: str, *, code: str = "failed") -> None:
         super().__init__(message)

@@ -147,6 +147,14 @@ def programs_within(path: Path) -> ModelError:
     )
 
 
+def changed_since(path: Path) -> ModelError:
+    """The hash at the end of an exported file is not that of its bytes."""
+    return ModelError(
+        f"{path} is damaged: its bytes are not those that were exported; copy it again, or export the model again.",
+        code="model-damaged",
+    )
+
+
 def computed_by_onnx(path: Path, device: str) -> UsageError:
     """A device that ONNX files are not computed on."""
     return UsageError(

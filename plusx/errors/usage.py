@@ -55,6 +55,26 @@ def two_crops() -> UsageError:
     )
 
 
+def balanced_window() -> UsageError:
+    """Classes cannot be balanced over photos that are only seen a window at a time."""
+    return UsageError(
+        "sampling=balanced draws from all of DATA, and a window lets photos of a few archives meet only; "
+        "set window=null or sampling=shuffle.",
+        code="balanced-window",
+    )
+
+
+def small_window(found: int, most: int) -> UsageError:
+    """So many archives have to be at hand, and the cache holds fewer; `most`: the largest window, 0: none."""
+    do = f"set window={most} with --set, or PLUSX_CACHE_GB to more" if most else "set PLUSX_CACHE_GB to more"
+    return UsageError(
+        f"The photos do not fit into the cache decoded, so they are read from their archives in every epoch, and "
+        f"{_gb(found)} of those have to be at hand at a time, more than the cache has left: {do}. "
+        "A window of N archives mixes photos of N archives at a time, and fetches the next N meanwhile.",
+        code="small-window",
+    )
+
+
 def not_key_value(text: str) -> UsageError:
     """A `--set` without an equals sign."""
     return UsageError(f"--set expects key=value, such as --set checkpoint_every=3, and got {text!r}.", code="bad-set")
@@ -238,3 +258,7 @@ def too_many_to_compare(photos: int, most: int) -> UsageError:
         "leave --model out, or check a part of them.",
         code="too-many-to-compare",
     )
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.3g} GB"

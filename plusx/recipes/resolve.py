@@ -52,6 +52,8 @@ def resolve(
         raise _named_error(error, layers) from None
     if config.pad and config.crop_scale:
         raise usage.two_crops()
+    if config.window is not None and config.sampling == "balanced":
+        raise usage.balanced_window()
     if config.split:
         parse_fractions(config.split)  # a split that makes no sense is told before a photo is read
     return config

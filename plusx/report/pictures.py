@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
+from plusx.data.reading import through
 from plusx.images.decode import BadPhoto
 from plusx.images.pool import DecodePool
 from plusx.images.preprocess import Pixels, Preprocess
@@ -27,7 +28,7 @@ def small_pictures(sources: Sequence[Source], workers: int | None = None) -> lis
     """Small JPEGs, in order; empty for a photo that cannot be read any more."""
     found = [b""] * len(sources)
     with DecodePool(Preprocess(resize=SIDE, crop=SIDE), workers) as pool:
-        for i, result in pool.map(sources):
+        for i, result in through(pool.map, sources):
             if not isinstance(result, BadPhoto):
                 found[i] = jpeg(result)
     return found

@@ -17,13 +17,14 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
+from plusx.data.reading import read, through
 from plusx.data.source import scan
 from plusx.data.split import read_split_csv
 from plusx.errors import watch as sentences
 from plusx.images.decode import BadPhoto, Undecodable
 from plusx.images.pool import DecodePool
 from plusx.images.preprocess import Pixels, Preprocess
-from plusx.images.source import Source, read
+from plusx.images.source import Source
 from plusx.metrics import percent
 from plusx.report.pictures import jpeg
 from plusx.run_folder import RunFolder
@@ -158,7 +159,7 @@ class Album:
         found = self._found(chosen, data)
         there = [photo for photo in chosen if photo.name in found and _unchanged(found[photo.name], photo.sha256)]
         with DecodePool(how, workers=1) as pool:
-            results = dict(pool.map(found[photo.name] for photo in there))
+            results = dict(through(pool.map, (found[photo.name] for photo in there)))
         pictures = list(_pictures(there, results, exact=shown.pixels is not None))
         told = shown.told
         if len(pictures) < len(chosen):

@@ -52,6 +52,15 @@ class Choice:
     skipped: tuple[str, ...] = ()
     lost: str | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """The choice as plain values."""
+        return {"path": self.path and str(self.path), "skipped": list(self.skipped), "lost": self.lost}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Choice:
+        """The choice that `to_json` told."""
+        return cls(values["path"] and Path(values["path"]), tuple(values["skipped"]), values["lost"])
+
 
 def save(folder: Path, state: State, offsets: Mapping[str, int], buffers: Buffers | None = None) -> Path:
     """Write `state` as the newest checkpoint in `folder` and drop all but the two newest.

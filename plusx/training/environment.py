@@ -15,8 +15,9 @@ import PIL
 import torch
 from torch.utils import deterministic
 
-from plusx.errors import usage
+from plusx.errors import processes, usage
 from plusx.images.pool import usable_cpus
+from plusx.launch import launched
 from plusx.version import __version__
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of malloc.h
@@ -32,6 +33,19 @@ def choose_device(name: str) -> torch.device:
     if not there.get(name, False):
         raise usage.no_device(name)
     return torch.device(name)
+
+
+def own_device(device: torch.device) -> torch.device:
+    """Of several processes on a machine, each has a GPU of its own. Raises UsageError where there are too few."""
+    launch = launched()
+    if launch.size == 1 or device.type == "cpu":
+        return device
+    if device.type != "cuda":
+        raise processes.no_accelerator(device.type)
+    if launch.local_rank >= torch.cuda.device_count():
+        raise processes.too_few_gpus(launch.local_rank, torch.cuda.device_count())
+    torch.cuda.set_device(launch.local_rank)
+    return torch.device("cuda", launch.local_rank)
 
 
 def choose_precision(device: torch.device, precision: str) -> str:
@@ -67,7 +81,7 @@ def prepare(device: torch.device, threads: int | None = None, *, fast_math: bool
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
     keep_freed_memory()
     torch.set_flush_denormal(True)  # before the first parallel work: threads inherit it when they start
-    torch.set_num_threads(threads or _asked_threads() or usable_cpus())
+    torch.set_num_threads(threads or _asked_threads() or max(1, usable_cpus() // launched().local_size))
     torch.use_deterministic_algorithms(_is_exact(device, fast_math))
     # nothing here reads what was never written
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -113,12 +127,14 @@ def record(device: torch.device, *, fast_math: bool) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "flush_denormal": _flushes_denormals(),
         "deterministic": _is_exact(device, fast_math),
+        "processes": launched().size,
     }
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What changed between two records, as 'torch was 2.14 and is now 2.15'."""
-    return [f"{key} was {before[key]} and is now {now[key]}" for key in before if now.get(key) != before[key]]
+    """What changed between two records, as 'torch was 2.14 and is now 2.15'; of processes, more is said elsewhere."""
+    compared = [key for key in before if key != "processes"]
+    return [f"{key} was {before[key]} and is now {now[key]}" for key in compared if now.get(key) != before[key]]
 
 
 def _flushes_denormals() -> bool:

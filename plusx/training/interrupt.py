@@ -9,6 +9,7 @@ statistics of batch norm, a copy is kept. The unfinished step is dropped, and th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -19,9 +20,12 @@ from contextlib import contextmanager
 from types import FrameType
 
 from plusx.errors import Interrupted
+from plusx.launch import launched
 
 GRACE_SECONDS = 1.5
-INTERRUPTED, SECOND_INTERRUPT = 75, 130
+LONGEST_SAVE = 600.0  # seconds
+SAVING_SECONDS = 10.0  # of a process that has to end
+INTERRUPTED, SECOND_INTERRUPT, GIVEN_UP = 75, 130, 1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -39,6 +43,10 @@ class Stop:
         """The loop has seen the request and saves by itself."""
         self._reached.set()
 
+    def leave(self) -> None:
+        """Let the watcher save and end this process, which can do nothing more: another one has gone before it."""
+        threading.Event().wait(LONGEST_SAVE)
+
     def watch(self, signals: socket.socket) -> None:
         """Body of the watcher thread: runs until the socket is closed."""
         asked = 0
@@ -50,7 +58,25 @@ class Stop:
                 self.requested.set()
                 threading.Thread(target=self._save_if_late, daemon=True).start()
             elif number[0] == signal.SIGINT:
-                _end(SECOND_INTERRUPT, "plusx: Stopped at once; the last checkpoint is whole.")
+                _end(SECOND_INTERRUPT, _by_the_first("plusx: Stopped at once; the last checkpoint is whole."))
+
+    def give_up(self, told: str | None) -> None:
+        """End the process from another thread, since it cannot go on: `told` says why, and the exit code is 1.
+
+        The last finished step is saved first, where that is done soon: a device that waits for a lost process may never
+        hand out its tensors.
+        """
+        saving = threading.Thread(target=self.save, daemon=True)
+        saving.start()
+        saving.join(SAVING_SECONDS)
+        _end(GIVEN_UP, None if told is None else f"plusx: {told}")
+
+    def save(self) -> None:
+        """Save the last finished step, unless the loop did so or nobody is to; what fails is not told."""
+        with self.changing, contextlib.suppress(Exception):
+            if not self._reached.is_set():
+                self._save()
+                self._reached.set()
 
     def _save_if_late(self) -> None:
         if self._reached.wait(self._grace):
@@ -62,7 +88,7 @@ class Stop:
                 sentence, code = self._save(), INTERRUPTED
             except Exception as error:
                 sentence, code = str(error), getattr(error, "exit_code", 1)
-            _end(code, f"plusx: {sentence}")
+            _end(code, _by_the_first(f"plusx: {sentence}"))
 
 
 @contextmanager
@@ -120,7 +146,13 @@ def _noticed(number: int, frame: FrameType | None) -> None:
     """The pipe tells the watcher; nothing is left to do here, and no KeyboardInterrupt is raised."""
 
 
-def _end(code: int, sentence: str) -> None:
+def _by_the_first(sentence: str) -> str | None:
+    """What all of several processes would say is said by one."""
+    return sentence if launched().first else None
+
+
+def _end(code: int, sentence: str | None) -> None:
     show_cursor = "\033[?25h" if sys.stderr.isatty() else ""  # a live display may have hidden it
-    os.write(2, f"{show_cursor}\n{sentence}\n".encode())
+    if sentence is not None:
+        os.write(2, f"{show_cursor}\n{sentence}\n".encode())
     os._exit(code)

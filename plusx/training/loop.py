@@ -17,17 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from plusx import durable
-from plusx.errors import DiskError, disk
+from plusx.errors import DataError, DiskError, Interrupted, disk
 from plusx.errors import training as sentences
 from plusx.training import checkpoint
 from plusx.training.events import Listener, Notice, Saved, StepDone, Validated, WeightsDue
-from plusx.training.interrupt import Stop, stopping
+from plusx.training.interrupt import GRACE_SECONDS, Stop, stopping
 from plusx.training.memory import explained, out_of_memory
 from plusx.training.settings import Settings
 from plusx.training.step import Batch, NotFiniteError, State, StepResult, apply_gradients, compute_gradients
 
 BEST_FILE = "model.safetensors"
 LONE_VALUE = "more than 1 value per channel"  # PyTorch's words where batch norm gets a single value
+OTHERS_WAIT = 6.0  # seconds that other processes than the first wait for the end of a step when they are asked to stop
 CHOSEN_BY = "accuracy"  # the validation figure that decides which weights are best
 
 Validate = Callable[[nn.Module], Mapping[str, float]]
@@ -82,10 +83,12 @@ class Outcome:
 
 
 class Training:
-    """One run in progress: its state, and where it is written."""
+    """One run in progress: its state, and where it is written. Of several processes only the first writes."""
 
     def __init__(self, state: State, settings: Settings, paths: Paths, listen: Listener) -> None:
         self.state, self.settings, self.paths, self.listen = state, settings, paths, listen
+        self.world = state.world
+        self.asked = False  # to stop: one of several processes was, and all have heard it
         self.logs = paths.logs
         self.buffers = _copies(state.model)
         self.saved_at, self.saved_step = time.monotonic(), -1
@@ -108,32 +111,36 @@ class Training:
         return self.settings.patience is not None and self.state.stale >= self.settings.patience
 
     def resume(self) -> None:
-        """Go back to the newest valid checkpoint and cut the logs to it; to step 0 where there is none."""
-        choice = self.paths.resumed_from(self.settings.keep)
+        """Go back to the newest valid checkpoint and cut the logs to it; to step 0 where there is none.
+
+        The first process chooses, and all read the same.
+        """
+        choice = checkpoint.Choice.from_json(
+            self.world.once(lambda: self.paths.resumed_from(self.settings.keep).to_json())
+        )
         path = choice.path
         for fault in choice.skipped:
             self.listen(Notice(f"Skipped a damaged checkpoint ({fault}); using the one before it."))
-        offsets = checkpoint.load(path, self.state) if path else {}
+        offsets = self.world.alike(lambda: checkpoint.load(path, self.state) if path else {})
         if path and choice.lost:
             self.state.best, self.state.best_step, self.state.stale = None, 0, 0
             self.listen(Notice(sentences.best_lost(path, choice.lost)))
-        for name, log in self.logs.items():
-            if not log.truncate(offsets.get(name, 0)):
-                self.listen(Notice(sentences.lines_lost(log.path, self.state.step)))
+        self.world.once(lambda: self._cut(offsets))
         self.buffers = _copies(self.state.model)
         self.saved_step = self.state.step if path else -1
 
     def save(self) -> None:
-        """Write a checkpoint of the last finished step, unless it is there already.
+        """Write a checkpoint of the last finished step, unless it is there already or another process does it.
 
         Raises DiskError where the disk refuses it or the run folder is gone, RunError where weights are not finite.
         """
-        if self.saved_step == self.state.step:
+        if self.saved_step == self.state.step or not self.world.first:
             return
-        self._refuse_other_folder()
-        self.refuse_not_finite()
-        offsets = {name: log.offset() for name, log in self.logs.items()}
-        path = checkpoint.save(self.paths.checkpoints, self.state, offsets, self.buffers)
+        with self.world.alone():
+            self._refuse_other_folder()
+            self.refuse_not_finite()
+            offsets = {name: log.offset() for name, log in self.logs.items()}
+            path = checkpoint.save(self.paths.checkpoints, self.state, offsets, self.buffers)
         self.saved_at, self.saved_step = time.monotonic(), self.state.step
         self._prune_best()
         self.listen(Saved(path))
@@ -186,7 +193,7 @@ class Training:
         self._refuse_other_folder()
         state = self.state
         improved = metrics[CHOSEN_BY] > (-math.inf if state.best is None else state.best)  # NaN never is
-        better = improved and self._keep_best()
+        better = improved and self.world.once(self._keep_best)
         state.validated = state.step
         state.stale = 0 if improved else state.stale + 1
         if better:
@@ -196,9 +203,9 @@ class Training:
         self.listen(Validated(state.step, self.epoch, metrics, better))
 
     def outcome(self) -> Outcome:
-        """The model to keep, with its weights in place."""
+        """The model to keep, with its weights in place; in other processes than the first, the last weights."""
         kept, step = self.state.kept, self.state.step
-        if self.settings.keep == "best" and self.state.best is not None:
+        if self.settings.keep == "best" and self.state.best is not None and self.world.first:
             step = self.state.best_step
             try:
                 kept.load_state_dict(self._best_tensors(step), strict=True)
@@ -207,8 +214,15 @@ class Training:
                 raise sentences.best_damaged(self._best_folder(step), why) from None
         return Outcome(kept.eval(), self.state.step, step, self.state.step < self.total)
 
+    def _cut(self, offsets: Mapping[str, int]) -> None:
+        for name, log in self.logs.items():
+            if not log.truncate(offsets.get(name, 0)):
+                self.listen(Notice(sentences.lines_lost(log.path, self.state.step)))
+
     def _log(self, name: str, record: Mapping[str, Any]) -> None:
         """Add a line to a log. What the disk refuses waits, which is told once, and no checkpoint passes it by."""
+        if not self.world.first:
+            return
         self._refuse_other_folder()
         log = self.logs[name]
         told = log.waiting > 0
@@ -220,7 +234,7 @@ class Training:
 
     def _refuse_other_folder(self) -> None:
         """Raise DiskError where the run folder is gone, or another has taken its place."""
-        if durable.replaced(self.paths.folder, self.place):
+        if self.world.first and durable.replaced(self.paths.folder, self.place):
             raise disk.folder_gone(self.paths.folder)
 
     def _keep_best(self) -> bool:
@@ -259,7 +273,9 @@ def fit(
     Raises Interrupted after SIGINT or SIGTERM (with a checkpoint written), RunError on a loss that is not
     finite or a batch that does not fit into memory.
     """
-    with stopping(lambda: _save_and_tell(training)) as stop:
+    grace = GRACE_SECONDS if training.world.first else OTHERS_WAIT  # so that the first has saved before others are gone
+    saving = stopping(lambda: _save_and_tell(training), grace)
+    with saving as stop, training.world.ended_by(stop.give_up), _missing_named(training, stop):
         _validate(training, validate, stop)  # one that an interruption has cut off
         breaks_off = revise is None or training.settings.schedule == "constant"  # there is no end to bring near
         while training.state.step < training.total and not (breaks_off and training.out_of_patience):
@@ -271,23 +287,50 @@ def fit(
                 training.save_if_due()
         with stop.changing:
             training.save_if_possible()
+        training.state.agree(training.settings)
+    training.asked = bool(training.world.add(torch.tensor(int(stop.requested.is_set()))))
     _leave_if_asked(training, stop)  # asked up to the very end: what follows can be resumed as well
     return training.outcome()
+
+
+@contextmanager
+def _missing_named(training: Training, stop: Stop) -> Iterator[None]:
+    """End this process, what is finished saved, where an error is due to another that is lost."""
+    try:
+        yield
+    except (RuntimeError, Interrupted) as error:
+        asked = stop.requested.is_set()
+        training.world.look(error, asked=asked)
+        if training.world.size > 1 and asked and isinstance(error, RuntimeError):
+            stop.leave()  # another process has gone in order, as this one was asked to
+        raise
 
 
 def _step(training: Training, batches: BatchSource, stop: Stop) -> None:
     state, started = training.state, time.perf_counter()
     place = divmod(state.step, training.settings.steps_per_epoch)
-    batch = batches.batch(state.step)
+    batch = _batch(training, batches, stop)
+    training.world.at(state.step)
     with _failures_explained(training, batch, batches, stop):
-        result = compute_gradients(state, batch, training.settings)
+        result = compute_gradients(state, batch, training.settings, asked=stop.requested.is_set())
         with _changing(stop):
             apply_gradients(state, training.settings)
+            training.asked = result.asked
             training.buffers = _copies(state.model)
-            training.record(result, len(batch.images), time.perf_counter() - started)
+            training.record(result, len(batch.indices), time.perf_counter() - started)
             every = training.settings.save_weights_every
             if every and place[1] % every == 0:
                 training.listen(WeightsDue(*place, state.model))
+
+
+def _batch(training: Training, batches: BatchSource, stop: Stop) -> Batch:
+    """The batch of the next step. Where its photos cannot be had any more, what was learned so far is saved first."""
+    try:
+        return batches.batch(training.state.step)
+    except DataError:
+        with stop.changing:
+            training.save_if_possible()
+        raise
 
 
 @contextmanager
@@ -313,6 +356,7 @@ def _validate(training: Training, validate: Validate | None, stop: Stop) -> None
     if validate is None or not training.validation_due():
         return
     training.refuse_not_finite()  # such weights are neither measured nor kept as the best
+    training.state.agree(training.settings)
     training.state.kept.eval()
     with torch.inference_mode():
         metrics = validate(training.state.kept)
@@ -350,15 +394,19 @@ def _review(training: Training, revise: Revise | None) -> None:
 
 
 def _leave_if_asked(training: Training, stop: Stop) -> None:
-    if stop.requested.is_set():
+    """Leave where that was asked for; several processes do so after the step in which all have heard it."""
+    if training.asked or (training.world.size == 1 and stop.requested.is_set()):
         stop.reached()
         with stop.changing:
             training.save()
-        raise sentences.interrupted(training.state.step, training.paths.folder, training.paths.resume_command)
+        error = sentences.interrupted(training.state.step, training.paths.folder, training.paths.resume_command)
+        error.told = not training.world.first
+        raise error
 
 
 def _save_and_tell(training: Training) -> str:
     training.save()
+    training.world.leave()
     return sentences.interrupted(training.state.step, training.paths.folder, training.paths.resume_command).message
 
 

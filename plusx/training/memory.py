@@ -6,7 +6,7 @@ import traceback
 
 import torch
 
-from plusx.errors import RunError
+from plusx.errors import RunError, processes
 from plusx.errors import training as sentences
 from plusx.training.settings import Settings
 from plusx.training.step import Batch, State, autocast
@@ -21,6 +21,8 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 def explained(error: RuntimeError, state: State, batch: Batch, settings: Settings) -> RunError:
     """The sentence for a step that ran out of memory, after trying which batch fits. The state cannot be used again."""
+    if state.world.size > 1:  # nothing can be tried: the others do not take part
+        return processes.out_of_memory(len(batch.images), len(batch.indices))
     traceback.clear_frames(error.__traceback__)  # they still hold the activations of the failed step
     return sentences.out_of_memory(len(batch.images), largest_that_fits(state, batch, settings))
 

@@ -31,6 +31,7 @@ class Settings:
     clip_norm: float | None = None
     accumulate: int = 1
     precision: str = "fp32"
+    batch_norm: str = "synchronised"
     average: str = "none"
     average_decay: float = 0.999
     average_every: int = 1

@@ -57,21 +57,31 @@ def accept(session: Session, run: RunFolder, photos: LabelledPhotos, pixels: Pix
     places = _places(run, photos, pixels)
     placed = replace(photos, splits=tuple(p.split for p in places), keys=tuple(p.key for p in places))
     decoding.training_of(session, placed, pixels)
-    newest = Paths(run.path, "").resumed_from(session.config.keep).path
-    step = checkpoint.step_of(newest) if newest else 0
+    step = session.world.once(lambda: _step_of_newest(run, session.config.keep))
     change = {
         "step": step,
         "photos": changes.counts(),
         "named": changes.told(),
         "gone": list(map(_cells, changes.gone)),
     }
-    _record(run, change)
     skipped = _skipped(run, photos, pixels)
+    session.world.once(lambda: _write(run, change, skipped, placed))
+    session.listen(Notice(sentences.accepted_changes(photos.listing.root, changes.counts(), step)))
+    return placed
+
+
+def _step_of_newest(run: RunFolder, keep: str) -> int:
+    newest = Paths(run.path, "").resumed_from(keep).path
+    return checkpoint.step_of(newest) if newest else 0
+
+
+def _write(
+    run: RunFolder, change: Mapping[str, Any], skipped: Sequence[tuple[str, BadPhoto]], placed: LabelledPhotos
+) -> None:
+    _record(run, change)
     if skipped or (run.path / "skipped.csv").exists():
         labelled.write_skipped(run.path / "skipped.csv", skipped)
     split.write_split_csv(run.split, labelled.split_rows(placed))  # last: until here the change is still refused
-    session.listen(Notice(sentences.accepted_changes(photos.listing.root, changes.counts(), step)))
-    return placed
 
 
 def facts(run: RunFolder) -> list[dict[str, Any]]:

@@ -18,7 +18,8 @@ from plusx.verbs.labelled import LabelledPhotos
 from plusx.verbs.recorded import config_of
 from plusx.verbs.wish import Wish
 
-FREE = ("workers", "checkpoint_every", "checkpoint_seconds", "show_every_step")  # no bit of the result depends on them
+# no bit of the result depends on them
+FREE = ("workers", "checkpoint_every", "checkpoint_seconds", "rank_seconds", "show_every_step")
 
 
 def settings(run: RunFolder, wish: Wish) -> Config:

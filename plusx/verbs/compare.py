@@ -27,7 +27,7 @@ ENOUGH = 0.5  # of the photos of the smaller test: a test on fewer in common is 
 
 NOT_SETTINGS = (  # they change no result but by chance
     *("seed", "split_seed", "device", "workers", "log_every", "checkpoint_every", "checkpoint_seconds"),
-    *("save_weights_every", "show_every_step", "tensorboard"),
+    *("rank_seconds", "save_weights_every", "show_every_step", "tensorboard"),
 )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from plusx.data.cache import StreamingStore
 from plusx.data.listing import Digests
 from plusx.errors import data as data_errors
 from plusx.images.decode import BadPhoto
@@ -14,7 +15,7 @@ from plusx.images.preprocess import Preprocess
 from plusx.recipes import plan as planning
 from plusx.run_folder import RunFolder
 from plusx.training.events import Notice
-from plusx.verbs import labelled
+from plusx.verbs import labelled, together, windowed
 from plusx.verbs.labelled import Indices, LabelledPhotos, Pixels
 from plusx.verbs.pace import DecodingPace
 from plusx.verbs.reports import Decoding
@@ -30,6 +31,7 @@ def decode(session: Session, photos: LabelledPhotos, command: str, budget: float
     config = session.config
     largest = max(size for _, size in planning.training_sizes(config))
     how = labelled.training_preprocess(config, largest)
+    windowed.refuse_small(config, photos, how)
     pixels = _decoded(session, photos, photos.every, how, ("photos", budget))
     if pixels.bad and not config.skip_bad:
         labelled.refuse_bad(session.data, len(photos.hashes), pixels.bad, command)
@@ -57,11 +59,13 @@ def kept_together(session: Session, photos: LabelledPhotos, pixels: Pixels) -> L
 
 
 def parted(session: Session, photos: LabelledPhotos, pixels: Pixels, budget: float | None = None) -> Decoded:
-    """The pixels of training and validation; the latter decoded anew where they are tested at another size.
+    """The pixels of training and validation; the latter for themselves where they are of another size, or streamed.
 
     Raises DataError where a class has no photo to learn from that can be read.
     """
     training = training_of(session, photos, pixels)
+    if notice := windowed.told(session.config, photos, training):
+        session.listen(notice)
     return Decoded(training, _validation(session, photos, pixels, budget), pixels.bad)
 
 
@@ -91,7 +95,7 @@ def _validation(session: Session, photos: LabelledPhotos, pixels: Pixels, budget
     chosen = labelled.only(pixels, photos, "val")
     if not len(chosen.rows):
         return None
-    if tested == labelled.training_preprocess(config, largest):
+    if tested == labelled.training_preprocess(config, largest) and not isinstance(pixels.store, StreamingStore):
         return chosen
     return _decoded(session, photos, chosen.rows, tested, ("val", budget))
 
@@ -106,7 +110,8 @@ def _decoded(
         session.listen(Decoding(name, done, total))
         pace.progress(done, total)
 
-    pixels = labelled.decode(photos, rows, how, session.config, progress)
+    config = together.with_workers(session.config, session.world)
+    pixels = together.first_here(session.world, lambda: labelled.decode(photos, rows, how, config, progress))
     if pixels.store.notice:
         session.listen(Notice(pixels.store.notice))
     return pixels

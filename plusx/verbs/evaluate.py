@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from plusx.errors import data as data_errors
 from plusx.errors import model_file as sentences
 from plusx.errors import use as use_errors
 from plusx.images.decode import BadPhoto
+from plusx.launch import launched
 from plusx.metrics import percent
 from plusx.model_file import read_known
 from plusx.run_folder import RunFolder, model_path, open_run
@@ -28,6 +30,9 @@ from plusx.verbs.answers import Answered, write_answers
 from plusx.verbs.figures import answered_lines
 from plusx.verbs.labelled import Progress, refuse_lost, with_recorded
 from plusx.verbs.maps import Maps
+
+if TYPE_CHECKING:
+    from plusx.training.world import World
 
 SHOWN_CLASSES = 8  # up to here the whole confusion matrix is printed
 NAMED = 20  # how many left-out photos a report names
@@ -121,8 +126,20 @@ def evaluate(
     A run gets its figures and answers (test.json, answers.csv) and its report and card anew; `report` is where that
     of DATA is to be written. `decisions` are CSV files of photos to leave out or relabel; those that a run was started
     with count as well. Photos the run trained on are counted, named and left out. Raises DataError where none are left.
+    Started by torchrun, several processes share the photos out; the first writes what there is to write.
     """
-    started, path, files = time.perf_counter(), Path(run_or_model), [Path(file) for file in decisions]
+    with _joined(computing.get("device", "auto")) as world:
+        return _evaluated(Path(run_or_model), data, report, [Path(file) for file in decisions], (computing, world))
+
+
+def _evaluated(
+    path: Path,
+    data: str | Path | Sequence[str] | None,
+    report: str | Path | None,
+    files: Sequence[Path],
+    how: tuple[Computing, World | None],
+) -> Evaluation:
+    started, (computing, world) = time.perf_counter(), how
     found = model_path(path)
     model, classifier = read_known(found), Classifier.load(found, device=computing.get("device", "auto"))
     chosen = _own_test(path, files) if data is None else _given(data, classifier.classes, files)
@@ -131,7 +148,7 @@ def evaluate(
     tested = chosen.at(fresh)
     if not fresh:
         raise use_errors.no_test_photos(str(data or path))
-    answered, skipped = _answered(classifier, tested, computing)
+    answered, skipped = _answered(classifier, tested, computing, world)
     if answered is None:
         raise use_errors.no_test_photos(str(data or path))
     seconds = time.perf_counter() - started
@@ -142,6 +159,8 @@ def evaluate(
         "images_per_second": len(fresh) / seconds,
     }
     evaluation = Evaluation(_named(path, data), figures, left_out, skipped, model.header.thresholds, tested.decided)
+    if not launched().first:
+        return evaluation
     maps = Maps(found, computing.get("device", "auto"))
     if data is None:
         return _recorded(evaluation, maps, open_run(path), answered, tested.photos, report)
@@ -239,10 +258,10 @@ def _label(listing: Listing, photo: Photo, classes: Sequence[str]) -> int:
 
 
 def _answered(
-    classifier: Classifier, tested: _Photos, computing: Computing
+    classifier: Classifier, tested: _Photos, computing: Computing, world: World | None
 ) -> tuple[Answered | None, tuple[tuple[str, str], ...]]:
     """The answers, None where no photo could be read; and the photos that could not, with reasons."""
-    rows, skipped = _answers(classifier, tested, computing)
+    rows, skipped = _of_all(classifier, tested, computing, world) if world else _answers(classifier, tested, computing)
     if not rows:
         return None, skipped
     good = tested.at(sorted(rows))
@@ -250,6 +269,35 @@ def _answered(
     probabilities, novelty = (np.stack([rows[i][part] for i in sorted(rows)]) for part in (0, 1))
     answered = Answered.of(classifier.classes, named, good.labels, probabilities)
     return answered.decided(classifier.header, novelty.astype(np.float64)), skipped
+
+
+@contextmanager
+def _joined(device: str) -> Iterator[World | None]:
+    """The processes that torchrun has started; None of one alone, which needs no PyTorch to be that."""
+    if launched().size == 1:
+        yield None
+        return
+    from plusx.training.environment import choose_device, own_device
+    from plusx.training.world import joined
+
+    with joined() as world:
+        own_device(choose_device(device))
+        yield world
+
+
+def _of_all(
+    classifier: Classifier, tested: _Photos, computing: Computing, world: World
+) -> tuple[dict[int, Any], tuple[tuple[str, str], ...]]:
+    """The same of several processes, each of which answers for its own photos: in all of them, of all photos."""
+    ours = range(len(tested.photos))[world.mine(len(tested.photos))]
+    rows, skipped = _answers(classifier, tested.at(ours), computing)
+    blank = (np.full(len(classifier.classes), np.nan, np.float32), np.float32(np.nan))
+    said = [rows.get(i, blank) for i in range(len(ours))]
+    probabilities = world.gather(np.array([one for one, _ in said], np.float32).reshape(-1, len(classifier.classes)))
+    novelty = world.gather(np.array([one for _, one in said], np.float32))
+    told = [(name, reason) for each in world.hear(skipped) for name, reason in each]
+    read = np.flatnonzero(world.gather(np.array([i in rows for i in range(len(ours))], np.bool_)))
+    return {int(i): (probabilities[i], novelty[i]) for i in read}, tuple(sorted(told))
 
 
 def _answers(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from plusx.classifier import Classifier, Prediction
+from plusx.data.reading import read
 from plusx.data.source import walk
 from plusx.errors import explain as sentences
 from plusx.errors import use as use_errors
@@ -22,7 +23,6 @@ from plusx.explain.overlay import SIDE, overlay, sheet
 from plusx.explain.place import Place, place
 from plusx.explain.sanity import Sanity, sanity
 from plusx.images.decode import Undecodable, decode
-from plusx.images.source import read
 from plusx.metrics import percent
 from plusx.model_file import ModelFile, load
 from plusx.onnx_file import is_onnx

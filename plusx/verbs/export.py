@@ -18,7 +18,7 @@ from plusx.errors import export as sentences
 from plusx.export.agreement import MOST, Agreement, agreement
 from plusx.images.pool import Source
 from plusx.model_file import ModelFile, load
-from plusx.onnx_file import SUFFIX, is_onnx
+from plusx.onnx_file import SUFFIX, is_onnx, signed
 from plusx.run_folder import model_path, open_run
 from plusx.verbs.int8 import CALIBRATED, Cost, Labelled, in_eight_bits
 from plusx.verbs.labelled import split_photos
@@ -84,6 +84,7 @@ def export(
     sources = spread(_sources(path, () if int8 else photos), count)
     content, agreed = _tried(load(found), found, sources)
     content, cost = _smaller(content, path, photos) if int8 else (content, None)
+    content = signed(content)
     write_file(target, content)
     return Exported(target, len(content), agreed, cost)
 

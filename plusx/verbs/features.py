@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from plusx.data.reading import through
 from plusx.images.decode import BadPhoto
 from plusx.images.pool import DecodePool, Source
 from plusx.model_file import load
@@ -44,7 +45,7 @@ def features(
 
 def _batches(pool: DecodePool, sources: Sequence[Source]) -> Iterator[tuple[list[int], Pixels]]:
     places, rows = list[int](), list[Pixels]()
-    for i, result in pool.map(sources):
+    for i, result in through(pool.map, sources):
         if not isinstance(result, BadPhoto):
             places.append(i)
             rows.append(result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from plusx.errors.processes import not_bit_exact
 from plusx.errors.use import not_exact
 from plusx.metrics import percent
 from plusx.trust.calibration import Calibration
@@ -31,9 +32,9 @@ def trust_lines(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def exactness_lines(metrics: Mapping[str, Any]) -> list[str]:
-    """What metrics.json says of photos that changed while the run was stopped; nothing of a run on the same photos."""
-    changes = metrics.get("accepted_changes")
-    return [not_exact(changes)] if changes else []
+    """What metrics.json says of photos, and of the number of processes, that changed while the run was stopped."""
+    changes, numbers = metrics.get("accepted_changes"), metrics.get("changed_processes")
+    return ([not_exact(changes)] if changes else []) + ([not_bit_exact(numbers)] if numbers else [])
 
 
 def answered_lines(figures: Mapping[str, Any], thresholds: Mapping[str, Any] | None) -> list[str]:

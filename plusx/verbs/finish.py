@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,24 @@ import numpy.typing as npt
 
 from plusx import model_file
 from plusx.config import Config
+from plusx.data.cache import StreamingStore
 from plusx.data.index import SPLITS
 from plusx.data.listing import Digests, Sides, called
 from plusx.data.loader import in_order
 from plusx.durable import sha256_file, write_file
 from plusx.engines.torch_engine import TorchEngine
+from plusx.errors import cache as cache_errors
 from plusx.errors.model_file import damaged
 from plusx.model_file import Header, ModelFile
+from plusx.recipes import plan as planning
 from plusx.recipes.plan import read_plan
 from plusx.run_folder import RunFolder
 from plusx.training.environment import choose_precision
 from plusx.training.loop import Outcome
 from plusx.trust.novelty import Discriminant
-from plusx.verbs import accepted, neighbours, start, strangers
+from plusx.verbs import accepted, labelled, neighbours, start, strangers, together
 from plusx.verbs.answers import Answered, write_answers
-from plusx.verbs.labelled import LabelledPhotos, Pixels, tested_preprocess, tested_size
+from plusx.verbs.labelled import Indices, LabelledPhotos, Pixels, tested_preprocess, tested_size
 from plusx.verbs.network import network_arguments
 from plusx.verbs.session import Decoded
 from plusx.verbs.testing import BATCH
@@ -67,6 +71,7 @@ def finish(
         "stopped_early": outcome.stopped_early or read_plan(run.plan).stalled_at is not None,
         "data_fingerprint": photos.fingerprint,
         **({"accepted_changes": changes} if (changes := accepted.facts(run)) else {}),
+        **({"changed_processes": numbers} if (numbers := together.facts(run)) else {}),
         "validation": answered and answered.figures(),
     }
     if answered:
@@ -138,10 +143,26 @@ def _look(
     labels = photos.labels(training.rows)
     most = neighbours.remembered(len(labels), read_plan(run.plan).total_steps * config.batch_size)
     places = neighbours.balanced(labels, config.seed, most)
-    looked = strangers.look(engine, training.store, training.store_rows[places], config.seed)
+    shown = _at_hand(config, photos, training, training.rows[places])
+    with closing(shown.store) if shown.store is not training.store else nullcontext():
+        looked = strangers.look(engine, shown.store, shown.store_rows, config.seed)
     if looked.features:
         neighbours.remember(run, np.concatenate(looked.features), photos, training.rows[places[looked.order]])
     return strangers.fit(engine, looked, config.seed) if decoded.validation is not None else None
+
+
+def _at_hand(config: Config, photos: LabelledPhotos, training: Pixels, rows: Indices) -> Pixels:
+    """The pixels of the training photos at `rows`, to be read in any order; streamed ones are decoded for it first.
+
+    Raises DataError where one of these cannot be read any more.
+    """
+    if not isinstance(training.store, StreamingStore):
+        return replace(training, rows=rows, store_rows=training.store_rows[np.searchsorted(training.rows, rows)])
+    how = labelled.training_preprocess(config, max(size for _, size in planning.training_sizes(config)))
+    pixels = labelled.decode(photos, rows, how, config, lambda *_: None)
+    if pixels.bad:
+        raise cache_errors.photo_lost(pixels.bad[0][0], pixels.bad[0][1].reason)
+    return pixels
 
 
 def _validated(

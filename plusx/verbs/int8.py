@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from plusx import metrics
 from plusx.classifier import Classifier, Said
+from plusx.data.reading import through
 from plusx.data.source import Photo
 from plusx.errors import export as sentences
 from plusx.export.int8 import noted, quantised
@@ -144,7 +145,8 @@ def _cost(before: Classifier, after: Classifier, validated: Labelled) -> Cost:
 def _decoded(classifier: Classifier, photos: Sequence[Photo]) -> Iterator[tuple[list[int], Pixels]]:
     """Places and pixels of photos in batches, without those that cannot be read."""
     with DecodePool(classifier.header.preprocess) as pool:
-        readable = ((i, row) for i, row in pool.map([p.source for p in photos]) if not isinstance(row, BadPhoto))
+        answers = through(pool.map, (photo.source for photo in photos))
+        readable = ((i, row) for i, row in answers if not isinstance(row, BadPhoto))
         while batch := list(itertools.islice(readable, BATCH)):
             places, rows = zip(*batch, strict=True)
             yield list(places), np.stack(rows)

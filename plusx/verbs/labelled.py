@@ -23,6 +23,7 @@ from plusx.data.files import is_tar
 from plusx.data.index import TOGETHER
 from plusx.data.listing import Digests, IndexedPhotos, Listing, Photo, Sides, at, called, labels_of, names_of
 from plusx.data.near_duplicates import near_groups
+from plusx.data.remote import is_url
 from plusx.data.source import content_hashes, scan
 from plusx.data.table import cell, text_of
 from plusx.durable import write_file
@@ -303,7 +304,7 @@ def refuse_lost_to_reading(photos: LabelledPhotos, names: AbstractSet[str]) -> N
 
 def absolute(data: Sequence[str]) -> tuple[str, ...]:
     """DATA as it is written into the run: the same photos whatever the working folder of the next command."""
-    return tuple(os.path.abspath(d) for d in data)  # noqa: PTH100 - keeps glob characters as they are
+    return tuple(d if is_url(d) else os.path.abspath(d) for d in data)  # noqa: PTH100 - keeps glob characters
 
 
 def name_of(data: Sequence[str]) -> str:

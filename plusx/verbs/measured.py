@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from plusx.data.reading import read
 from plusx.errors import Error
 from plusx.images.decode import Undecodable
 from plusx.images.preprocess import Preprocess
-from plusx.images.source import Source, read
+from plusx.images.source import Source
 from plusx.metrics import reliability
 from plusx.model_file import Header
 from plusx.report.advice import SUSPECT

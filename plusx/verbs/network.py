@@ -73,7 +73,7 @@ def whiten(network: Normalised, batches: Batches) -> None:
         return
     images: list[Tensor] = []
     for step in range(batches.steps_per_epoch):
-        images.append(network.normalise(batches.batch(step).images))
+        images.append(network.normalise(batches.whole(step).images))
         if sum(map(len, images)) >= WHITENING_PHOTOS:
             break
     smallest = min(image.shape[-1] for image in images)

@@ -18,6 +18,7 @@ from plusx.training.checkpoint import found
 from plusx.training.memory import explained, out_of_memory
 from plusx.training.settings import Settings
 from plusx.training.step import State, train_step
+from plusx.training.world import ALONE, World
 
 Revisions = tuple[tuple[int, int], ...]
 WARM_UP, MEASURED = 2, 6  # rounds over the sizes
@@ -35,16 +36,17 @@ class Pacer:
     """The plan of a run in progress, revised where it would overrun its budget or leave much of it unused.
 
     A revision is written down before it takes effect. While a share `frozen` of the run is not over, steps are faster
-    than planned and say nothing of the rest: the pace is taken from the thaw on.
+    than planned and say nothing of the rest: the pace is taken from the thaw on. The first of several processes
+    decides.
     """
 
-    def __init__(self, run: RunFolder, plan: Plan, started: float, frozen: float = 0.0) -> None:
+    def __init__(self, run: RunFolder, plan: Plan, started: float, frozen: float = 0.0, world: World = ALONE) -> None:
         self.plan = plan
-        self._run, self._started = run, started
+        self._run, self._started, self._world = run, started, world
         self._reviewed, self._at = 0, time.monotonic()  # the last review: its step, and when it was
         self._thaw = math.ceil(frozen * plan.total_steps)
         # the clock of a resumed run says nothing about its first part, so its plan stands
-        resumed = found(run.checkpoints) or plan.revisions
+        resumed = plan.revisions or world.tell(bool(found(run.checkpoints)))
         reviewed = plan.budget_seconds is not None and not resumed
         self._due = self._review_after(0) if reviewed else None
 
@@ -65,7 +67,7 @@ class Pacer:
         if step != self._due or self.plan.budget_seconds is None:
             return None
         left = self._started + self.plan.budget_seconds - time.monotonic() - RESERVE - self.plan.ending
-        revised = self._revised(step, self._pace(step), left)
+        revised = self._told(self._revised(step, self._pace(step), left))
         self._due = self._review_after(step)  # where the disk refuses the plan, this one stands and is reviewed again
         if revised is None:
             return None
@@ -75,9 +77,14 @@ class Pacer:
 
     def _written(self, plan: Plan) -> Revisions:
         """Take over a revised plan, on the disk first."""
-        self._run.write("plan", plan.to_json())
+        self._world.once(lambda: self._run.write("plan", plan.to_json()))
         self.plan = plan
         return plan.revisions
+
+    def _told(self, plan: Plan | None) -> Plan | None:
+        """The plan that the first process has made: it is its clock that counts."""
+        said = self._world.tell(plan and plan.to_json())
+        return said and Plan.from_json(said)
 
     def _pace(self, step: int) -> float:
         """Observed over planned time per step since the last review: what is slow now matters."""
@@ -118,24 +125,25 @@ class DecodingPace:
             raise usage.too_short(self._budget, needed / DECODING, LEAST_STEPS)
 
 
-def seconds_per_step(network: Normalised, config: Config, batches: Batches) -> dict[int, float]:
+def seconds_per_step(network: Normalised, config: Config, batches: Batches, world: World = ALONE) -> dict[int, float]:
     """Seconds of an undisturbed training step at every size of the recipe, reading and augmentation included.
 
     The sizes take turns in `batches`, on a copy of the network, and the second fastest step of each counts:
     other work on the machine only adds time, and a plan is revised on the way. A frozen network is timed as it
-    will be when it is thawed.
+    will be when it is thawed. Several processes take these steps together, and the clock of the first counts.
     """
     settings = Settings.of(config.model_dump() | {"frozen": 0.0}, total_steps=10_000, steps_per_epoch=100)
-    state = State.fresh(copy.deepcopy(network), settings)
+    state = State.fresh(copy.deepcopy(network), settings, world=world)
     sizes = [size for _, size in training_sizes(config)]
     seconds: dict[int, list[float]] = {size: [] for size in sizes}
     begun, most = time.monotonic(), MEASURING * (config.time or math.inf)
     for done in range(WARM_UP + MEASURED):
-        if done >= 2 and time.monotonic() - begun > most:
+        if done >= 2 and world.tell(time.monotonic() - begun > most):
             break
         for i, size in enumerate(sizes):
             seconds[size].append(_step_seconds(state, settings, batches, done * len(sizes) + i))
-    return {size: _undisturbed(taken) for size, taken in seconds.items()}
+    said = world.tell([[size, _undisturbed(taken)] for size, taken in seconds.items()])
+    return dict(said)
 
 
 def _undisturbed(taken: list[float]) -> float:

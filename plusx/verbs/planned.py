@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from plusx.data.loader import Batches
 from plusx.models.normalise import Normalised
 from plusx.recipes import plan as planning
 from plusx.recipes.plan import Plan
@@ -25,25 +25,28 @@ def make_plan(
     config = session.config
     steps = order_of(config).steps_per_epoch(len(decoded.training.rows))
     if given is not None:
-        return planning.repeated(given, config, steps)
+        return session.world.alike(lambda: planning.repeated(given, config, steps))
     if config.epochs is not None:
         return replace(planning.counted(config, steps, config.epochs), scale=config.scale)
     sizes = [size for _, size in planning.training_sizes(config)]
     with closing(batches_of(session, photos, decoded.training, lambda step: sizes[step % len(sizes)])) as batches:
-        return replace(_timed(session, network, steps, batches, decoded), scale=config.scale)
+        cost = seconds_per_step(network, config, batches, session.world)
+    # the clock of the first process counts, and what it has left
+    made = session.world.once(lambda: _timed(session, network, steps, cost, decoded).to_json())
+    return replace(Plan.from_json(made), scale=config.scale)
 
 
-def _timed(session: Session, network: Normalised, steps: int, batches: Batches, decoded: Decoded) -> Plan:
-    """Divide what is left of the budget by the measured time of a step."""
+def _timed(session: Session, network: Normalised, steps: int, cost: Mapping[int, float], decoded: Decoded) -> Plan:
+    """Divide what is left of the budget by the measured time of a step, `cost` at each size."""
     config = session.config
-    cost = seconds_per_step(network, config, batches)
     tested = seconds_per_photo_tested(network, tested_size(config), session.device)
     photos = len(decoded.validation.rows) if decoded.validation else 0
     ending = photos * len(config.views) * tested + (0 if session.bare else min(SECONDS, MAPS * tested))
     left = session.started + (config.time or 0.0) - time.monotonic() - RESERVE - ending
-    plan = planning.timed(config, steps, cost, left, overhead=photos / 2 * tested)
+    between = photos / 2 * tested / session.world.size  # of one validation between epochs, which all share
+    plan = planning.timed(config, steps, cost, left, overhead=between)
     if session.bare:
         return replace(plan, ending=ending)
     more = looks(len(decoded.training.rows), plan.total_steps, config) * tested
-    plan = planning.timed(config, steps, cost, left - more, overhead=photos / 2 * tested)
+    plan = planning.timed(config, steps, cost, left - more, overhead=between)
     return replace(plan, ending=ending + more)

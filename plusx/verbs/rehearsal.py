@@ -11,11 +11,12 @@ import torch
 
 from plusx.config import Config
 from plusx.data.augment import Augment
-from plusx.data.loader import Batches, Indices, Order, Samples
+from plusx.data.loader import Batches, Indices, Order, Part, Samples
 from plusx.models.normalise import Normalised
 from plusx.recipes.plan import training_sizes
 from plusx.training.settings import Settings
 from plusx.training.step import State
+from plusx.training.world import ALONE, World
 from plusx.verbs.labelled import training_preprocess
 from plusx.verbs.network import build_network, whiten
 
@@ -34,15 +35,15 @@ class Noise:
         return self.pixels[rows]
 
 
-def noise_batches(config: Config, size: int, device: torch.device) -> Batches:
+def noise_batches(config: Config, size: int, device: torch.device, world: World = ALONE) -> Batches:
     """Batches of noise, stored as the recipe stores photos and augmented as it does, at `size` px."""
     largest = max(size for _, size in training_sizes(config))
     side, count = training_preprocess(config, largest).crop, STORED * config.batch_size
     noise = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
     rows = np.arange(count)
     samples = Samples(rows % CLASSES, rows, [str(row) for row in rows], CLASSES)
-    order = Order(config.seed, config.batch_size)
-    return Batches(Noise(noise), samples, order, Augment.of(config.model_dump()), lambda _: size, device)
+    order, part = Order(config.seed, config.batch_size), Part(device, world.rank, world.size)
+    return Batches(Noise(noise), samples, order, Augment.of(config.model_dump()), lambda _: size, part)
 
 
 def started_network(config: Config, batches: Batches, device: torch.device) -> Normalised:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from plusx import keyed
+from plusx.data.reading import through
 from plusx.data.source import Photo, walk
 from plusx.errors import explain as sentences
 from plusx.explain.sanity import ALIKE, Sanity, sanity
@@ -142,7 +143,7 @@ def _drawn(photos: Sequence[Photo], count: int) -> list[Photo]:
 def _decoded(asked: Asked, photos: Sequence[Photo]) -> tuple[list[Photo], Pixels, tuple[str, ...]]:
     """The photos that can be read, their pixels [n, S, S, 3], and the names of the others."""
     with DecodePool(asked.classifier.header.preprocess) as pool:
-        results = dict(pool.map([photo.source for photo in photos]))
+        results = dict(through(pool.map, (photo.source for photo in photos)))
     readable = {i: result for i, result in sorted(results.items()) if not isinstance(result, BadPhoto)}
     skipped = tuple(photo.name for i, photo in enumerate(photos) if i not in readable)
     pixels = np.stack([*readable.values()]) if readable else np.zeros((0, 1, 1, 3), np.uint8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -11,11 +11,13 @@ from torch import nn
 from plusx.config import Config
 from plusx.data.augment import Augment
 from plusx.data.listing import Names
-from plusx.data.loader import Batches, Order, Samples
+from plusx.data.loader import Batches, Order, Part, Samples
 from plusx.images.decode import BadPhoto
 from plusx.run_folder import RunFolder
 from plusx.training import environment
 from plusx.training.events import Listener
+from plusx.training.world import ALONE, World
+from plusx.verbs import windowed
 from plusx.verbs.labelled import LabelledPhotos, Pixels
 from plusx.verbs.reports import TrainEvent
 
@@ -27,7 +29,7 @@ class Session:
     `command` continues it after a stop; `train --resume` where None is named. `bare`: only the answers to validation
     are wanted, as the network gives them: nothing is fitted on them, and there are no pages. `watch` is called with
     network and run before the first step, of a resumed run too; what it returns hears every event of the training,
-    a `StepDone` while the gradients of that step are still there.
+    a `StepDone` while the gradients of that step are still there. `world`: the processes that train together.
     """
 
     data: tuple[str, ...]
@@ -38,6 +40,7 @@ class Session:
     command: str | None = None
     bare: bool = False
     watch: Callable[[nn.Module, RunFolder], Listener] | None = None
+    world: World = ALONE
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Decoded:
 
 def prepared_device(config: Config, threads: int | None = None) -> torch.device:
     """The device of the settings, this process made ready for it. Raises UsageError where it cannot be."""
-    device = environment.choose_device(config.device)
+    device = environment.own_device(environment.choose_device(config.device))
     environment.prepare(device, threads, fast_math=config.fast_math)
     environment.require_precision(device, config.precision)
     return device
@@ -68,7 +71,11 @@ def batches_of(session: Session, photos: LabelledPhotos, pixels: Pixels, size_at
     names = Names(photos.listing.photos, pixels.rows)
     samples = Samples(photos.labels(pixels.rows), pixels.store_rows, names, len(photos.listing.classes))
     augment = Augment.of(session.config.model_dump())
-    return Batches(pixels.store, samples, order_of(session.config), augment, size_at, session.device)
+    chosen = photos.photos(pixels.rows)
+    order = replace(order_of(session.config), window=windowed.window_of(session.config, chosen))
+    part = Part(session.device, session.world.rank, session.world.size)
+    batches = Batches(pixels.store, samples, order, augment, size_at, part)
+    return batches.supplied_by(windowed.supply_of(session.config, pixels, chosen, batches.steps_per_epoch))
 
 
 def order_of(config: Config) -> Order:

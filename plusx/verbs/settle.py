@@ -16,6 +16,7 @@ from plusx.recipes.plan import Plan
 from plusx.recipes.recipe import ENOUGH_EPOCHS, SCALES
 from plusx.recipes.resolve import given, resolve
 from plusx.training import environment
+from plusx.training.world import ALONE, World
 from plusx.verbs.board import require_tensorboard
 from plusx.verbs.network import forward_flops, with_default_rate
 from plusx.verbs.pace import RESERVE, seconds_per_step
@@ -49,27 +50,31 @@ def budgeted(config: Config, device: torch.device) -> Config:
     return with_default_rate(config).model_copy(update={"precision": precision})
 
 
-def at_scale(config: Config, wish: Wish, device: torch.device, photos: int, started: float) -> Config:
+def at_scale(
+    config: Config, wish: Wish, device: torch.device, photos: int, started: float, world: World = ALONE
+) -> Config:
     """The settings at the largest scale that sees every one of `photos` often enough in the time budget.
 
     Only where the scale is left open: a step of the smallest is timed on noise, and the others take as much
-    longer as they have more operations; on a GPU a step of each is timed.
+    longer as they have more operations; on a GPU a step of each is timed. Several processes take these steps together.
     """
     if config.scale != "auto":
         return config
-    scale = "small" if config.time is None or not photos else _affordable(config, wish, device, photos, started)
+    scale = "small"
+    if config.time is not None and photos:
+        scale = world.tell(_affordable(config, wish, device, photos, (started, world)))
     return budgeted(_scaled(config, wish, scale), device)
 
 
-def _affordable(config: Config, wish: Wish, device: torch.device, photos: int, started: float) -> str:
+def _affordable(config: Config, wish: Wish, device: torch.device, photos: int, begun: tuple[float, World]) -> str:
     scales = {name: budgeted(_scaled(config, wish, name), device) for name in SCALES}
-    smallest = next(iter(scales.values()))
-    seconds_per_flop = _seconds_per_flop(smallest, device)
+    smallest, (started, world) = next(iter(scales.values())), begun
+    seconds_per_flop = _seconds_per_flop(smallest, device, world)
     left = started + (config.time or 0.0) - time.monotonic() - RESERVE
     chosen = next(iter(scales))
     for name, scaled in scales.items():
         if device.type != "cpu":  # a GPU takes as long for a small step as for a larger one
-            seconds_per_flop = _seconds_per_flop(scaled, device)
+            seconds_per_flop = _seconds_per_flop(scaled, device, world)
         mean = sum(share * _flops(scaled, size) for share, size in planning.training_sizes(scaled))
         steps = left / (mean * seconds_per_flop)
         if steps * scaled.batch_size >= ENOUGH_EPOCHS[name] * photos:
@@ -77,17 +82,18 @@ def _affordable(config: Config, wish: Wish, device: torch.device, photos: int, s
     return chosen
 
 
-def _seconds_per_flop(config: Config, device: torch.device) -> float:
+def _seconds_per_flop(config: Config, device: torch.device, world: World) -> float:
     """Of a training step at the first size, by the operations of its forward pass."""
-    return _step_seconds(config, device) / _flops(config, planning.training_sizes(config)[0][1])
+    return _step_seconds(config, device, world) / _flops(config, planning.training_sizes(config)[0][1])
 
 
-def _step_seconds(config: Config, device: torch.device) -> float:
+def _step_seconds(config: Config, device: torch.device, world: World) -> float:
     """Seconds of a training step at the first size."""
     size = planning.training_sizes(config)[0][1]
-    with closing(noise_batches(config, size, device)) as batches:
+    with closing(noise_batches(config, size, device, world)) as batches:
         network = started_network(config, batches, device)
-        return seconds_per_step(network, config.model_copy(update={"size": size, "sizes": ()}), batches)[size]
+        at_first = config.model_copy(update={"size": size, "sizes": ()})
+        return seconds_per_step(network, at_first, batches, world)[size]
 
 
 def _flops(config: Config, size: int) -> int:

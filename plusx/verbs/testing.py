@@ -12,6 +12,7 @@ from torch import nn
 from plusx import metrics
 from plusx.data.loader import in_order
 from plusx.engines.views import mean_probabilities
+from plusx.training.world import ALONE, World
 from plusx.verbs.labelled import Indices, Pixels, Store
 
 # what fits in training fits in testing, so no batch is larger than those of training
@@ -40,19 +41,27 @@ def probabilities(
 
 
 def validator(
-    pixels: Pixels, labels: Indices, chooses: npt.NDArray[np.bool_], size: Callable[[], int], batch_size: int = BATCH
+    pixels: Pixels,
+    labels: Indices,
+    chooses: npt.NDArray[np.bool_],
+    size: Callable[[], int],
+    batch_size: int = BATCH,
+    world: World = ALONE,
 ) -> Validate | None:
     """What is measured between epochs: accuracy and log loss on the half of validation that chooses, one view.
 
     While training sizes grow, a network knows things at the size it has seen so far, and is validated at the `size`
-    that this means. None where there are no photos to choose by.
+    that this means. None where there are no photos to choose by. Several processes share the photos out.
     """
     rows, right = pixels.store_rows[chooses], labels[chooses]
     if not len(rows):
         return None
 
     def validate(network: nn.Module) -> dict[str, float]:
-        answers = probabilities(network, pixels.store, rows, ("identity",), size(), batch_size=batch_size)
+        shared = len(rows) >= world.size  # of fewer, each process answers for all
+        mine = rows[world.mine(len(rows))] if shared else rows
+        answers = probabilities(network, pixels.store, mine, ("identity",), size(), batch_size=batch_size)
+        answers = world.gather(answers) if shared else answers
         return {
             "n": len(right),
             "accuracy": metrics.accuracy(answers, right),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from plusx.config import Config
@@ -16,39 +16,32 @@ from plusx.data import decisions, split
 from plusx.data.listing import Digests, Photo, called
 from plusx.errors import DataError, DiskError, disk, usage
 from plusx.errors import data as data_errors
+from plusx.errors import remote as remote_errors
 from plusx.errors.training import interrupted_run
 from plusx.errors.use import accepted_too_late
 from plusx.model_file import short_hash
-from plusx.models import minimum_size
 from plusx.models.normalise import Normalised
 from plusx.recipes import plan as planning
 from plusx.recipes.plan import Plan
-from plusx.run_folder import RunFolder, create, open_run, refuse_taken
+from plusx.run_folder import RunFolder, create, open_run
 from plusx.training import checkpoint, environment
-from plusx.training.events import Event, Listener, Notice
+from plusx.training.events import Notice
 from plusx.training.interrupt import leaving
-from plusx.training.loop import Outcome, Paths, Training, Validate, fit
-from plusx.training.settings import Settings
-from plusx.training.step import State
-from plusx.verbs import accepted, again, decoding, labelled, room, start
-from plusx.verbs.board import Board
+from plusx.training.world import World, joined
+from plusx.verbs import accepted, again, decoding, labelled, room, start, together
 from plusx.verbs.finish import Trained, finish, read_trained
-from plusx.verbs.labelled import LabelledPhotos, Pixels
+from plusx.verbs.fitting import fit_run, resume_command
+from plusx.verbs.labelled import LabelledPhotos
 from plusx.verbs.maps import Maps
-from plusx.verbs.network import build_network, network_arguments, refuse_network, whiten
-from plusx.verbs.pace import Pacer
+from plusx.verbs.network import build_network, refuse_network
 from plusx.verbs.planned import make_plan
 from plusx.verbs.recorded import config_of
 from plusx.verbs.reporting import write_pages
 from plusx.verbs.reports import Built, Planned, Started, TrainEvent
-from plusx.verbs.session import Decoded, Session, batches_of, prepared_device
+from plusx.verbs.session import Decoded, Session, prepared_device
 from plusx.verbs.settle import at_scale, budgeted, wished
 from plusx.verbs.start import Weights
-from plusx.verbs.testing import validator
-from plusx.verbs.weights import save_weights
 from plusx.verbs.wish import Wish
-
-PATIENCE = 20  # validations
 
 
 def train(
@@ -61,35 +54,54 @@ def train(
     """Train on DATA as `wish` asks; returns what was trained. `started` (monotonic) is when a time budget began.
 
     Raises UsageError, DataError, ModelError, DiskError, RunError, and Interrupted after a stop on request.
-    Nothing is written before DATA has been found fit to train on.
+    Nothing is written before DATA has been found fit to train on. Started by torchrun, several processes train
+    together; the first writes, speaks and has the figures, and the others are quiet.
     """
     if wish.accept_changes and not wish.resume:
         raise usage.accept_without_resume()
     begun = time.monotonic() if started is None else started
-    listen = on_event or _silent
-    return _resume(data, wish, begun, listen) if wish.resume else _start(data, wish, begun, listen)
+    with joined() as world:
+        wish = together.wished(wish, world)
+        how = How(begun, world, on_event if on_event and world.first else _silent)
+        return _resume(data, wish, how) if wish.resume else _start(data, wish, how)
 
 
-def _start(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[TrainEvent], None]) -> Trained:
+@dataclass(frozen=True)
+class How:
+    """Since when, by which processes and watched by whom a run is trained."""
+
+    begun: float
+    world: World
+    listen: Callable[[TrainEvent], None]
+
+
+def _start(data: Sequence[str], wish: Wish, how: How) -> Trained:
     """A new run: everything that can be refused is, then its folder is made, then it is trained."""
-    config = wished(wish)
-    refuse_taken(wish.out)
-    weights = start.find(config.weights) if config.weights else None
-    config = wished(wish, weights.settings) if weights else config
-    device = prepared_device(config)
-    refuse_network(config)
-    config = budgeted(config, device)
-    photos = labelled.look(data, config, wish.decisions)
-    _tell(photos, listen)
-    config = at_scale(config, wish, device, len(photos.rows("train")), begun)
-    room.require_early(wish.out, config, photos)
-    session = Session(tuple(data), config, device, begun, listen)
+    world = how.world
+    config, device, weights = world.alike(lambda: _settled(wish, world))
+    photos = world.alike(lambda: labelled.look(data, config, wish.decisions))
+    _tell(photos, how.listen)
+    config = at_scale(config, wish, device, len(photos.rows("train")), how.begun, world)
+    world.once(lambda: room.require_early(wish.out, config, photos))
+    session = Session(tuple(data), config, device, how.begun, how.listen, world=world)
     budget = None if wish.plan else config.time
     pixels = decoding.decode(session, photos, wish.command(data, "--skip-bad"), budget)
     with closing(pixels.store):
         photos = decoding.kept_together(session, photos, pixels)
         with closing(decoding.parted(session, photos, pixels, budget)) as decoded:
             return train_split(session, photos, decoded, wish, weights)
+
+
+def _settled(wish: Wish, world: World) -> tuple[Config, torch.device, Weights | None]:
+    """The settings, the device and the weights of a new run. Raises for everything that needs no photo to be seen."""
+    config = wished(wish)
+    if world.first:
+        together.refuse_folder(wish.out)
+    weights = start.find(config.weights) if config.weights else None
+    config = wished(wish, weights.settings) if weights else config
+    device = prepared_device(config)
+    refuse_network(config)
+    return budgeted(config, device), device, weights
 
 
 def train_split(
@@ -104,36 +116,46 @@ def train_split(
 
     Raises UsageError, ModelError, DiskError, RunError, and Interrupted after a stop on request.
     """
+    world = session.world
+    _refuse_other_photos(session, photos, decoded)
     network = build_network(session.config, len(photos.listing.classes), session.device)
-    report = _load(network, weights, session, photos)
-    plan = plan or make_plan(session, wish.plan, network, photos, decoded)
-    room.require(wish.out, network, session.config, plan, photos)
-    run = create(wish.out, run_name(session.data, session.config))
-    with run.lock():
+    report = world.alike(lambda: _load(network, weights, session, photos))
+    plan = made = plan or make_plan(session, wish.plan, network, photos, decoded)
+    world.once(lambda: room.require(wish.out, network, session.config, made, photos))
+    run = RunFolder(Path(world.once(lambda: str(_create(wish, session)))))
+    with together.held(run, world):
         if weights and report:
-            start.record(run, weights, report)
-        _write_start(run, session, photos, decoded, plan)
+            world.once(lambda: start.record(run, weights, report))
+        world.once(lambda: _write_start(run, session, photos, decoded, made))
         return _train(session, run, photos, decoded, network, plan)
 
 
-def _resume(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[TrainEvent], None]) -> Trained:
+def _create(wish: Wish, session: Session) -> RunFolder:
+    together.refuse_folder(wish.out)
+    if wish.out is not None and wish.out.exists():
+        return RunFolder(wish.out)
+    return create(wish.out, run_name(session.data, session.config))
+
+
+def _refuse_other_photos(session: Session, photos: LabelledPhotos, decoded: Decoded) -> None:
+    """Raise DataError where the processes would train or choose on different photos."""
+    pixels = [decoded.training, *([decoded.validation] if decoded.validation else [])]
+    rows = np.concatenate([each.rows for each in pixels]).tolist()
+    together.refuse_other_photos(session.world, [f"{photos.hashes[row]} {photos.splits[row]}" for row in rows])
+
+
+def _resume(data: Sequence[str], wish: Wish, how: How) -> Trained:
     """An existing run, with the settings, photos and threads it was started with; a finished one stays as it is."""
     if wish.out is None:
         raise usage.resume_without_run()
-    run = open_run(wish.out)
-    config = again.settings(run, wish)
-    kept = tuple(run.read("run")["data"])
-    if data and labelled.absolute(data) != kept:
-        raise usage.changed_settings(run.path, [("DATA", " ".join(kept), " ".join(data))])
-    if run.finished:
-        if wish.accept_changes:
-            listen(Notice(accepted_too_late(run.path)))
-        trained = read_trained(run)
-        _write_missing_pages(run, config, listen)
-        return trained
-    with run.lock():
-        session = Session(kept, config, recorded_device(run, config, listen), begun, listen)
-        photos, changes = again.look(kept, run, accepting=wish.accept_changes)
+    run, world, listen = RunFolder(wish.out), how.world, how.listen
+    config, kept = world.alike(lambda: _kept(run, wish, data))
+    if world.once(lambda: run.finished):
+        return _finished(run, config, wish, how)
+    with together.held(run, world):
+        device = world.alike(lambda: recorded_device(run, config, listen))
+        session = Session(kept, config, device, how.begun, listen, world=world)
+        photos, changes = world.alike(lambda: again.look(kept, run, accepting=wish.accept_changes))
         anew = Wish(file=run.path / "config.yaml").command(kept, "--skip-bad")
         pixels = decoding.decode(session, photos, anew, None)
         with closing(pixels.store):
@@ -142,12 +164,35 @@ def _resume(data: Sequence[str], wish: Wish, begun: float, listen: Callable[[Tra
                 return resume_split(session, run, photos, decoded)
 
 
+def _kept(run: RunFolder, wish: Wish, data: Sequence[str]) -> tuple[Config, tuple[str, ...]]:
+    """The settings and DATA of an existing run. Raises UsageError where others are wished."""
+    config = again.settings(open_run(run.path), wish)
+    kept = tuple(run.read("run")["data"])
+    if data and labelled.absolute(data) != kept:
+        raise usage.changed_settings(run.path, [("DATA", " ".join(kept), " ".join(data))])
+    return config, kept
+
+
+def _finished(run: RunFolder, config: Config, wish: Wish, how: How) -> Trained:
+    """A run that has its model gets the pages it lacks."""
+    how.world.end()
+    if not how.world.first:
+        return Trained(run.path, run.model, {})
+    if wish.accept_changes:
+        how.listen(Notice(accepted_too_late(run.path)))
+    trained = read_trained(run)
+    _write_missing_pages(run, config, how.listen)
+    return trained
+
+
 def resume_split(session: Session, run: RunFolder, photos: LabelledPhotos, decoded: Decoded) -> Trained:
     """Go on with a run, whose lock is held, on the photos it was started with."""
+    world = session.world
+    _refuse_other_photos(session, photos, decoded)
     network = build_network(session.config, len(photos.listing.classes), session.device)
-    room.require_to_resume(run.path, network, session.config, photos)
-    if not checkpoint.found(run.checkpoints):
-        _load(network, start.find_again(run), session, photos)
+    world.once(lambda: room.require_to_resume(run.path, network, session.config, photos))
+    if world.tell(not checkpoint.found(run.checkpoints)):
+        world.alike(lambda: _load(network, start.find_again(run), session, photos))
     return _train(session, run, photos, decoded, network, planning.read_plan(run.plan))
 
 
@@ -192,7 +237,7 @@ def _tell(photos: LabelledPhotos, listen: Callable[[TrainEvent], None]) -> None:
 
 def _write_start(run: RunFolder, session: Session, photos: LabelledPhotos, decoded: Decoded, plan: Plan) -> None:
     """What a run knows before its first step; the settings come last, for a folder with settings is a run."""
-    run.write("run", {"data": list(labelled.absolute(session.data))})
+    run.write("run", {"data": list(labelled.absolute(session.data))} | together.job())
     run.write("environment", environment.record(session.device, fast_math=session.config.fast_math))
     run.write("plan", plan.to_json())
     split.write_split_csv(run.split, labelled.split_rows(photos))
@@ -209,8 +254,11 @@ def _train(
     """Fit, then finish. A signal leaves a run that can be continued, whenever it comes."""
     session.listen(Built(session.config, photos.listing, _counts(photos, decoded), network, run.path))
     session.listen(Planned(plan, session.config))
-    with leaving(lambda: interrupted_run(run.path, _resume_command(session, run))), _resumable(session, run):
-        outcome = _fit(session, run, photos, decoded, network, plan)
+    with leaving(lambda: interrupted_run(run.path, resume_command(session, run))), _resumable(session, run):
+        outcome = fit_run(session, run, photos, decoded, network, plan)
+        session.world.end()
+        if not session.world.first:
+            return Trained(run.path, run.model, {})
         trained = finish(run, config_of(run), photos, outcome, decoded, bare=session.bare)
     if not session.bare:
         _write_pages(run, photos.photos(photos.rows("val")), session.device.type, session.listen)
@@ -219,13 +267,17 @@ def _train(
 
 @contextmanager
 def _resumable(session: Session, run: RunFolder) -> Iterator[None]:
-    """What a disk refuses for good ends a run with the command that goes on with it."""
+    """What a disk or a network refuses for good ends a run with the command that goes on with it."""
     try:
         yield
+    except DataError as error:
+        if error.code != remote_errors.NETWORK:
+            raise
+        raise remote_errors.resumable(error, resume_command(session, run)) from error
     except DiskError as error:
         if error.code == disk.GONE:
             raise
-        raise disk.resumable(error, _resume_command(session, run)) from error
+        raise disk.resumable(error, resume_command(session, run)) from error
 
 
 def _write_missing_pages(run: RunFolder, config: Config, listen: Callable[[TrainEvent], None]) -> None:
@@ -247,10 +299,6 @@ def _write_pages(run: RunFolder, photos: Sequence[Photo], device: str, listen: C
         listen(Notice(fault))
 
 
-def _resume_command(session: Session, run: RunFolder) -> str:
-    return session.command or f"plusx train --resume --out {shlex.quote(str(run))}"
-
-
 def recorded_device(run: RunFolder, config: Config, listen: Callable[[TrainEvent], None]) -> torch.device:
     """The device of a resumed run, with its thread count; whatever else has changed is told."""
     recorded = run.read("environment")
@@ -261,83 +309,6 @@ def recorded_device(run: RunFolder, config: Config, listen: Callable[[TrainEvent
             Notice(f"The environment has changed ({'; '.join(changes)}), so the result may differ in its last bits.")
         )
     return device
-
-
-def _fit(
-    session: Session, run: RunFolder, photos: LabelledPhotos, decoded: Decoded, network: Normalised, plan: Plan
-) -> Outcome:
-    """Train the network to the end of the plan, from its newest checkpoint where there is one."""
-    pacer = Pacer(run, plan, session.started, session.config.frozen)
-    settings = _settings(session.config, plan)
-    paths = Paths(run.path, _resume_command(session, run))
-    board = Board(run.path, wanted=session.config.tensorboard)
-    with closing(batches_of(session, photos, decoded.training, pacer.size_at)) as batches, closing(board):
-        if not checkpoint.found(run.checkpoints) and start.waits_for_whitening(run, network):
-            whiten(network, batches)  # later the checkpoint holds the filters
-        state = State.fresh(network, settings, _what_is_trained(session.config, photos))
-        training = Training(state, settings, paths, _listener(session, run, board, network))
-        training.resume()
-        board.open(training.state.step)
-        size = partial(_size_so_far, training, pacer, session.config)
-        return fit(training, batches, _validator(session, photos, decoded.validation, size), pacer.revise)
-
-
-def _what_is_trained(config: Config, photos: LabelledPhotos) -> dict[str, Any]:
-    """What a checkpoint has to be of: the classes, the network as a model file tells it, and who keeps tensors."""
-    network = {"network" if name == "name" else name: value for name, value in network_arguments(config).items()}
-    return {"classes": list(photos.listing.classes), "optimizer": config.optimizer, "average": config.average} | network
-
-
-def _size_so_far(training: Training, pacer: Pacer, config: Config) -> int:
-    """What is to the final size of testing as the size of the last finished step is to the largest."""
-    final, so_far = labelled.tested_size(config), pacer.size_at(max(0, training.state.step - 1))
-    return max(minimum_size(config.model), round(final * so_far / max(size for _, size in pacer.plan.sizes)))
-
-
-def _validator(
-    session: Session, photos: LabelledPhotos, validation: Pixels | None, size: Callable[[], int]
-) -> Validate | None:
-    if validation is None:
-        return None
-    chooses = photos.chooses(validation.rows, session.config.splitting_seed)
-    return validator(validation, photos.labels(validation.rows), chooses, size, session.config.batch_size)
-
-
-def _settings(config: Config, plan: Plan) -> Settings:
-    return Settings.of(
-        config.model_dump() | {"patience": _patience(config, plan), "validate_every": _validate_every(config, plan)},
-        total_steps=plan.total_steps,
-        steps_per_epoch=plan.steps_per_epoch,
-        revisions=plan.revisions,
-    )
-
-
-def _patience(config: Config, plan: Plan) -> int | None:
-    """What was asked for; left to us, half of a long run: validation stands still while the learning rate is high."""
-    if config.patience != "auto":
-        return config.patience
-    return max(PATIENCE, plan.total_steps // plan.steps_per_epoch // _validate_every(config, plan) // 2)
-
-
-def _validate_every(config: Config, plan: Plan) -> int:
-    """Epochs from one validation to the next."""
-    return config.validate_every * plan.validate_every
-
-
-def _listener(session: Session, run: RunFolder, board: Board, network: Normalised) -> Listener:
-    """Events go to whoever watches and to the board; weights that are due are saved on the way."""
-    watch = session.watch(network, run) if session.watch else _silent
-
-    def listen(event: Event) -> None:
-        try:
-            save_weights(run.path, event)
-        except DiskError as error:
-            session.listen(Notice(f"{error.message} The run goes on."))
-        board.listen(event)
-        watch(event)
-        session.listen(event)
-
-    return listen
 
 
 def _counts(photos: LabelledPhotos, decoded: Decoded) -> dict[str, int]:

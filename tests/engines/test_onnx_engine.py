@@ -385,3 +385,36 @@ def test_the_file_that_is_looked_through_is_the_one_that_computes(
     monkeypatch.setattr(onnx_file, "parts", swapped)
     engine = OnnxEngine(path, 3, 64)
     assert np.isfinite(engine.answers(photos(2)).probabilities).all()
+
+
+@pytest.mark.usefixtures("no_runtime")
+def test_a_flipped_bit_anywhere_is_told_before_a_runtime_sees_it(honest: bytes, tmp_path: Path) -> None:
+    content, path = onnx_file.signed(honest), tmp_path / "model.onnx"
+    said = set()
+    for place in np.linspace(0, len(honest) - 1, 400).astype(int):
+        path.write_bytes(_flipped(content, place))
+        with pytest.raises(ModelError) as refused:
+            onnx_graph.Graph(path)
+        said.add(refused.value.code)
+    assert "model-damaged" in said
+    path.write_bytes(_flipped(content, len(content) - 1))
+    with pytest.raises(ModelError, match="its bytes are not those that were exported; copy it again, or export"):
+        onnx_graph.Graph(path)
+
+
+def test_a_signed_file_is_the_same_to_any_reader_and_one_without_a_hash_is_believed(
+    honest: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(onnx_file.signed(honest))
+    onnx.checker.check_model(path)
+    ours, unsigned = onnx.load(path), onnx.load_from_string(honest)
+    assert ours.metadata_props.pop().key == "plusx.sha256"
+    assert ours == unsigned
+    assert onnx_file.is_as_written(honest)
+    assert {**onnx_file.metadata(path)}.keys() > {"plusx", "plusx.sha256"}
+    OnnxEngine(path, 3)
+
+
+def _flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :]

@@ -16,8 +16,9 @@ import pytest
 from toy_training import Digest, Photos, run, settings, training
 
 from plusx.errors import Interrupted
+from plusx.training import interrupt
 from plusx.training.events import Event, Saved, StepDone
-from plusx.training.interrupt import stopping
+from plusx.training.interrupt import Stop, stopping
 from plusx.training.loop import fit
 
 PROGRAM = Path(__file__).with_name("toy_training.py")
@@ -215,3 +216,37 @@ def test_a_disk_that_refuses_the_checkpoint_of_a_signal_is_told(
         fit(training(tmp_path, settings(keep="last", checkpoint_every=2), listen), Photos())
     assert caught.value.exit_code == 5
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000002"]
+
+
+def test_a_process_that_cannot_go_on_saves_the_last_finished_step_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """T14, T15: another process is lost, and a thread ends this one."""
+    done: list[object] = []
+    monkeypatch.setattr(interrupt, "_end", lambda code, sentence: done.append((code, sentence)))
+    Stop(lambda: str(done.append("saved"))).give_up("Rank 1 is gone.")
+    assert done == ["saved", (1, "plusx: Rank 1 is gone.")]
+
+
+def test_what_cannot_be_saved_soon_does_not_keep_a_process_that_cannot_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that waits for a lost process hands out no tensors."""
+    done: list[object] = []
+    never = threading.Event()
+    monkeypatch.setattr(interrupt, "_end", lambda code, sentence: done.append((code, sentence)))
+    monkeypatch.setattr(interrupt, "SAVING_SECONDS", 0.05)
+    Stop(lambda: str(never.wait(5))).give_up(None)
+    assert done == [(1, None)]
+    never.set()
+
+
+def test_a_state_that_nobody_is_to_save_is_not_saved_by_a_process_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half updated, or saved by the loop already; and a disk that refuses does not hide the reason."""
+    done: list[object] = []
+    monkeypatch.setattr(interrupt, "_end", lambda code, sentence: done.append(sentence))
+    stop = Stop(lambda: str(done.append("saved")))
+    stop.reached()
+    stop.give_up("Rank 1 is gone.")
+
+    def refuse() -> str:
+        raise OSError(28, "No space left on device")
+
+    Stop(refuse).give_up("Rank 1 is gone.")
+    assert done == 2 * ["plusx: Rank 1 is gone."]

@@ -66,6 +66,10 @@ class Batch:
     targets: Tensor
     indices: np.ndarray[Any, np.dtype[np.int64]]
 
+    @property
+    def shares(self) -> tuple[int, ...]:
+        return (len(self.images),)
+
 
 class Photos:
     """28 photos of noise, 4 batches an epoch (the last one partial), in an order keyed by the epoch.

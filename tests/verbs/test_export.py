@@ -48,6 +48,9 @@ def test_a_run_is_tried_on_its_validation_photos(trained: Trained, tmp_path: Pat
     assert 0 < done.agreement.probability < 1e-5, "two programs that round differently"
     assert done.path.stat().st_size == done.bytes
     assert not list(tmp_path.glob("*.data")), "one file"
+    content = done.path.read_bytes()
+    assert onnx_file.is_as_written(content)
+    assert not onnx_file.is_as_written(content[:1000] + b"?" + content[1001:])
 
 
 def test_predict_and_evaluate_take_it_as_a_model_file(trained: Trained, exported: Path) -> None:

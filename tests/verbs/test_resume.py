@@ -88,7 +88,7 @@ def test_what_changes_nothing_of_the_result_may_be_other_than_before_and_nothing
     whole: Whole, tmp_path: Path
 ) -> None:
     shutil.copytree(whole.copies / "saved-3", tmp_path / "run")
-    free = ("workers=0", "checkpoint_every=7", "checkpoint_seconds=30", "show_every_step=true")
+    free = ("workers=0", "checkpoint_every=7", "checkpoint_seconds=30", "rank_seconds=60", "show_every_step=true")
     train([], Wish(sets=free, out=tmp_path / "run", resume=True))
     ours, theirs = ((run / "model.safetensors").read_bytes() for run in (tmp_path / "run", whole.run))
     assert ours == theirs, "the settings in the model file are those that the run was started with"
