@@ -22,13 +22,13 @@ import numpy.typing as npt
 
 from plusx.data.index import INDEX, MOST_SHARDS, SPLITS, Column, Shard, to_bytes
 from plusx.data.listing import Digests, Listing, Photo, labels_of, names_of, splits_of
+from plusx.data.reading import read
 from plusx.data.split import content_keys
 from plusx.durable import TEMPORARY, disk_errors, locked, make_folder, require_space, sync_folder
 from plusx.errors import DiskError
 from plusx.errors import shards as sentences
 from plusx.errors.images import Undecodable
 from plusx.images.sniff import sniff
-from plusx.images.source import read
 
 SUMS = "SHA256SUMS"
 _BLOCK, _END = tarfile.BLOCKSIZE, 2 * tarfile.BLOCKSIZE

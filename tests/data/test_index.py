@@ -138,7 +138,7 @@ def test_every_cut_of_an_index_is_refused(shards: Path) -> None:
 def test_an_index_is_refused_or_harmless_whatever_byte_of_it_is_changed(shards: Path) -> None:
     """What gets through reads from inside its shards."""
     whole, random = (shards / INDEX).read_bytes(), np.random.default_rng(0)
-    for place in random.integers(8, len(whole), 300).tolist():
+    for place in random.integers(8, len(whole), 120).tolist():
         changed = bytearray(whole)
         changed[place] ^= 1 << int(random.integers(8))
         (shards / INDEX).write_bytes(changed)
@@ -192,7 +192,7 @@ def test_no_tar_is_opened_to_list_the_photos(shards: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("plusx.data.files.members", opened)
     monkeypatch.setattr("plusx.data.source._hash_run", opened)
-    assert [p.name for p in scan(shards).photos][0] == "test/cat/40.gif"
+    assert scan(shards).photos[0].name == "test/cat/40.gif"
     (shards / INDEX).unlink()
     with pytest.raises(AssertionError, match="looked into"):
         scan(shards)

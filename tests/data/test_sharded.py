@@ -1,4 +1,4 @@
-"""`plusx shard`: every layout there and back, equal bytes, other readers, and nothing that looks finished by mistake."""
+"""`plusx shard`: every layout there and back, equal bytes, other readers, nothing that only looks finished."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_what_is_there_is_never_written_over_and_nothing_is_written_into_data(tm
     (tmp_path / "full" / "mine.txt").write_text("mine")
     with pytest.raises(DiskError, match="full is there and not empty: name a new or empty folder"):
         shard(data, tmp_path / "full")
-    with pytest.raises(UsageError, match="lies inside .*data, which is only read"):
+    with pytest.raises(UsageError, match=r"lies inside .*data, which is only read"):
         shard(data, data / "shards")
     with pytest.raises(DiskError, match="is there and not empty"):
         shard(data, data)
@@ -238,7 +238,7 @@ def test_the_room_is_counted_before_anything_is_written(tmp_path: Path, monkeypa
         raise DiskError("out has 1 MB free and 2 MB are needed; choose another folder with --out.", code="no-space")
 
     monkeypatch.setattr(sharded, "require_space", no_room)
-    with pytest.raises(DiskError, match="choose another folder.$"):
+    with pytest.raises(DiskError, match=r"choose another folder\.$"):
         shard(data, tmp_path / "out-2")
     assert not list(tmp_path.glob("*out-2"))
 

@@ -165,6 +165,12 @@ def lab(world: World) -> None:
         train_here(opened, degradation.networks(opened)[:1])
 
 
+def shards(world: World) -> None:
+    world.typed("shard", world.data, world.root / "shards", code=3)  # a photo is empty
+    world.typed("shard", world.data, world.root / "shards", "--skip-bad", "--size", "30KB")
+    world.typed("shard", world.data, world.data / "shards", code=2)
+
+
 USES: dict[str, Callable[[World], None]] = {  # in this order, since later ones use what earlier ones made
     "check": check,
     "train": train_and_resume,
@@ -176,6 +182,7 @@ USES: dict[str, Callable[[World], None]] = {  # in this order, since later ones 
     "serve": serve,
     "watch": watch,
     "lab": lab,
+    "shard": shards,
 }
 
 
