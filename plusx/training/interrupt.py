@@ -21,6 +21,7 @@ from types import FrameType
 
 from plusx.errors import Interrupted
 from plusx.launch import launched
+from plusx.training.world import World
 
 GRACE_SECONDS = 1.5
 LONGEST_SAVE = 600.0  # seconds
@@ -119,6 +120,19 @@ def stopping(save: Callable[[], str], grace: float = GRACE_SECONDS) -> Iterator[
         wakeup.close()
         watcher.join()
         ours.close()
+
+
+@contextmanager
+def others_missed(world: World, stop: Stop) -> Iterator[None]:
+    """End this process, what is finished saved, where an error in the block is due to another process that is lost."""
+    try:
+        yield
+    except (RuntimeError, Interrupted) as error:
+        asked = stop.requested.is_set()
+        world.look(error, asked=asked)
+        if world.size > 1 and asked and isinstance(error, RuntimeError):
+            stop.leave()  # another process has gone in order, as this one was asked to
+        raise
 
 
 @contextmanager

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from plusx import durable
-from plusx.errors import DataError, DiskError, Interrupted, disk
+from plusx.errors import DataError, DiskError, disk
 from plusx.errors import training as sentences
 from plusx.training import checkpoint
 from plusx.training.events import Listener, Notice, Saved, StepDone, Validated, WeightsDue
-from plusx.training.interrupt import GRACE_SECONDS, Stop, stopping
+from plusx.training.interrupt import GRACE_SECONDS, Stop, others_missed, stopping
 from plusx.training.memory import explained, out_of_memory
 from plusx.training.settings import Settings
 from plusx.training.step import Batch, NotFiniteError, State, StepResult, apply_gradients, compute_gradients
@@ -275,7 +275,7 @@ def fit(
     """
     grace = GRACE_SECONDS if training.world.first else OTHERS_WAIT  # so that the first has saved before others are gone
     saving = stopping(lambda: _save_and_tell(training), grace)
-    with saving as stop, training.world.ended_by(stop.give_up), _missing_named(training, stop):
+    with saving as stop, training.world.ended_by(stop.give_up), others_missed(training.world, stop):
         _validate(training, validate, stop)  # one that an interruption has cut off
         breaks_off = revise is None or training.settings.schedule == "constant"  # there is no end to bring near
         while training.state.step < training.total and not (breaks_off and training.out_of_patience):
@@ -291,19 +291,6 @@ def fit(
     training.asked = bool(training.world.add(torch.tensor(int(stop.requested.is_set()))))
     _leave_if_asked(training, stop)  # asked up to the very end: what follows can be resumed as well
     return training.outcome()
-
-
-@contextmanager
-def _missing_named(training: Training, stop: Stop) -> Iterator[None]:
-    """End this process, what is finished saved, where an error is due to another that is lost."""
-    try:
-        yield
-    except (RuntimeError, Interrupted) as error:
-        asked = stop.requested.is_set()
-        training.world.look(error, asked=asked)
-        if training.world.size > 1 and asked and isinstance(error, RuntimeError):
-            stop.leave()  # another process has gone in order, as this one was asked to
-        raise
 
 
 def _step(training: Training, batches: BatchSource, stop: Stop) -> None:

@@ -240,7 +240,7 @@ def test_what_cannot_be_saved_soon_does_not_keep_a_process_that_cannot_go_on(mon
 def test_a_state_that_nobody_is_to_save_is_not_saved_by_a_process_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half updated, or saved by the loop already; and a disk that refuses does not hide the reason."""
     done: list[object] = []
-    monkeypatch.setattr(interrupt, "_end", lambda code, sentence: done.append(sentence))
+    monkeypatch.setattr(interrupt, "_end", lambda _, sentence: done.append(sentence))
     stop = Stop(lambda: str(done.append("saved")))
     stop.reached()
     stop.give_up("Rank 1 is gone.")
