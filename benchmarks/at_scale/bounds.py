@@ -9,6 +9,7 @@ from at_scale.projected import GATHERED, GPUS, INTERVAL, OF_A_GPU, OF_ALL, SUMME
 from plusx.bench.scaling import Link, ring
 
 INDEX = 75  # bytes a photo of an index of shards, names included
+ORDER = 8  # bytes a photo of the order of an epoch
 MEMORY = 64e9  # bytes of a machine for it
 SCORED = 1e9  # photos
 HALF = 0.5
@@ -112,9 +113,7 @@ def _writing(own: Own) -> Bound:
 
 
 def _index() -> Bound:
-    why = f"{INDEX} bytes a photo: 10^10 are {1e10 * INDEX / 1e9:,.0f} GB; scoring has none, and lists shards only"
-    return (
-        "an index in memory, to train on",
-        f"{MEMORY / INDEX:.1e} photos in {MEMORY / 1e9:.0f} GB".replace("e+0", "e"),
-        why,
-    )
+    where = f"{MEMORY / INDEX:.1e} photos in {MEMORY / 1e9:.0f} GB".replace("e+0", "e")
+    many = f"10^10 are {1e10 * INDEX / 1e9:,.0f} GB, and the order of an epoch {1e10 * ORDER / 1e9:,.0f} more"
+    why = f"{INDEX} bytes a photo, mapped from disk: {many}; scoring has no index, and lists shards only"
+    return "an index of photos to train on", where, why
