@@ -34,6 +34,12 @@ def out_needed(size: int) -> UsageError:
     )
 
 
+def alike(error: UsageError, *, first: bool) -> UsageError:
+    """The error as one that every process meets, and the first one tells."""
+    error.told = not first
+    return error
+
+
 def no_accelerator(name: str) -> UsageError:
     """A device between which PyTorch carries no messages."""
     return UsageError(f"Several processes train on cpu or cuda, not on {name}; use --device cpu.", code="no-device")

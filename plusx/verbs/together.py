@@ -24,16 +24,21 @@ RECORD = "processes"  # processes.json in the run folder
 T = TypeVar("T")
 
 
+def require_out(wish: Wish) -> None:
+    """Raise UsageError where several processes are to train, and not to say where."""
+    launch = launched()
+    if launch.size > 1 and wish.out is None:
+        raise sentences.alike(sentences.out_needed(launch.size), first=launch.first)
+
+
 def wished(wish: Wish, world: World) -> Wish:
     """The wish, to go on with the run in its folder where torchrun has started this very job again.
 
-    So one command line is right for the first start and for every other. Raises UsageError where there is no --out.
+    So one command line is right for the first start and for every other.
     """
-    if world.size == 1:
-        return wish
-    if wish.out is None:
-        raise sentences.out_needed(world.size)
     out = wish.out
+    if world.size == 1 or out is None:
+        return wish
     again = world.once(lambda: launched().restarts > 0 and (out / "config.yaml").exists() and _is_ours(RunFolder(out)))
     return replace(wish, resume=wish.resume or again)
 

@@ -59,6 +59,7 @@ def train(
     if wish.accept_changes and not wish.resume:
         raise usage.accept_without_resume()
     begun = time.monotonic() if started is None else started
+    together.require_out(wish)
     with joined() as world:
         wish = together.wished(wish, world)
         how = How(begun, world, on_event if on_event and world.first else _silent)

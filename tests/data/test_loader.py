@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ import torch
 
 from plusx.data import loader
 from plusx.data.augment import Augment
-from plusx.data.loader import Batch, Batches, Order, Samples, in_order
+from plusx.data.loader import Batch, Batches, Order, Part, Samples, deal, in_order
 
 CPU = torch.device("cpu")
 FULL = Augment(flip="alternating", crop_scale=(0.4, 1.0), mixup=0.2)
@@ -42,11 +43,12 @@ def batches_of(
     *,
     n: int | None = None,
     sizes: Sequence[int] = (8,),
+    part: Part | torch.device = CPU,
 ) -> Batches:
     n = len(store.pixels) if n is None else n
     rows = np.arange(len(store.pixels))[::-1][:n].copy()  # sample i lies at row -1 - i
     samples = Samples(np.arange(n) % 3, rows, [f"{i}.jpg" for i in range(n)], 3)
-    return Batches(store, samples, order, augment or Augment(), lambda step: sizes[min(step, len(sizes) - 1)], CPU)
+    return Batches(store, samples, order, augment or Augment(), lambda step: sizes[min(step, len(sizes) - 1)], part)
 
 
 def assert_equal(a: Batch, b: Batch) -> None:
@@ -209,3 +211,30 @@ def test_orders_are_remembered_for_the_epoch() -> None:
     for step in range(30):
         Order(seed=0, batch_size=10).indices(step, np.zeros(100, dtype=np.int64))
     assert loader._shuffled_order.cache_info().misses == 3
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_processes_share_every_batch_and_a_pair_that_is_mixed_stays_together(size: int) -> None:
+    """T11: the order is that of one process, every photo once an epoch, and what is done to it is the same."""
+    order, augment = Order(seed=3, batch_size=11), replace(FULL, cutmix=1.0)
+    whole = batches_of(Shelf(27), order, augment)
+    shared = [batches_of(Shelf(27), order, augment, part=Part(CPU, rank, size)) for rank in range(size)]
+    for step in range(6):
+        batch, parts = whole.batch(step), [one.batch(step) for one in shared]
+        dealt = deal(len(batch.indices), size)
+        images = torch.empty_like(batch.images)
+        for positions, part in zip(dealt, parts, strict=True):
+            images[torch.from_numpy(positions)] = part.images
+            np.testing.assert_array_equal(part.indices, batch.indices)
+            assert torch.equal(part.targets, batch.targets[torch.from_numpy(positions)])
+            assert part.shares == tuple(map(len, dealt))
+        assert torch.equal(images, batch.images)
+        seen = np.sort(np.concatenate(dealt))
+        np.testing.assert_array_equal(seen, np.arange(len(batch.indices)).repeat(len(seen) // len(batch.indices)))
+    assert_equal(shared[1].whole(2), whole.batch(2))
+
+
+def test_a_batch_of_fewer_pairs_than_processes_is_computed_by_each() -> None:
+    assert [share.tolist() for share in deal(6, 2)] == [[0, 2, 3, 5], [1, 4]]
+    assert [share.tolist() for share in deal(5, 3)] == [[0, 4], [1, 3], [2]]
+    assert [share.tolist() for share in deal(4, 3)] == [[0, 1, 2, 3]] * 3

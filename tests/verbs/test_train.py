@@ -92,7 +92,7 @@ from plusx.cli.run import main
 from plusx.training import loop
 from tests.verbs.conftest import QUICK, SETS
 real, pause = loop.compute_gradients, float(os.environ["PAUSE"])
-loop.compute_gradients = lambda *given: (time.sleep(pause), real(*given))[1]
+loop.compute_gradients = lambda *given, **asked: (time.sleep(pause), real(*given, **asked))[1]
 flags = [f"--{k.replace('_', '-')}={v}" for k, v in QUICK.items() if f"--{k}" not in sys.argv]
 sets = [x for s in SETS for x in ("--set", s)]
 if __name__ == "__main__":
