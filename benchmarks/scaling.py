@@ -164,7 +164,7 @@ def main() -> None:
         for line in found_by(part, wanted.share):
             kept.append({"part": part, **line, "machine": here})
             print(json.dumps(line), flush=True)
-        wanted.out.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            wanted.out.write_text("".join(json.dumps(line) + "\n" for line in kept))
     if any(line["part"] == "fit" for line in kept):
         print("\n".join([*tables.compared(kept), "", *tables.messages(kept)]))
     else:
