@@ -159,13 +159,16 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that processes and namespaces are cleaned away
     parts = PARTS if wanted.part == "all" else (wanted.part,)
     kept = [line for line in read(wanted.out) if line["part"] not in parts]
-    here, new = machine(), []
+    here = machine()
     for part in parts:
         for line in found_by(part, wanted.share):
-            new.append({"part": part, **line, "machine": here})
-            print(json.dumps({name: value for name, value in line.items() if name != "machine"}), flush=True)
-    wanted.out.write_text("".join(json.dumps(line) + "\n" for line in [*kept, *new]))
-    print("\n".join(tables.compared([*kept, *new])))
+            kept.append({"part": part, **line, "machine": here})
+            print(json.dumps(line), flush=True)
+            wanted.out.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    if any(line["part"] == "fit" for line in kept):
+        print("\n".join([*tables.compared(kept), "", *tables.messages(kept)]))
+    else:
+        print("Nothing can be foretold before `fit` has measured.", file=sys.stderr)
 
 
 def read(path: Path) -> list[Line]:

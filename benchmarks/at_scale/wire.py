@@ -129,11 +129,11 @@ def _device(space: str, number: int) -> int:
 def carry(asked: dict[str, Any]) -> None:
     """Carry packets until the input ends."""
     ends = [_device(space, number) for number, space in enumerate(asked["spaces"])]
-    carrier = Carrier(asked["delay"], asked["bandwidth"])
+    carrier, stopped = Carrier(asked["delay"], asked["bandwidth"]), sys.stdin.fileno()
     print("ready", flush=True)
     while True:
-        readable, _, _ = select.select([*ends, sys.stdin], [], [], carrier.wait(time.perf_counter()))
-        if sys.stdin in readable:
+        readable, _, _ = select.select([*ends, stopped], [], [], carrier.wait(time.perf_counter()))
+        if stopped in readable:
             return
         for end in readable:
             _drain(carrier, ends.index(end), end)

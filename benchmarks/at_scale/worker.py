@@ -40,7 +40,7 @@ WARM_UP = 2
 GATHERED, SUMMED = 3 * 8, 2 * 8  # bytes a channel that a norm over all processes sends, forward and backward
 
 
-@dataclass(frozen=True)
+@dataclass
 class Noise:
     """The share [b, 3, size, size] that a process has of a batch."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -177,6 +178,25 @@ def test_on_a_wire_a_packet_leaves_after_those_before_it_and_arrives_a_delay_lat
     assert carrier.due(3.49) == []
     assert [(machine, len(sent)) for machine, sent in carrier.due(3.5)] == [(1, 200)]
     assert carrier.wait(4.0) is None
+
+
+def test_between_namespaces_a_message_waits_for_the_delay_of_the_wire_and_nothing_is_left_behind() -> None:
+    from at_scale import wire
+
+    if reason := wire.refused():
+        pytest.skip(reason)
+    listen = "import socket; s = socket.create_server(('', 7000)); print('here', flush=True); s.accept()"
+    connect = "import socket, time; t = time.perf_counter(); socket.create_connection(('10.77.0.1', 7000), 5)"
+    with wire.Wire(2, 0.03, 0.0) as between:
+        first, second = (["ip", "netns", "exec", space, sys.executable, "-c"] for space in between.spaces)
+        with subprocess.Popen([*first, listen], stdout=subprocess.PIPE) as listening:
+            assert listening.stdout is not None
+            listening.stdout.readline()
+            command = [*second, f"{connect}; print(time.perf_counter() - t)"]
+            took = float(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    assert took >= 0.06
+    left = subprocess.run(["ip", "netns", "list"], check=True, stdout=subprocess.PIPE).stdout.decode()
+    assert not set(between.spaces) & set(left.split())
 
 
 def test_what_is_sent_last_are_the_first_parameters_until_they_are_a_megabyte() -> None:
