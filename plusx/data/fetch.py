@@ -21,8 +21,8 @@ SMALLEST = 256 << 10
 _SMALL_PIECES = 4  # that have to come before larger ones are asked for again
 _FINAL = frozenset({errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENAMETOOLONG, getattr(errno, "EREMCHG", -1)})
 _PASSING = frozenset({
-    "HTTPClientError", "ResponseParserError", "IncompleteReadError", "IncompleteRead", "ClientPayloadError",
-    "ClientConnectionError", "ServerDisconnectedError", "TimeoutError", "FSTimeoutError",
+    "ConnectionError", "HTTPClientError", "ResponseParserError", "IncompleteReadError", "IncompleteRead",
+    "ClientPayloadError", "ClientConnectionError", "ServerDisconnectedError", "TimeoutError", "FSTimeoutError",
 })  # fmt: skip  # by name: the packages that define them may not be there
 _NO_CREDENTIALS = frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
 _MUST_WAIT = frozenset({408, 425, 429})

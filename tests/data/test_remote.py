@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -249,6 +250,21 @@ def test_a_network_that_stays_away_is_named_after_bounded_waiting(wire: Wire, im
     assert told.message.startswith("s3://pets/x.tar could not be read for 1 seconds (")
     assert told.message.endswith("): check the network and the server, then run the same command again.")
     assert cache_size() == 0, "no leftovers"
+
+
+def test_a_server_that_is_not_there_at_all_is_waited_for(
+    wire: Wire, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody listens: botocore has a ConnectionError of its own for that, which is no OSError."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    S3FileSystem.clear_instance_cache()
+    began = time.monotonic()
+    told = refusal(remote.local, "s3://pets/x.tar")
+    assert told.code == "no-network"
+    assert "Could not connect to the endpoint URL" in told.message or "no answer" in told.message
+    assert time.monotonic() - began > SHORT.seconds / 2
 
 
 def test_a_server_that_says_nothing_is_not_waited_for_without_end(wire: Wire, impatient: None) -> None:
