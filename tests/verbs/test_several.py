@@ -57,6 +57,7 @@ def main(out: str, *words: str) -> None:
         os.environ["MASTER_PORT"] = port  # every command line is a meeting of its own
         code = cli(line.split())
         print("exit", code, flush=True)
+    told.close()
 
 
 def start(out: Path, size: int, line: str) -> list[tuple[list[str], str]]:
