@@ -143,4 +143,4 @@ def _validated(path: Path) -> list[Photo]:
     except DataError:
         return []  # they have moved; others may be named
     rows = every.rows("val")
-    return every.photos(rows if len(rows) else every.every)
+    return list(every.photos(rows if len(rows) else every.every))

@@ -67,9 +67,9 @@ class LabelledPhotos:
         """Their labels, shape [n]."""
         return self._labels[rows]
 
-    def photos(self, rows: Indices) -> list[Photo]:
+    def photos(self, rows: Indices) -> Sequence[Photo]:
         """The photos at `rows`."""
-        return [self.listing.photos[i] for i in rows]
+        return at(self.listing.photos, rows)
 
     def chooses(self, rows: Indices, seed: int) -> npt.NDArray[np.bool_]:
         """Which of the validation photos at `rows` choose, shape [n]; the others calibrate."""
