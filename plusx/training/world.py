@@ -45,6 +45,10 @@ class World:
     def __init__(self, rank: int = 0, size: int = 1, peers: Peers | None = None) -> None:
         self.rank, self.size, self.peers = rank, size, peers
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> World:
+        """The copy of a network is in the same world."""
+        return self
+
     @property
     def first(self) -> bool:
         """Whether this is the process that writes."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import torch
 
 from plusx.errors import DataError
 from plusx.launch import Launch, launched
-from plusx.training.world import ALONE, joined
+from plusx.training.world import ALONE, World, joined
 
 SIZE = 3
 
@@ -47,6 +49,11 @@ def test_processes_add_tell_and_gather_and_share_an_error(tmp_path: Path) -> Non
         "code": "no-photos",
     }
     assert several.run(__file__, "_said", SIZE, tmp_path) == [expected] * SIZE
+
+
+def test_a_copied_network_stays_in_its_world() -> None:
+    world = World(0, 2, peers=cast(Any, threading.Lock()))  # which cannot be copied
+    assert copy.deepcopy({"world": world})["world"] is world
 
 
 def test_one_process_is_a_world_in_which_nothing_is_sent() -> None:
