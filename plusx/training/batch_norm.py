@@ -28,7 +28,7 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     apart = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W], in the same precision and layout; computed in float32."""
+        """[B, C, H, W] -> [B, C, H, W], in the same precision and layout; computed in float32 at least."""
         if not self.training or self.apart:
             return super().forward(x)
         normalised, mean, variance, count = _Synchronised.apply(x, self.weight, self.bias, self.eps, self.world)
@@ -72,10 +72,10 @@ class _Synchronised(torch.autograd.Function):
         """
         x, weight, mean, inverse = ctx.saved_tensors
         shape = (1, -1, 1, 1)
-        dy, centred = gradient.float(), x.float() - mean.view(shape)
+        dy, centred = _wide(gradient), _wide(x) - mean.view(shape)
         ours = torch.stack([dy.sum(_OVER), (dy * centred).sum(_OVER)])  # [2, C]
-        of_all = ctx.world.add(ours.double()) / ctx.count
-        mean_dy, slope = of_all[0].float(), (of_all[1] * inverse.double() ** 2).float()
+        of_all = ctx.world.add(ours.to(torch.float64, copy=True)) / ctx.count
+        mean_dy, slope = of_all[0].to(dy.dtype), (of_all[1] * inverse.double() ** 2).to(dy.dtype)
         dx = (dy - mean_dy.view(shape) - centred * slope.view(shape)) * (weight * inverse).view(shape)
         return dx.to(gradient.dtype), ours[1] * inverse, ours[0], None, None
 
@@ -86,14 +86,19 @@ def _statistics(x: Tensor, world: World) -> tuple[Tensor, Tensor, float]:
     Each process's own are combined (Chan, Golub and LeVeque 1979), which loses nothing where a mean is large; sums of
     squares would. In double precision, so that how photos are dealt out matters as little as it can.
     """
-    variance, mean = torch.var_mean(x.float(), _OVER, correction=0)
+    variance, mean = torch.var_mean(_wide(x), _OVER, correction=0)
     count = x.numel() / x.shape[1]
     ours = torch.stack([mean.double(), variance.double() * count, torch.full_like(mean, count, dtype=torch.double)])
     means, squares, counts = world.each(ours).unbind(1)  # [processes, C] each
     total = float(counts[:, 0].sum())
     whole = (counts * means).sum(0) / total
     spread = (squares + counts * (means - whole) ** 2).sum(0) / total
-    return whole.float(), spread.float(), total
+    return whole.to(mean.dtype), spread.to(mean.dtype), total
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In float32 at least."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def synchronise(model: nn.Module, world: World) -> list[SynchronisedBatchNorm2d]:
