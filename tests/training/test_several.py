@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 import several
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from toy_training import Batch as Plain
-from toy_training import Photos, network, settings
+from toy_training import Network, Photos, network, settings
 
 from plusx import durable
 from plusx.data import mixing
@@ -184,6 +185,26 @@ def train(world: World, folder: Path, wanted: Settings, until: int | None = None
     return checkpoint_of(one.state) if outcome.steps == wanted.total_steps else "ended early"
 
 
+class _Doubled(Network):
+    """The network in double precision: rounding is too small to be amplified, whatever the rate."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.block(F.relu(self.bn1(self.conv1(images.double() / 255))))
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+def _doubled(world: World) -> float:
+    """How far weights are from those of one process after twelve steps at a high rate, in double precision."""
+    plan, found = how(learning_rate=0.3), []
+    for each in (ALONE, world):
+        torch.manual_seed(1)
+        one = State.fresh(_Doubled().double(), plan, world=each)
+        for step in range(12):
+            train_step(one, Shared(each).batch(step), plan)
+        found.append([value for value in one.model.state_dict().values() if value.is_floating_point()])
+    return apart(found[1], found[0])
+
+
 class _CutError(Exception):
     pass
 
@@ -209,6 +230,7 @@ def _together(argument: str) -> dict[str, Any]:
         if world.size == 2:
             found |= _of_two(world, out, mine)
         found["drift"] = _drifted(world)
+        found["doubled"] = _doubled(world)
         return found
 
 
@@ -292,6 +314,12 @@ def test_two_processes_give_the_curve_of_one_and_norms_of_their_own_another(answ
     assert np.abs(two / one - 1).max() < CURVE
     assert np.abs(own / one - 1).max() > 10 * CURVE
     assert said[0]["frozen"] < CURVE
+
+
+def test_in_double_precision_weights_are_those_of_one_process_even_at_a_high_rate(answered: Any) -> None:
+    _, _, said = answered
+    for answer in said:
+        assert answer["doubled"] < 1e-5  # the loss itself is computed in float32
 
 
 def test_one_process_that_is_asked_to_stop_stops_all_after_the_same_step(answered: Any) -> None:
