@@ -45,7 +45,7 @@ def start(module: str, function: str, size: int, folder: Path, argument: str = "
     ]
 
 
-def answers(processes: Sequence[subprocess.Popen[bytes]], function: str, folder: Path, wait: float = 90) -> list[Any]:
+def answers(processes: Sequence[subprocess.Popen[bytes]], function: str, folder: Path, wait: float = 300) -> list[Any]:
     """What each process answered, in order of rank; fails with what it said where one did not end well."""
     for rank, process in enumerate(processes):
         _, said = process.communicate(timeout=wait)

@@ -57,6 +57,7 @@ def main(out: str, *words: str) -> None:
         os.environ["MASTER_PORT"] = port  # every command line is a meeting of its own
         code = cli(line.split())
         print("exit", code, flush=True)
+    told.close()
 
 
 def start(out: Path, size: int, line: str) -> list[tuple[list[str], str]]:
@@ -72,7 +73,7 @@ def start(out: Path, size: int, line: str) -> list[tuple[list[str], str]]:
         )
         for rank in range(size)
     ]
-    said = [process.communicate(timeout=120) for process in processes]
+    said = [process.communicate(timeout=300) for process in processes]
     return [(stdout.splitlines(), stderr) for stdout, stderr in said]
 
 
