@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -220,20 +220,21 @@ def unbroken(folder: Path, options: argparse.Namespace, steps: int) -> str:
 def campaign(folder: Path, options: argparse.Namespace) -> Totals:
     """All faults, in as many trainings as that takes (one, if its length was guessed well)."""
     totals, began = Totals(), time.monotonic()
+    until = began + 60 * options.minutes
     write_set(folder / "photos", PHOTOS, size=40)
     steps = max(options.steps, 4 * EVERY)
     expected = "" if options.control else unbroken(folder, options, steps)
-    while totals.faults < options.faults and not totals.broken and time.monotonic() - began < 60 * options.minutes:
-        _trained(folder, options, steps, expected, totals)
+    while totals.faults < options.faults and not totals.broken and time.monotonic() < until:
+        _trained(_started(folder, options, f"training-{totals.trainings}", steps), until, expected, totals)
     totals.took = time.monotonic() - began
     return totals
 
 
-def _trained(folder: Path, options: argparse.Namespace, steps: int, expected: str, totals: Totals) -> None:
-    """One training that is disturbed until it ends, or until there were faults enough."""
-    name, until = f"training-{totals.trainings}", time.monotonic() + 60 * options.minutes
-    with _started(folder, options, name, steps) as job:
+def _trained(starting: AbstractContextManager[Job], until: float, expected: str, totals: Totals) -> None:
+    """One training that is disturbed until it ends, or there were faults enough, or the time is over."""
+    with starting as job:
         totals.trainings += 1
+        options, name = job.options, job.run.name
         while totals.faults < options.faults and time.monotonic() < until and disturb(job, totals.faults, totals):
             if options.verbose:
                 print(f"{totals.faults} faults, {totals.seconds[-1]:.1f} s, step {job.step}", flush=True)
