@@ -46,7 +46,7 @@ MOMENT = 0.5  # most seconds from a new checkpoint to the fault
 PHOTOS = {"train": 20, "val": 6, "test": 2}  # of each of two classes
 BATCH = 8
 FLAGS = {"--model": "resnet8", "--size": "32", "--batch-size": str(BATCH), "--device": "cpu", "--seed": "1"}
-SETS = (f"checkpoint_every={EVERY}", "width=0.25", "workers=1", "sizes=[]", "log_every=1")
+SETS = (f"checkpoint_every={EVERY}", "width=0.25", "workers=1", "sizes=[]", "log_every=1", "patience=100000")
 PATIENT = "rank_seconds=5"  # where one is slow
 
 
