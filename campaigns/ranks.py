@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ MOMENT = 0.5  # most seconds from a new checkpoint to the fault
 PHOTOS = {"train": 20, "val": 6, "test": 2}  # of each of two classes
 BATCH = 8
 FLAGS = {"--model": "resnet8", "--size": "32", "--batch-size": str(BATCH), "--device": "cpu", "--seed": "1"}
-SETS = (f"checkpoint_every={EVERY}", "width=0.25", "workers=1", "sizes=[]", "log_every=1")
+SETS = (f"checkpoint_every={EVERY}", "width=0.25", "workers=1", "sizes=[]", "log_every=1", "patience=100000")
 PATIENT = "rank_seconds=5"  # where one is slow
 
 
@@ -220,20 +220,21 @@ def unbroken(folder: Path, options: argparse.Namespace, steps: int) -> str:
 def campaign(folder: Path, options: argparse.Namespace) -> Totals:
     """All faults, in as many trainings as that takes (one, if its length was guessed well)."""
     totals, began = Totals(), time.monotonic()
+    until = began + 60 * options.minutes
     write_set(folder / "photos", PHOTOS, size=40)
     steps = max(options.steps, 4 * EVERY)
     expected = "" if options.control else unbroken(folder, options, steps)
-    while totals.faults < options.faults and not totals.broken and time.monotonic() - began < 60 * options.minutes:
-        _trained(folder, options, steps, expected, totals)
+    while totals.faults < options.faults and not totals.broken and time.monotonic() < until:
+        _trained(_started(folder, options, f"training-{totals.trainings}", steps), until, expected, totals)
     totals.took = time.monotonic() - began
     return totals
 
 
-def _trained(folder: Path, options: argparse.Namespace, steps: int, expected: str, totals: Totals) -> None:
-    """One training that is disturbed until it ends, or until there were faults enough."""
-    name, until = f"training-{totals.trainings}", time.monotonic() + 60 * options.minutes
-    with _started(folder, options, name, steps) as job:
+def _trained(starting: AbstractContextManager[Job], until: float, expected: str, totals: Totals) -> None:
+    """One training that is disturbed until it ends, or there were faults enough, or the time is over."""
+    with starting as job:
         totals.trainings += 1
+        options, name = job.options, job.run.name
         while totals.faults < options.faults and time.monotonic() < until and disturb(job, totals.faults, totals):
             if options.verbose:
                 print(f"{totals.faults} faults, {totals.seconds[-1]:.1f} s, step {job.step}", flush=True)

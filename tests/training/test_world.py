@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,9 +13,12 @@ import numpy as np
 import pytest
 import several
 import torch
+import torch.distributed as dist
+from toy_training import settings, training
 
 from plusx.errors import DataError
 from plusx.launch import Launch, launched
+from plusx.training.heartbeat import Bounds
 from plusx.training.world import ALONE, World, joined
 
 SIZE = 3
@@ -72,3 +77,35 @@ def test_a_process_knows_its_rank_from_what_torchrun_has_set(monkeypatch: pytest
         monkeypatch.setenv(name, value)
     assert launched() == Launch(rank=3, size=8, local_rank=1, local_size=2, restarts=4)
     assert not launched().first
+
+
+class Watch:
+    """In place of the watch over others: what it is told."""
+
+    def __init__(self) -> None:
+        self.entered, self.told = 0, list[str]()
+        self.bounds = Bounds()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        self.told.append("alone")
+        yield
+        self.told.append("with others")
+
+
+def test_what_the_first_does_while_the_others_wait_is_marked_and_messages_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T15: else a long save, or a long look at the photos, would make a slow process of the first."""
+    watch = Watch()
+    world = World(0, 2, peers=cast(Any, watch))
+    monkeypatch.setattr(dist, "broadcast", lambda *_: None)
+    assert world.once(lambda: watch.told.append("does it") or 7) == 7
+    assert watch.told == ["alone", "does it", "with others"]
+    assert watch.entered == 1
+    one = training(tmp_path, settings())
+    one.world = world
+    one.save()
+    assert watch.told[3:] == ["alone", "with others"]
+    world.allow(60)
+    assert watch.bounds == Bounds(slow=60)
