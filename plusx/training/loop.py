@@ -23,6 +23,7 @@ from plusx.training import checkpoint
 from plusx.training.events import Listener, Notice, Saved, StepDone, Validated, WeightsDue
 from plusx.training.interrupt import GRACE_SECONDS, Stop, others_missed, stopping
 from plusx.training.memory import explained, out_of_memory
+from plusx.training.paths import Paths
 from plusx.training.settings import Settings
 from plusx.training.step import Batch, NotFiniteError, State, StepResult, apply_gradients, compute_gradients
 
@@ -43,33 +44,6 @@ class BatchSource(Protocol):
 
     def name(self, index: int) -> str:
         """The photo behind one of a batch's indices."""
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Where a run keeps its checkpoints, its best weights and its two logs."""
-
-    folder: Path
-    resume_command: str
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
-        return self.folder / "checkpoints"
-
-    @property
-    def best(self) -> Path:
-        """Folder of the best weights, one folder per step that a checkpoint may refer to."""
-        return self.folder / "best"
-
-    def resumed_from(self, keep: str) -> checkpoint.Choice:
-        """The checkpoint that a run goes on from which keeps "best" or "last"; raises as `checkpoint.chosen`."""
-        return checkpoint.chosen(self.checkpoints, self.best if keep == "best" else None)
-
-    @property
-    def logs(self) -> dict[str, durable.Log]:
-        """history: functions of the run only; timing: clock figures."""
-        return {name: durable.Log(self.folder / f"{name}.jsonl") for name in checkpoint.LOGS}
 
 
 @dataclass(frozen=True)

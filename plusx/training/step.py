@@ -143,9 +143,7 @@ def compute_gradients(state: State, batch: Batch, settings: Settings, *, asked: 
         with state.replica.part(last=i == parts, apart=whole):
             part, hits = _backward(state, images, targets, settings, len(images) / photos)
         loss, right = loss + part, right + hits
-    where = (
-        batch.images.device if batch.images.is_cuda else None
-    )  # NCCL has trees; gloo's ring is 2 (W - 1) messages long
+    where = batch.images.device if batch.images.is_cuda else None  # NCCL has trees, gloo a ring of 2 (W - 1) messages
     sums = state.world.add(torch.tensor([loss.item(), right.item(), asked], dtype=torch.float64, device=where))
     mean, hits_of_all, asking = sums.tolist()
     if not math.isfinite(mean):

@@ -29,9 +29,7 @@ from plusx.training.heartbeat import Bounds
 from plusx.training.meeting import meet
 from plusx.training.peers import End, Peers
 
-TIMEOUT = timedelta(
-    days=1
-)  # of one message: decoding takes long. Who is missing is noticed long before, by other means
+TIMEOUT = timedelta(days=1)  # of one message: decoding takes long, and who is missing is noticed long before
 SAME = timedelta(seconds=3)  # how long an error waits for the first process, which may have met the same
 _TOLD = "told"  # key of what the first process has failed with
 

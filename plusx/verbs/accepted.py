@@ -20,7 +20,7 @@ from plusx.images.decode import BadPhoto
 from plusx.run_folder import RunFolder
 from plusx.training import checkpoint
 from plusx.training.events import Notice
-from plusx.training.loop import Paths
+from plusx.training.paths import Paths
 from plusx.verbs import decoding, labelled
 from plusx.verbs.labelled import LabelledPhotos, Pixels
 from plusx.verbs.session import Session

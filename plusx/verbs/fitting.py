@@ -16,10 +16,11 @@ from plusx.recipes.plan import Plan
 from plusx.run_folder import RunFolder
 from plusx.training import checkpoint
 from plusx.training.events import Event, Listener, Notice
-from plusx.training.loop import Outcome, Paths, Training, Validate, fit
+from plusx.training.loop import Outcome, Training, Validate, fit
+from plusx.training.paths import Paths
 from plusx.training.settings import Settings
 from plusx.training.step import State
-from plusx.verbs import labelled, start, together
+from plusx.verbs import labelled, start, together, windowed
 from plusx.verbs.board import Board
 from plusx.verbs.labelled import LabelledPhotos, Pixels
 from plusx.verbs.network import network_arguments, whiten
@@ -36,7 +37,7 @@ def fit_run(
 ) -> Outcome:
     """Train the network to the end of the plan, from its newest checkpoint where there is one."""
     world = session.world
-    world.allow(session.config.rank_seconds)
+    world.allow(session.config.rank_seconds + windowed.waits(session.data))
     pacer = Pacer(run, plan, session.started, session.config.frozen, world)
     settings = _settings(session.config, plan)
     paths = Paths(run.path, resume_command(session, run))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from plusx.config import Config
-from plusx.data import remote
+from plusx.data import fetch, remote
 from plusx.data.cache import StreamingStore
 from plusx.data.entries import cache_limit
 from plusx.data.listing import IndexedPhotos
@@ -36,6 +36,11 @@ def _archives_of_shards(photos: IndexedPhotos) -> tuple[Window, list[str]]:
     found, first, archives = np.unique(photos.table.shard[photos.rows], return_index=True, return_inverse=True)
     files = [photos.file(int(photos.rows[row])) for row in first]
     return Window(archives.astype(np.int64), max(1, len(found))), files
+
+
+def waits(data: Sequence[str]) -> float:
+    """Seconds that a process may wait for the network of DATA: nobody is to give it up meanwhile."""
+    return fetch.PATIENCE.seconds if any(map(remote.is_url, data)) else 0.0
 
 
 def window_of(config: Config, photos: Sequence[Photo]) -> Window | None:

@@ -16,8 +16,9 @@ from toy_training import Batch, Photos, network, run, settings, training
 
 from plusx.errors import Interrupted, ModelError, RunError
 from plusx.training.events import Event, Notice, Saved, StepDone, Validated, WeightsDue
-from plusx.training.loop import Paths, Training, fit
+from plusx.training.loop import Training, fit
 from plusx.training.memory import out_of_memory
+from plusx.training.paths import Paths
 from plusx.training.step import State
 
 

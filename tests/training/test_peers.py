@@ -25,7 +25,8 @@ import toy_training as toy
 from plusx.errors import Error
 from plusx.training import checkpoint
 from plusx.training.heartbeat import Bounds
-from plusx.training.loop import Paths, Training, fit
+from plusx.training.loop import Training, fit
+from plusx.training.paths import Paths
 from plusx.training.step import State
 from plusx.training.world import World, joined
 

@@ -19,7 +19,8 @@ from toy_training import Digest, Photos, moments, run, settings, training, until
 from plusx import durable
 from plusx.errors import ModelError
 from plusx.training import checkpoint
-from plusx.training.loop import Paths, Training
+from plusx.training.loop import Training
+from plusx.training.paths import Paths
 from plusx.training.step import State
 
 TOTAL = 12

@@ -29,7 +29,8 @@ from plusx.errors import Error, Interrupted, RunError, UsageError
 from plusx.training import checkpoint
 from plusx.training.batch_norm import SynchronisedBatchNorm2d, synchronise
 from plusx.training.events import Event, StepDone
-from plusx.training.loop import Paths, Training, fit
+from plusx.training.loop import Training, fit
+from plusx.training.paths import Paths
 from plusx.training.settings import Settings
 from plusx.training.step import State, compute_gradients, train_step
 from plusx.training.world import ALONE, World, joined

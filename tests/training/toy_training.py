@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from plusx import durable, errors, keyed
 from plusx.training import checkpoint
 from plusx.training.events import Event, Saved, StepDone, Validated
-from plusx.training.loop import Outcome, Paths, Training, fit
+from plusx.training.loop import Outcome, Training, fit
+from plusx.training.paths import Paths
 from plusx.training.settings import Settings
 from plusx.training.step import State
 
