@@ -15,8 +15,6 @@ from torch.autograd.function import once_differentiable
 from plusx.errors import processes as sentences
 from plusx.training.world import World
 
-_OVER = (0, 2, 3)  # photos, rows and columns: what a channel has its statistics over
-
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` whose statistics are those of the photos of all processes; names of tensors are the same.
@@ -54,11 +52,11 @@ class _Synchronised(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, world: World
     ) -> tuple[Tensor, Tensor, Tensor, float]:
-        mean, variance, count = _statistics(x, world)
+        mean, variance, count = _statistics(x, weight, eps, world)
         if count == 1:  # in the words of PyTorch, by which the loop knows it
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(x.shape)}")
-        ctx.save_for_backward(x, weight, mean, torch.rsqrt(variance + eps))
-        ctx.count, ctx.world = count, world
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.eps, ctx.count, ctx.world = eps, count, world
         ctx.mark_non_differentiable(mean, variance)
         normalised = F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
         return normalised, mean, variance, count
@@ -68,37 +66,37 @@ class _Synchronised(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         """Ioffe and Szegedy 2015 (arXiv 1502.03167), section 3, over the photos of all processes.
 
+        First as if mean and variance were constants, which PyTorch computes in one go; then what follows from their
+        being functions of x: (x - mean) / sigma by a slope for each channel, and a shift, which is a batch norm again.
         Gradients of weight and bias are those of this process's photos: whoever averages gradients adds the others.
         """
-        x, weight, mean, inverse = ctx.saved_tensors
-        shape = (1, -1, 1, 1)
-        dy, centred = _wide(gradient), _wide(x) - mean.view(shape)
-        ours = torch.stack([dy.sum(_OVER), (dy * centred).sum(_OVER)])  # [2, C]
-        of_all = ctx.world.add(ours.to(torch.float64, copy=True)) / ctx.count
-        mean_dy, slope = of_all[0].to(dy.dtype), (of_all[1] * inverse.double() ** 2).to(dy.dtype)
-        dx = (dy - mean_dy.view(shape) - centred * slope.view(shape)) * (weight * inverse).view(shape)
-        return dx.to(gradient.dtype), ours[1] * inverse, ours[0], None, None
+        x, weight, mean, variance = ctx.saved_tensors
+        inverse = torch.rsqrt(variance + ctx.eps)
+        told = (weight, mean, variance, mean, inverse, False, ctx.eps, [True, True, True])
+        dx, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(gradient, x, *told)
+        ours = torch.stack([of_weight, of_bias]).to(torch.float64, copy=True)  # [2, C]
+        slope, shift = (ctx.world.add(ours) / ctx.count).to(mean.dtype) * (-weight * inverse)
+        dx += F.batch_norm(x, mean, variance, slope, shift, training=False, eps=ctx.eps)
+        return dx, of_weight, of_bias, None, None
 
 
-def _statistics(x: Tensor, world: World) -> tuple[Tensor, Tensor, float]:
+def _statistics(x: Tensor, weight: Tensor, eps: float, world: World) -> tuple[Tensor, Tensor, float]:
     """Mean and biased variance [C] over the photos of all processes, and of how many values.
 
-    Each process's own are combined (Chan, Golub and LeVeque 1979), which loses nothing where a mean is large; sums of
-    squares would. In double precision, so that how photos are dealt out matters as little as it can.
+    Each process's own, as PyTorch computes them for its batch norm, are combined (Chan, Golub and LeVeque 1979), which
+    loses nothing where a mean is large; sums of squares would. In double precision, so that how photos are dealt out
+    matters as little as it can.
     """
-    variance, mean = torch.var_mean(_wide(x), _OVER, correction=0)
+    # with weights they are in the precision of these, of a batch in bf16 too
+    _, mean, inverse = torch.native_batch_norm(x, weight, weight, None, None, True, 0.0, eps)
     count = x.numel() / x.shape[1]
-    ours = torch.stack([mean.double(), variance.double() * count, torch.full_like(mean, count, dtype=torch.double)])
+    squares = (inverse.double() ** -2 - eps) * count
+    ours = torch.stack([mean.double(), squares, torch.full_like(squares, count)])
     means, squares, counts = world.each(ours).unbind(1)  # [processes, C] each
     total = float(counts[:, 0].sum())
     whole = (counts * means).sum(0) / total
     spread = (squares + counts * (means - whole) ** 2).sum(0) / total
-    return whole.to(mean.dtype), spread.to(mean.dtype), total
-
-
-def _wide(x: Tensor) -> Tensor:
-    """In float32 at least."""
-    return x if x.dtype == torch.float64 else x.float()
+    return whole.to(mean.dtype), spread.clamp(min=0).to(mean.dtype), total
 
 
 def synchronise(model: nn.Module, world: World) -> list[SynchronisedBatchNorm2d]:
