@@ -19,13 +19,15 @@ SUMS = 2  # loss and right answers, and which parameters anybody has used
 class Constants:
     """`cores` shared by all processes; what they make a message and a photo cost.
 
-    `beside`: how much slower each of two processes computes than one alone, each on a core. `free` and `crowded`: a
+    `beside`: how much slower each of two processes computes than one alone, each on a core. `norms`: how much slower
+    one computes whose norms are those that speak with others, though there are none. `free` and `crowded`: a
     message among processes that have a core each, and that share one with one other; `wire` one between two machines
     on a wire without delay; `trips`: how many of a wire's delays a message waits for.
     """
 
     cores: int
     beside: float
+    norms: float
     free: Link
     crowded: Link
     work: dict[str, Work]
@@ -67,7 +69,8 @@ class Constants:
             work = replace(work, layers=0)
         if line["machines"] == 1:  # cores that compute carry the messages, too: nothing hides behind anything
             work = replace(work, backward=0.0)
-        return step(work, line["batch"], self.cluster(line), crowd=self.crowd(line["workers"])).seconds
+        crowd = self.crowd(line["workers"]) * (self.norms if line["norms"] else 1.0)
+        return step(work, line["batch"], self.cluster(line), crowd=crowd).seconds
 
 
 def of_lines(lines: Iterable[Line]) -> Constants:
@@ -81,12 +84,12 @@ def of_lines(lines: Iterable[Line]) -> Constants:
     crowded = fitted_link(_messages(many)).slower(2 * cores / many[0]["workers"])
     over = [line for line in fit if line["machines"] > 1]
     work = {name: _work(alone, name) for name in dict.fromkeys(line["network"] for line in alone)}
-    found = Constants(cores, _beside(here), link, crowded, work)
+    found = Constants(cores, _beside(here), _norms(here), link, crowded, work)
     return found if not over else replace(found, **_of_wire(over))
 
 
 def _work(lines: list[Line], network: str) -> Work:
-    mine = [line for line in lines if line["network"] == network]
+    mine = [line for line in lines if line["network"] == network and not line["norms"]]
     fixed, per_photo = fitted([(1.0, line["batch"], line["seconds"]) for line in mine])
     facts = {name: mine[0][name] for name in FACTS}
     backward = statistics.mean(line["backward"] / line["seconds"] for line in mine)
@@ -95,9 +98,24 @@ def _work(lines: list[Line], network: str) -> Work:
 
 def _beside(lines: list[Line]) -> float:
     """Geometric mean over networks."""
-    steps = {(e["network"], e["batch"], e["workers"]): e["seconds"] for e in lines if e["do"] == "step"}
-    slower = [seconds / steps[name, batch, 1] for (name, batch, n), seconds in steps.items() if n == 2]
+    steps = _steps(lines)
+    slower = [
+        s / steps[name, batch, 1, False] for (name, batch, n, normed), s in steps.items() if n == 2 and not normed
+    ]
     return statistics.geometric_mean(slower)
+
+
+def _norms(lines: list[Line]) -> float:
+    """Geometric mean over networks."""
+    steps = _steps(lines)
+    slower = [s / steps[name, batch, 1, False] for (name, batch, n, normed), s in steps.items() if n == 1 and normed]
+    return statistics.geometric_mean(slower)
+
+
+def _steps(lines: list[Line]) -> dict[tuple[str, int, int, bool], float]:
+    """Seconds by network, photos, processes, and whether norms are those of all."""
+    chosen = [line for line in lines if line["do"] == "step"]
+    return {(e["network"], e["batch"], e["workers"], e["norms"]): e["seconds"] for e in chosen}
 
 
 def _messages(lines: Iterable[Line]) -> list[tuple[float, float, float]]:

@@ -94,6 +94,7 @@ def fitted(lines: list[Line]) -> list[str]:
     rows.append(
         row_of("two processes, a core each", f"{constants.beside:.2f} times as long", "steps of 32, not together")
     )
+    rows.append(row_of("norms of all processes", f"{constants.norms:.2f} times as long", "steps of 32, one process"))
     rows.append(row_of("a message, a core each", _link(constants.free), "two processes, 1 kB to 48 MB"))
     rows.append(row_of("a message, two on a core", _link(constants.crowded), "eight processes on two cores, halved"))
     if constants.wire is not None:

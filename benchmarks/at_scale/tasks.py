@@ -48,7 +48,8 @@ def step(network: str, batch: int, *, norms: bool = False, together: bool = True
 def fitting() -> Iterator[Session]:
     """What the constants of one machine are fitted on."""
     alone = [step(name, batch, together=False) for name in SIZES for batch in (SMALLER, LARGER)]
-    yield Session("fit", 1, tuple(alone))
+    normed = [step(name, LARGER, norms=True, together=False) for name in SIZES]
+    yield Session("fit", 1, (*alone, *normed))
     beside = [step(name, LARGER, together=False) for name in SIZES]
     ladder = (KILO, 16 * KILO, 256 * KILO, 4 * MEGA, 48 * MEGA)
     yield Session("fit", 2, (*beside, reduce(*ladder), gather(256, 2 * KILO)))

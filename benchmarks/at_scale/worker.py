@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from plusx.models.normalise import Normalised
 from plusx.models.registry import create_model
+from plusx.training.batch_norm import synchronise
 from plusx.training.replica import SYNCHRONISED
 from plusx.training.settings import Settings
 from plusx.training.step import State, train_step
@@ -59,6 +60,8 @@ class Training:
         network = Normalised(built, (0.5,) * 3, (0.5,) * 3).to(memory_format=torch.channels_last)
         norm = SYNCHRONISED if task["norms"] else "per-process"
         self.settings = Settings(1_000_000, 1_000, 0.01, batch_norm=norm)
+        if task["norms"]:
+            synchronise(network, world)  # of one process too: what they compute, without a message
         self.state = State.fresh(network, self.settings, world=world)
         share, size = task["batch"], task["size"]
         noise = torch.randint(0, 256, (share, 3, size, size), dtype=torch.uint8)

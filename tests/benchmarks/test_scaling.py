@@ -15,7 +15,8 @@ from plusx.bench.scaling import Cluster, Link, Work, gathered, ring, step
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 MACHINE = {"cores": 2}
-FREE, SHARED, WIRE, TRIPS, BESIDE = Link(2e-4, 2e9), Link(1e-3, 5e8), Link(4e-4, 1e9), 2.0, 1.25
+FREE, SHARED, WIRE = Link(2e-4, 2e9), Link(1e-3, 5e8), Link(4e-4, 1e9)
+TRIPS, BESIDE, NORMS = 2.0, 1.25, 1.4
 WORK = Work(0.003, 0.02, gradients=6e6, last=1e6, backward=0.6, layers=10, gathered=2400.0, summed=1600.0, sums=2)
 FACTS = {name: getattr(WORK, name) for name in ("gradients", "last", "layers", "gathered", "summed")}
 
@@ -43,6 +44,7 @@ def made_lines() -> list[dict[str, Any]]:
     """Lines that a machine of known constants would give, with nothing else in them."""
     lines = [a_step(batch, 1, WORK.seconds(batch)) for batch in (4, 32)]
     lines.append(a_step(32, 2, BESIDE * WORK.seconds(32)))
+    lines.append(a_step(32, 1, NORMS * WORK.seconds(32), norms=True))
     for size in (1024, 1 << 18, 1 << 25):
         lines.append(line("all_reduce", 2, ring(size, 2, FREE), bytes=size))
         lines.append(line("all_reduce", 8, ring(size, 8, SHARED.slower(2)), bytes=size))
@@ -64,7 +66,7 @@ def test_the_constants_are_those_that_the_lines_were_made_of() -> None:
     from at_scale.constants import of_lines
 
     found = of_lines(made_lines())
-    assert (found.beside, found.trips) == (pytest.approx(BESIDE), pytest.approx(TRIPS))
+    assert (found.beside, found.norms, found.trips) == tuple(map(pytest.approx, (BESIDE, NORMS, TRIPS)))
     for ours, theirs in ((found.free, FREE), (found.crowded, SHARED), (found.wire, WIRE)):
         assert (ours.delay, ours.bandwidth) == (pytest.approx(theirs.delay), pytest.approx(theirs.bandwidth))
     work = found.work["toy"]
@@ -93,7 +95,7 @@ def test_over_a_wire_gradients_hide_behind_computing_and_messages_wait_for_its_d
     told = {"machines": 2, "delay": 0.01, "bandwidth": 1e8}
     across = Link(WIRE.delay + TRIPS * 0.01, 1e8)
     foretold = of_lines(made_lines()).foretold(a_step(32, 2, 1.0, "check", norms=True, **told))
-    assert foretold == pytest.approx(step(WORK, 32, Cluster(2, 1, NOTHING, across), crowd=BESIDE).seconds)
+    assert foretold == pytest.approx(step(WORK, 32, Cluster(2, 1, NOTHING, across), crowd=BESIDE * NORMS).seconds)
 
 
 def test_more_processes_than_cores_wait_for_a_core_as_well_as_for_the_wire() -> None:
