@@ -45,7 +45,8 @@ def network_of(name: str = "resnet8", norm: str = "batch") -> Normalised:
 def batch(count: int = 12) -> SimpleNamespace:
     random = np.random.default_rng(1)
     pixels = torch.from_numpy(random.integers(0, 255, (count, 3, 16, 16), dtype=np.uint8))
-    return SimpleNamespace(images=pixels, targets=torch.arange(count) % 4, indices=np.arange(count))
+    shares = (count,)
+    return SimpleNamespace(images=pixels, targets=torch.arange(count) % 4, indices=np.arange(count), shares=shares)
 
 
 @pytest.mark.parametrize("norm", ["batch", "none"])

@@ -28,6 +28,7 @@ def environment(rank: int, size: int, port: int) -> dict[str, str]:
     """What torchrun sets for one of `size` processes on this machine."""
     told = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    address |= {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # it warns of a store that ends with the first process, as here it does
     return os.environ | {name: str(value) for name, value in told.items()} | address | {"PYTHONPATH": str(ROOT)}
 
 

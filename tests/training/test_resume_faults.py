@@ -194,7 +194,7 @@ def test_an_update_that_fails_half_way_is_saved_by_nobody(
     stop = Stop(lambda: saved.append(one.state.step) or "", grace=0.0)  # type: ignore[func-returns-value]
     stop.changing = SlowLock()  # type: ignore[assignment]
     watcher = threading.Thread(target=stop._save_if_late)
-    monkeypatch.setattr(loop, "stopping", lambda _: nullcontext(stop))
+    monkeypatch.setattr(loop, "stopping", lambda *_: nullcontext(stop))
     monkeypatch.setattr(interrupt, "_end", lambda *_: None)
     if not protected:
         monkeypatch.setattr(loop, "_changing", plainly_changing)

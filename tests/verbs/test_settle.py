@@ -12,6 +12,7 @@ import torch
 from plusx.config import Config
 from plusx.recipes.plan import training_sizes
 from plusx.recipes.recipe import ENOUGH_EPOCHS, SCALES
+from plusx.training.world import ALONE
 from plusx.verbs import settle
 from plusx.verbs.network import forward_flops
 from plusx.verbs.settle import at_scale, budgeted, wished
@@ -82,4 +83,4 @@ def test_precision_is_settled_by_the_device(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_step_on_noise_is_timed() -> None:
     wish = Wish(flags={"time": 20.0, "batch_size": 4}, sets=("width=0.125",))
-    assert 0 < settle._step_seconds(budgeted(wished(wish), CPU), CPU) < 10
+    assert 0 < settle._step_seconds(budgeted(wished(wish), CPU), CPU, ALONE) < 10

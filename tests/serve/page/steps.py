@@ -58,7 +58,7 @@ def pixels(page: Page) -> Any:
 
 def arrived(path: Path) -> bytes:
     """A download, as soon as it is whole."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not path.exists() or not path.stat().st_size:
         assert time.monotonic() < end, f"{path.name} did not come"
         time.sleep(0.02)
