@@ -20,6 +20,7 @@ import growth
 import inference
 import limits
 import peers
+import scoring
 import startup
 import time_to_accuracy
 from at_scale import page as scaling
@@ -136,6 +137,17 @@ REPORTS = (
         "PyTorch in float32. ONNX Runtime 1.32.0, OpenVINO 2026.4.1.",
         "python benchmarks/inference.py PHOTOS WORK --env ENV --models fast=MODEL plain=MODEL",
         inference.table,
+    ),
+    Report(
+        "scoring",
+        "Scoring",
+        "`plusx predict --parquet` by the local engine and by Ray with one and with more actors, each a process of its "
+        "own for half of the shards and then for all of them: medians over rounds. What the second takes more is what "
+        "photos cost, the rest of the first is the start (interpreter, Ray, model). Where the table says so, a worker "
+        "was killed with a block in hand. Every row is compared with that of the local engine, bit by bit.",
+        "python benchmarks/scoring.py MODEL SHARD SHARD SHARD SHARD --actors 1 2 "
+        "--out benchmarks/results/scoring.jsonl",
+        scoring.table,
     ),
     Report(
         "serve",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from plusx.data import remote, shards
 from plusx.data.tar import Member, members
-from plusx.data.unpacked import plain
+from plusx.data.unpacked import let_go, plain
 from plusx.errors import DataError
 from plusx.errors import data as sentences
 from plusx.errors import remote as remote_errors
@@ -31,7 +31,8 @@ SPLITS = {
     **{"val": "val", "valid": "val", "validation": "val"},
 }
 KAGGLE = re.compile(r"(?P<label>[^.]+)\.\d+\.\w+")  # flat names such as cat.0.jpg
-_OF_ONE_ARCHIVE = ("bad-tar", "bad-archive", "unreadable", "compressed", "archive-too-large", remote_errors.MISSING)
+UNREADABLE = "unreadable"
+_BAD_ARCHIVE = frozenset({"bad-tar", "bad-archive", "compressed", "archive-too-large", remote_errors.MISSING})
 JUNK_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
 Parts = tuple[str, ...]
@@ -52,10 +53,13 @@ class Files:
 
     `outside` are links, to files or folders, that lead out of the folder they were found in; they are followed.
     `unread` holds archives and folders that cannot be read; they are listed there only if `lenient`,
-    else they raise.
+    else they raise, as do archives that the operating system refuses and that were `seen` before. With `closed`
+    no archive is looked into, and all are listed there.
     """
 
     lenient: bool = False
+    seen: bool = False
+    closed: bool = False
     files: list[File] = field(default_factory=list)
     folders: list[Parts] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -143,12 +147,16 @@ def add_folder(found: Files, root: str, shown: Parts, parts: Parts) -> None:
 def add_tar(found: Files, path: str, shown: Parts, outer: Parts) -> None:
     """Add the members of a tar that lies in the folders `outer` of DATA."""
     name = "/".join(shown)
+    unread = File(name, (*outer, shown[-1]), Source(path))
+    if found.closed:
+        found.unread.append(unread)
+        return
     try:
         tar, inside = _inside(path)
     except DataError as error:
-        if not found.lenient or error.code not in _OF_ONE_ARCHIVE:
+        if not found.lenient or error.code not in (_BAD_ARCHIVE if found.seen else {*_BAD_ARCHIVE, UNREADABLE}):
             raise
-        found.unread.append(File(name, (*outer, shown[-1]), Source(path)))
+        found.unread.append(unread)
         return
     found.folders[:] = [folder for folder in found.folders if folder != outer[: len(folder)]]  # they hold photos
     splits = tuple(part for part in outer if part.lower() in SPLITS)
@@ -189,7 +197,12 @@ def _inside(path: str) -> tuple[str, Iterable[Member]]:
     if remote.is_url(path):
         return path, shards.listing(path).members
     tar = plain(Path(path))
-    return str(tar), members(tar, path)
+    try:
+        return str(tar), members(tar, path)
+    except DataError:
+        if tar != Path(path):
+            let_go(tar)  # nobody is going to read in it
+        raise
 
 
 def _add_one_of_several(found: Files, path: str, relative: Parts) -> None:

@@ -20,6 +20,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from plusx.data import remote
 from plusx.data.index import INDEX, MOST_SHARDS, SPLITS, Column, Shard, to_bytes
 from plusx.data.listing import Digests, Listing, Photo, labels_of, names_of, splits_of
 from plusx.data.reading import read
@@ -91,14 +92,21 @@ def _beside(out: Path) -> Iterator[Path]:
     """Where a folder to be is written: beside its place, held by a lock; a killed process may have left something."""
     make_folder(out.parent)
     beside = out.with_name(f"{TEMPORARY}{out.name}")
+    lock, shards = beside / "lock", beside / "shards"
     with disk_errors(out):
         beside.mkdir(exist_ok=True)
-    with locked(beside / "lock"):
+        names = {path.name for path in beside.iterdir()}
+    if names and names not in ({lock.name}, {lock.name, shards.name}):  # not ours, and not to be swept
+        raise sentences.beside_is_taken(beside)
+    with locked(lock):
         try:
-            shutil.rmtree(beside / "shards", ignore_errors=True)
-            yield beside / "shards"
+            shutil.rmtree(shards, ignore_errors=True)
+            yield shards
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(shards, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                lock.unlink()
+                beside.rmdir()
 
 
 @dataclass(frozen=True)
@@ -162,6 +170,8 @@ def _lengths(listing: Listing) -> Indices:
 def _length(photo: Photo) -> int:
     if photo.source.length >= 0:
         return photo.source.length
+    if remote.is_url(photo.source.file):
+        return remote.seen(photo.source.file).size
     try:
         return os.stat(photo.source.file).st_size  # noqa: PTH116 - text by os.fsdecode
     except OSError as error:

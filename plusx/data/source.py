@@ -32,7 +32,17 @@ from plusx.errors import remote as remote_errors
 from plusx.errors.images import Undecodable
 from plusx.images.source import Source
 
-__all__ = ["Listing", "Photo", "content_hashes", "indexed", "scan", "uncollected", "walk"]
+__all__ = [
+    "Listing",
+    "Photo",
+    "content_hashes",
+    "indexed",
+    "scan",
+    "uncollected",
+    "walk",
+    "walk_archive",
+    "walk_folder",
+]
 
 _HASHING_THREADS = 4
 _HASHED_TOGETHER = 64
@@ -193,9 +203,7 @@ def _walked(path: str) -> list[Photo]:
         matches = sorted(glob.glob(path, recursive=True))
         return [photo for match in matches for photo in _walked(match)] or [Photo(path, Source(path))]
     if os.path.isdir(path):
-        found = Files(lenient=True)
-        add_folder(found, path, (path.rstrip("/") or "",), ())
-        return _photos_in(found)
+        return walk_folder(path)
     return walk_archive(path) if is_tar(path) else [Photo(path, Source(path))]
 
 
@@ -209,10 +217,20 @@ def _walked_urls(path: str) -> list[Photo]:
     return [p for url in urls for p in (walk_archive(url) if remote.is_archive(url) else [Photo(url, Source(url))])]
 
 
+def walk_folder(path: str, *, closed: bool = False) -> list[Photo]:
+    """Photos of a folder, as `walk` lists them; with `closed`, each archive in it is one of them, not looked into."""
+    found = Files(lenient=True, closed=closed)
+    add_folder(found, path, (path.rstrip("/") or "",), ())
+    return _photos_in(found)
+
+
 @uncollected()
-def walk_archive(path: str, shown: str | None = None) -> list[Photo]:
-    """Photos of the tar at `path`, as `walk` lists them, named as if it were `shown`; itself where it is not whole."""
-    found = Files(lenient=True)
+def walk_archive(path: str, shown: str | None = None, *, seen: bool = False) -> list[Photo]:
+    """Photos of the tar at `path`, as `walk` lists them, named as if it were `shown`; itself where it is not whole.
+
+    Raises DataError where the operating system refuses one that was `seen` before: it may be there again.
+    """
+    found = Files(lenient=True, seen=seen)
     add_tar(found, path, (shown or path,), ())
     return _photos_in(found)
 

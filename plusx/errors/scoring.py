@@ -67,7 +67,7 @@ def photos_gone(out: Path, gone: Sequence[str]) -> UsageError:
     """Parts in `out` are of photos that are no longer asked for, or have changed."""
     return UsageError(
         f"{out} holds parts of photos that are no longer asked for, or are not as they were: {first_few(gone)}. "
-        "Give the same paths again, others behind them if you like, or name another --out.",
+        "Give the same paths again (more archives may come, no more loose photos), or name another --out.",
         code="photos-gone",
     )
 
@@ -78,6 +78,34 @@ def model_changed(model: Path) -> RunError:
         f"{model} is another file for this process than for the one that began: every machine has to see the same "
         "model under that path, and nobody may change it meanwhile.",
         code="model-changed",
+    )
+
+
+def photos_changed(file: str) -> DataError:
+    """A file is not as it was when the scoring began."""
+    return DataError(
+        f"{file} is not as it was when it was listed: it was moved or replaced, or this machine does not see it. Every "
+        "machine has to see the same photos under the same paths, and nobody may change them meanwhile.",
+        code="photos-changed",
+    )
+
+
+def strange_parts(out: Path, names: Iterable[str]) -> UsageError:
+    """Files that are called like parts, and that nobody wrote for this scoring."""
+    return UsageError(
+        f"{out} holds parts that predict did not write there: {first_few(sorted(names))}. Move them away, since "
+        "whoever reads the folder would count their rows, and give the same command again.",
+        code="strange-parts",
+    )
+
+
+def no_actor(cores: int, gpus: int, seconds: float) -> RunError:
+    """The cluster has no room for an actor."""
+    wanted = f"{cores:,} CPU{'s' if cores > 1 else ''}" + (f" and {gpus} GPU" if gpus else "")
+    return RunError(
+        f"No machine of the Ray cluster had {wanted} free in {seconds:,.0f} s: wait until others are done, add "
+        "machines, or take --engine local. What is whole stays.",
+        code="no-actor",
     )
 
 

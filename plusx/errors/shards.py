@@ -28,6 +28,15 @@ def out_is_taken(out: Path) -> DiskError:
     return DiskError(f"{out} is there and not empty: name a new or empty folder for the shards.", code="taken")
 
 
+def beside_is_taken(beside: Path) -> DiskError:
+    """Where shards are written until all are there, something else lies."""
+    return DiskError(
+        f"{beside} holds files that plusx shard did not write, and it is where the shards lie until all of them are "
+        "there: move it away, or name another folder for the shards.",
+        code="taken",
+    )
+
+
 def out_in_data(out: Path, data: str) -> UsageError:
     """The shards would become files of DATA."""
     return UsageError(

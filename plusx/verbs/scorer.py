@@ -7,7 +7,7 @@ depend on who scored it, nor beside what.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from plusx.run_folder import model_path
 from plusx.verbs.blocks import Block
 from plusx.verbs.parts import Made, Rows, part_path, read_made, write_part
 
+HELD = 256 << 20  # bytes of pixels that may wait for a photo which is slow
 Pixels = npt.NDArray[np.uint8]
 Heard = Callable[[int], None]
 
@@ -104,7 +105,9 @@ class Scorer:
     def _batches(self, rows: Rows, sources: Sequence[Source]) -> Iterator[tuple[list[int], Pixels]]:
         """Batches of pixels [n, S, S, 3] with their places; photos that cannot be read fill theirs with the reason."""
         places, pixels = list[int](), list[Pixels]()
-        for place, result in _in_order(self.pool.map(sources)):
+        dealt = _Ahead(sources, max(self.size, HELD // (3 * self.pool.preprocess.crop**2)))
+        for place, result in _in_order(self.pool.map(dealt)):
+            dealt.done = place + 1
             if isinstance(result, BadPhoto):
                 rows.fail(place, result.code, result.reason)
                 continue
@@ -135,6 +138,23 @@ def _classifier(path: Path, work: Work, cores: int | None) -> Classifier:
     if cores == 1 and isinstance(classifier.engine, OnnxEngine):
         classifier.engine = classifier.engine.on_one_core()
     return classifier
+
+
+class _Ahead(Iterator[Source]):
+    """Sources, dealt until `most` of them are ahead of the first that is not `done`: what comes early has to wait.
+
+    It says then that there are none, and has more later: the pool asks again after every answer.
+    """
+
+    def __init__(self, sources: Iterable[Source], most: int) -> None:
+        self._rest, self._most, self._dealt, self.done = iter(sources), most, 0, 0
+
+    def __next__(self) -> Source:
+        if self._dealt - self.done >= self._most:
+            raise StopIteration
+        source = next(self._rest)
+        self._dealt += 1
+        return source
 
 
 def _in_order(results: Iterator[tuple[int, Result]]) -> Iterator[tuple[int, Result]]:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plusx.durable import locked, make_folder, sweep_temporary, write_json
+from plusx.durable import TEMPORARY, locked, make_folder, sweep_temporary, write_json
 from plusx.errors import DataError, DiskError, RunError, disk, use
 from plusx.errors import scoring as sentences
 from plusx.errors.usage import no_batch, would_overwrite
@@ -182,7 +182,7 @@ def _engine(asked: Scoring) -> Engine:
 @contextlib.contextmanager
 def _folder(out: Path) -> Iterator[None]:
     """The folder for this process alone; what killed ones left half written is swept."""
-    if out.exists() and not (out / MANIFEST).exists() and any(out.iterdir()):
+    if out.exists() and not (out / MANIFEST).exists() and not _only_begun(out):
         raise sentences.other_files(out)
     make_folder(out)
     with locked(out / LOCK):
@@ -191,6 +191,13 @@ def _folder(out: Path) -> Iterator[None]:
             yield
         finally:
             sweep_temporary(out)
+
+
+def _only_begun(out: Path) -> bool:
+    """Whether a folder is empty, or as a process leaves it that was killed before it had written the manifest."""
+    names = {path.name for path in out.iterdir()}
+    others = {name for name in names if name != LOCK and not name.startswith(TEMPORARY)}
+    return not names or (LOCK in names and not others)
 
 
 def _agree(asked: Scoring, work: Work, blocks: Sequence[Block]) -> None:
@@ -204,7 +211,15 @@ def _agree(asked: Scoring, work: Work, blocks: Sequence[Block]) -> None:
         here = {block.name for block in blocks}
         if gone := [shown for name, shown in before["blocks"].items() if name not in here]:
             raise sentences.photos_gone(asked.out, gone)
+    _refuse_strange(asked.out, blocks)
     _write_manifest(asked.out, now, blocks, None)
+
+
+def _refuse_strange(out: Path, blocks: Iterable[Block]) -> None:
+    """Raise UsageError for what is called like a part and is of no block."""
+    here = {path.name for path in out.glob("part-*.parquet")}
+    if strange := here - {part_path(out, block.name).name for block in blocks}:
+        raise sentences.strange_parts(out, strange)
 
 
 def _manifest(out: Path) -> dict[str, Any]:
@@ -265,9 +280,8 @@ def _totals(asked: Scoring, work: Work, counted: _Counted) -> Totals:
     whole = [part for part in made if part is not None]
     expected = sum(counted.done[block.name].photos for block in blocks if block.name in counted.done)
     photos, bad = sum(part.photos for part in whole), sum(part.bad for part in whole)
-    here = {path.name for path in asked.out.glob("part-*.parquet")}
-    strange = here - {part_path(asked.out, block.name).name for block in blocks}
-    if len(whole) != len(blocks) or photos != expected or strange:
+    _refuse_strange(asked.out, blocks)
+    if len(whole) != len(blocks) or photos != expected:
         raise sentences.miscounted(str(asked.out), expected, photos)
     if not photos:
         raise use.nothing_found(" ".join(asked.paths))

@@ -44,6 +44,7 @@ QUIET = {
 MOST_DEATHS = 3  # of workers that had the same block in hand
 MOST_TASKS = 1000  # that Ray plans with; of more blocks each task gets several
 OBJECTS = 256 << 20  # bytes of shared memory: descriptions of blocks, no photos
+WAIT = 300.0  # seconds until there has to be room for one actor: of a cluster that grows, or is busy
 LONGEST = 40  # characters of a folder below which a socket's path still fits
 
 
@@ -221,7 +222,8 @@ def _told(ray: Any, resume: str) -> Iterator[None]:
 
 def _outcomes(ray: Any, work: Work, blocks: Sequence[Block]) -> Iterator[str]:
     """What an actor says of each block, as they are done."""
-    actors, cores, gpus = _crew(ray.cluster_resources(), work.device)
+    actors, cores, gpus = _crew([node["Resources"] for node in ray.nodes() if node["Alive"]], work.device)
+    _refuse_no_room(ray, cores, gpus)
     pool = ray.data.ActorPoolStrategy(size=min(actors, len(blocks)), max_tasks_in_flight_per_actor=2)
     rows = [{"block": block.to_json()} for block in blocks]
     described = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_TASKS))
@@ -234,12 +236,31 @@ def _outcomes(ray: Any, work: Work, blocks: Sequence[Block]) -> Iterator[str]:
         yield from batch.column("outcome").to_pylist()
 
 
-def _crew(resources: Mapping[str, float], device: str) -> tuple[int, int, int]:
-    """How many actors there are, and the CPUs and GPUs of each: one per GPU where these are used, else one per CPU."""
-    cpus, gpus = max(1, int(resources.get("CPU", 1))), int(resources.get("GPU", 0))
-    if device in ("auto", "cuda") and gpus:
-        return gpus, max(1, cpus // gpus), 1
-    return cpus, 1, 0
+def _crew(nodes: Sequence[Mapping[str, float]], device: str) -> tuple[int, int, int]:
+    """How many actors there are, and the CPUs and GPUs of each: one per GPU where these are used, else one per CPU.
+
+    `nodes`: what each machine has. An actor has to fit into one machine, so the poorest with a GPU decides its CPUs.
+    """
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
+    gpus = [int(node.get("GPU", 0)) if device in ("auto", "cuda") else 0 for node in nodes]
+    shares = [max(1, cpu // gpu) for cpu, gpu in zip(cpus, gpus, strict=True) if cpu and gpu]
+    if not shares:
+        return max(1, sum(cpus)), 1, 0
+    cores = min(shares)
+    return sum(min(gpu, cpu // cores) for cpu, gpu in zip(cpus, gpus, strict=True)), cores, 1
+
+
+def _refuse_no_room(ray: Any, cores: int, gpus: int) -> None:
+    """Raise RunError where no machine has room for an actor in all of WAIT: Ray would wait for ever without a word."""
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    wanted = placement_group([{"CPU": cores, **({"GPU": gpus} if gpus else {})}])
+    try:
+        ready, _ = ray.wait([wanted.ready()], timeout=WAIT)
+        if not ready:
+            raise sentences.no_actor(cores, gpus, WAIT)
+    finally:
+        remove_placement_group(wanted)
 
 
 def _taken(outcome: Mapping[str, Any]) -> Outcome:

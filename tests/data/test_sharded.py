@@ -201,6 +201,7 @@ def test_what_a_killed_process_left_is_swept_and_one_at_work_is_not(tmp_path: Pa
     left = tmp_path / "tmp-out" / "shards"
     left.mkdir(parents=True)
     (left / "000000.tar").write_bytes(b"half")
+    (left.parent / "lock").touch()
     shard(data, tmp_path / "out")
     assert not (tmp_path / "tmp-out").exists()
 
@@ -211,6 +212,26 @@ def test_what_a_killed_process_left_is_swept_and_one_at_work_is_not(tmp_path: Pa
 
     shard(data, tmp_path / "other", on_progress=meanwhile)
     assert (tmp_path / "other" / INDEX).is_file()
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "shards"])
+def test_a_folder_of_the_user_beside_the_shards_is_not_swept(name: str, tmp_path: Path) -> None:
+    """It happens to have the name that the shards have until they are whole."""
+    (tmp_path / "tmp-out").mkdir()
+    (tmp_path / "tmp-out" / name).write_text("mine")
+    with pytest.raises(
+        DiskError, match="tmp-out holds files that plusx shard did not write, and it is where the shards"
+    ):
+        shard(folder(tmp_path / "data"), tmp_path / "out")
+    assert everything(tmp_path / "tmp-out") == {name: b"mine"}
+
+
+def test_photos_that_lie_behind_urls_one_by_one_are_written(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data")
+    report = shard(f"file://{data}/*/*", tmp_path / "out")
+    back, whole = scan(tmp_path / "out"), scan(data)
+    assert len(back.photos) == report.photos == len(whole.photos)
+    assert sorted(read(photo.source) for photo in back.photos) == sorted(read(photo.source) for photo in whole.photos)
 
 
 def test_a_photo_that_changes_meanwhile_stops_everything(tmp_path: Path) -> None:

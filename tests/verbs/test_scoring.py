@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ import pytest
 
 from campaigns.operations import BEFORE, Operation, watched
 from plusx.cli.run import run as cli
-from plusx.data import remote
+from plusx.data import remote, unpacked
 from plusx.errors import DataError, DiskError, Interrupted, RunError, UsageError
+from plusx.images.source import Source
 from plusx.verbs import blocks, scorer, scoring
 from plusx.verbs.blocks import Block, blocks_of
 from plusx.verbs.scoring import Progress, Scoring, score
@@ -60,7 +62,8 @@ def test_a_folder_of_parts_holds_the_rows_of_predict_and_is_read_as_one_table(
     asked: Scoring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scorer, "usable_cpus", lambda: 2)
-    totals = score(asked)
+    monkeypatch.setattr(scorer, "HELD", 0)  # no photo is decoded more than a batch ahead
+    totals = score(asked := replace(asked, batch_size=4))
     assert (totals.photos, totals.answered, totals.errors, totals.blocks, totals.written) == (22, 19, 3, 5, 5)
     predicted = scored.expected(asked.model, asked.paths)
     scored.assert_as_predicted(asked.out, predicted)
@@ -219,6 +222,113 @@ def test_a_full_disk_ends_it_and_costs_the_block_in_hand(reach: str, asked: Scor
     assert all(pq.read_metadata(path) for path in asked.out.glob("part-*"))
 
 
+@pytest.mark.parametrize("fault", ["moved", "refused", "meanwhile", "loose"])
+def test_what_is_not_there_for_a_moment_is_no_bad_photo(
+    fault: str, asked: Scoring, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its block has no part, and the next start makes it."""
+    copy = shutil.copytree(made / "photos", tmp_path / "copy")
+    asked = replace(asked, paths=scored.paths(copy))
+    victim = copy / ("loose" if fault == "loose" else "a.tar")
+
+    def take_away(progress: Progress) -> None:
+        if progress.photos >= (fault == "meanwhile") and victim.exists() and fault != "refused":
+            victim.rename(tmp_path / "away")
+
+    with monkeypatch.context() as patch:
+        if fault == "refused":
+            patch.setattr("plusx.data.tar._regular", refusing(errno.EIO))
+        with pytest.raises(DataError, match=r"of 5 blocks could not be scored.* The first: ") as caught:
+            score(asked, on_progress=take_away)
+    assert caught.value.exit_code == 3
+    told = (
+        "cannot be read (Input/output error)" if fault == "refused" else "is not as it was when it was listed: it was"
+    )
+    assert told in caught.value.message
+    if fault != "refused":
+        (tmp_path / "away").rename(victim)
+    assert score(asked).written == {"refused": 3, "loose": 2}.get(fault, 1)
+    scored.assert_as_predicted(asked.out, scored.expected(asked.model, asked.paths))
+
+
+def refusing(number: int) -> Callable[..., None]:
+    def refuse(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+def test_an_archive_that_is_rewritten_with_as_many_bytes_is_another(asked: Scoring, made: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copy2(made / "photos" / "a.tar", tmp_path / "a.tar"))
+    score(asked := replace(asked, paths=(str(copy),)))
+    copy.write_bytes(copy.read_bytes())
+    with pytest.raises(
+        UsageError, match=r"no longer asked for, or are not as they were: \S+/a.tar. Give the same paths"
+    ):
+        score(asked)
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_compressed_archive_is_let_go_with_its_block(good: bool, made: Path, tmp_path: Path) -> None:
+    """Else as many as the cache holds are scored, and no more."""
+    content = (made / "photos" / "a.tar").read_bytes()
+    (folder := tmp_path / "packed").mkdir()
+    (folder / "a.tar.gz").write_bytes(gzip.compress(content if good else content[:3000]))
+    for path in (folder / "a.tar.gz", folder):
+        (block,) = blocks_of([path])
+        with block.open() as photos:
+            assert len(photos) == (6 if good else 1)
+            assert bool(unpacked._held) == good
+        assert not unpacked._held
+
+
+def test_no_more_results_wait_for_a_slow_photo_than_are_asked_for() -> None:
+    """It is the first, and the pool would have all others done before."""
+    waiting, sources = set[int](), scorer._Ahead([Source(str(number)) for number in range(100)], 8)
+
+    def pool() -> Iterator[tuple[int, Any]]:
+        rest = enumerate(sources)
+        slow = next(rest)
+        for place, source in rest:
+            waiting.add(place)
+            yield place, source
+        assert waiting == set(range(1, 8))
+        yield slow
+        yield from rest
+
+    answered = []
+    for place, source in scorer._in_order(pool()):
+        sources.done = place + 1
+        answered.append(int(source.file))  # type: ignore[union-attr] # a source stands for its pixels
+    assert answered == list(range(100))
+
+
+def test_a_folder_that_was_begun_and_nothing_more_is_gone_on_with(asked: Scoring) -> None:
+    """Killed before there was a manifest. What looks like that and has no lock may be anybody's."""
+    asked.out.mkdir()
+    (asked.out / "tmp-mine").touch()
+    with pytest.raises(UsageError, match="holds files that predict did not write"):
+        score(asked)
+    assert (asked.out / "tmp-mine").exists()
+    (asked.out / "_lock").touch()
+    assert score(asked).photos == 22
+
+
+def test_an_archive_that_comes_between_loose_photos_changes_no_block(
+    asked: Scoring, made: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(made / "photos", tmp_path / "copy")
+    score(asked := replace(asked, paths=(str(folder),)))
+    scored.shard(folder / "loose" / "33.tar", 50, 3)
+    assert score(asked).written == 1
+    scored.assert_as_predicted(asked.out, scored.expected(asked.model, asked.paths))
+    (folder / "loose" / "29.jpg").write_bytes(scored.jpeg(29))
+    with pytest.raises(
+        UsageError, match=r"paths again \(more archives may come, no more loose photos\), or name another"
+    ):
+        score(asked)
+
+
 def test_a_photo_that_is_answered_twice_or_never_is_a_fault_that_shows(
     asked: Scoring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,11 +348,15 @@ def test_a_photo_that_is_answered_twice_or_never_is_a_fault_that_shows(
         assert not (asked.out / f"part-{blocks_of(asked.paths)[0].name}.parquet").exists()
 
 
-def test_a_part_too_many_is_counted(asked: Scoring) -> None:
+def test_a_part_too_many_is_named(asked: Scoring) -> None:
     score(asked)
     shutil.copy(next(asked.out.glob("part-*")), asked.out / "part-by-hand.parquet")
-    with pytest.raises(RunError, match=r"parts should hold 22 rows, one for each photo, and holds 22. This must not"):
+    with pytest.raises(
+        UsageError, match=r"parts that predict did not write there: part-by-hand.parquet. Move them away, since whoever"
+    ):
         score(asked)
+    (asked.out / "part-by-hand.parquet").unlink()
+    assert score(asked).written == 0
 
 
 def test_folders_that_cannot_be_used_are_refused(asked: Scoring, tmp_path: Path) -> None:
@@ -317,6 +431,7 @@ def test_what_lies_behind_urls_is_scored_under_its_own_name(
         "s3://photos/s/1.tar cannot be had. The same command tries again: plusx predict "
     )
     monkeypatch.setattr(remote, "local", real)
+    (block, *_), others = blocks_of(asked.paths), {f"s/{n}.tar": shards["s/2.tar"] for n in range(3)}
     assert score(asked).written == 1
     found = scored.rows(asked.out)
     assert set(found) == {
@@ -324,3 +439,7 @@ def test_what_lies_behind_urls_is_scored_under_its_own_name(
         *("s3://photos/loose/7.jpg", "s3://photos/loose/8.jpg"),
     }
     assert [name for name, row in found.items() if row["error_code"]] == ["s3://photos/loose/8.jpg"]
+    server.put("photos", others)
+    remote.forget()  # as another process, which never saw what was there
+    with pytest.raises(DataError, match=r"s3://photos/s/0.tar is not as it was when it was listed"), block.open():
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from plusx.cli.run import run as cli
+from plusx.data import entries
 from plusx.durable import sha256_file
 from plusx.errors import DiskError, Interrupted, ModelError, RunError, UsageError
 from plusx.verbs import scoring_ray
@@ -25,7 +27,8 @@ from plusx.verbs.scoring import Failure, Progress, Scoring, score
 from plusx.verbs.scoring_ray import Actor
 from tests.verbs import scored
 
-SHARDS, EACH = 6, 120
+SHARDS, EACH = 6, 40
+PACKED = "0.tar.gz"
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +40,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content = [scored.jpeg(number) for number in range(8)]
     for number in range(SHARDS):
         photos = {f"{i:04d}.jpg": content[(i + number) % 8] for i in range(EACH)}
-        (folder / f"{number}.tar").write_bytes(scored.archive(photos))
+        data = scored.archive(photos)
+        (folder / f"{number}.tar").write_bytes(data) if number else (folder / PACKED).write_bytes(gzip.compress(data))
     return folder
 
 
 @pytest.fixture
 def asked(made: Path, tmp_path: Path) -> Scoring:
-    paths = (*scored.paths(made / "photos"), str(made / "*.tar"))
+    paths = (*scored.paths(made / "photos"), str(made / "*.tar"), str(made / PACKED))
     return Scoring(made / "model.safetensors", paths, tmp_path / "parts", engine="ray", device="cpu")
 
 
@@ -53,6 +57,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
+        patch.setenv("XDG_CACHE_HOME", str(home.with_name("cache")))
         patch.setattr(scoring_ray, "usable_cpus", lambda: 2)
         handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
         with scoring_ray._cluster(scoring_ray._ray()):
@@ -63,23 +68,35 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             yield home
 
 
-class Killer(threading.Thread):
-    """Kills whoever has a block in hand, once, as soon as a part is there."""
+@contextlib.contextmanager
+def in_hand(cluster: Path, archive: Path) -> Iterator[None]:
+    """A compressed archive is not unpacked meanwhile: whoever has its block in hand keeps it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cluster.with_name("cache")))
+        (held := contextlib.ExitStack()).enter_context(entries.building(sha256_file(archive)[:32]))
+    with held:
+        yield
 
-    def __init__(self, out: Path) -> None:
+
+class Killer(threading.Thread):
+    """Kills whoever has a compressed archive in hand, once, as soon as a part is there."""
+
+    def __init__(self, asked: Scoring, cluster: Path) -> None:
         super().__init__()
-        self.out, self.killed, self.over = out, list[int](), threading.Event()
+        self.out, archive = asked.out, Path(asked.paths[-1])
+        self.killed, self.over, self.hand = list[int](), threading.Event(), contextlib.ExitStack()
+        self.hand.enter_context(in_hand(cluster, archive))
+        self.tried = asked.out / f"tmp-tried-{blocks_of([archive])[0].name}"
 
     def run(self) -> None:
-        while not self.over.wait(0.005) and not self.killed:
-            if not list(self.out.glob("part-*")):
-                continue
-            for tried in self.out.glob("tmp-tried-*"):
-                with contextlib.suppress(OSError, ValueError, IndexError):
-                    pid = int(tried.read_text().split()[-1])
-                    os.kill(pid, signal.SIGKILL)
-                    self.killed.append(pid)
-                    return
+        with self.hand:
+            while not self.over.wait(0.005):
+                with contextlib.suppress(OSError, IndexError):
+                    pid = int(self.tried.read_text().split()[-1])
+                    if list(self.out.glob("part-*")):
+                        os.kill(pid, signal.SIGKILL)
+                        self.killed.append(pid)
+                        return
 
 
 def test_ray_answers_as_the_local_engine_though_a_worker_is_killed(
@@ -89,7 +106,7 @@ def test_ray_answers_as_the_local_engine_though_a_worker_is_killed(
     local = replace(asked, engine="local", out=tmp_path / "local")
     totals = score(local)
     heard: list[Progress] = []
-    killer = Killer(asked.out)
+    killer = Killer(asked, cluster)
     killer.start()
     try:
         made = score(asked, on_progress=heard.append)
@@ -113,19 +130,25 @@ def test_ray_answers_as_the_local_engine_though_a_worker_is_killed(
 def test_what_ray_began_the_local_engine_ends(
     asked: Scoring, cluster: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """More CPUs are asked for first than any machine has: a sentence, where Ray would wait for ever."""
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring_ray, "_crew", lambda *_: (1, 3, 0))
+        patch.setattr(scoring_ray, "WAIT", 0.2)
+        with pytest.raises(RunError, match=r"No machine of the Ray cluster had 3 CPUs free in 0 s: wait until others"):
+            score(asked)
     monkeypatch.setattr(scoring_ray, "_crew", lambda *_: (1, 1, 0))  # one actor starts sooner than two
 
     def stop(progress: Progress) -> None:
         if progress.done == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Interrupted) as caught:
+    with in_hand(cluster, Path(asked.paths[-1])), pytest.raises(Interrupted) as caught:
         score(asked, on_progress=stop)
     assert caught.value.exit_code == 75
     assert "of 10 blocks done. Continue with: plusx predict " in caught.value.message
     assert " --engine ray --device cpu --out " in caught.value.message
     there = len(list(asked.out.glob("part-*")))
-    assert 3 <= there < SHARDS + 4
+    assert 3 <= there < SHARDS + 4, "one block was in hand"
     words = ["predict", str(asked.model), *asked.paths, "--parquet", "--device", "cpu", "--out", str(asked.out)]
     assert cli([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["written"] <= SHARDS + 4 - there
@@ -164,10 +187,16 @@ def test_what_the_next_block_would_meet_as_well_ends_everything(asked: Scoring, 
 
 
 def test_as_many_actors_as_there_are_gpus_or_else_cpus() -> None:
-    assert scoring_ray._crew({"CPU": 12.0}, "auto") == (12, 1, 0)
-    assert scoring_ray._crew({"CPU": 12.0, "GPU": 4.0}, "auto") == (4, 3, 1)
-    assert scoring_ray._crew({"CPU": 12.0, "GPU": 4.0}, "cpu") == (12, 1, 0)
-    assert scoring_ray._crew({"CPU": 1.0, "GPU": 2.0}, "cuda") == (2, 1, 1)
+    """Each fits into one machine: totals of a cluster would ask for some that no machine holds."""
+    crew = scoring_ray._crew
+    assert crew([{"CPU": 12.0}], "auto") == (12, 1, 0)
+    assert crew([{"CPU": 12.0, "GPU": 4.0}], "auto") == (4, 3, 1)
+    assert crew([{"CPU": 12.0, "GPU": 4.0}], "cpu") == (12, 1, 0)
+    assert crew([{"CPU": 1.0, "GPU": 2.0}], "cuda") == (1, 1, 1), "the second GPU has no CPU"
+    assert crew([{"CPU": 64.0}, {"CPU": 4.0, "GPU": 1.0}], "auto") == (1, 4, 1)
+    assert crew([{"CPU": 8.0, "GPU": 4.0}, {"CPU": 16.0, "GPU": 2.0}, {}], "auto") == (6, 2, 1)
+    assert crew([{"CPU": 2.0}, {"GPU": 1.0}], "auto") == (2, 1, 0)
+    assert crew([{}], "auto") == (1, 1, 0)
 
 
 def test_without_ray_a_sentence_names_the_extra(asked: Scoring, monkeypatch: pytest.MonkeyPatch) -> None:
