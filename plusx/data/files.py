@@ -8,7 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -144,7 +144,7 @@ def add_tar(found: Files, path: str, shown: Parts, outer: Parts) -> None:
     """Add the members of a tar that lies in the folders `outer` of DATA."""
     name = "/".join(shown)
     try:
-        tar, inside = _inside(path)
+        tar, inside, hashes = _inside(path)
     except DataError as error:
         if not found.lenient or error.code not in _OF_ONE_ARCHIVE:
             raise
@@ -158,7 +158,7 @@ def add_tar(found: Files, path: str, shown: Parts, outer: Parts) -> None:
         file = File(
             f"{name}!/{'/'.join(parts)}",
             ((*splits, *parts) if len(parts) > 1 else (*outer, *parts)),
-            Source(tar, member.offset, member.length),
+            Source(tar, member.offset, member.length, hashes.get(member.offset, "")),
         )
         found.files.append(file)
 
@@ -184,12 +184,16 @@ def _add_urls(found: Files, roots: Sequence[str]) -> None:
         _add_url(found, url, parts)
 
 
-def _inside(path: str) -> tuple[str, Iterable[Member]]:
-    """The file that is read for the members of an archive, and these; of one behind a URL, the URL."""
+def _inside(path: str) -> tuple[str, Iterable[Member], Mapping[int, str]]:
+    """The file that is read for the members of an archive, these, and what is known of their SHA-256 by offset.
+
+    Of one behind a URL, the URL.
+    """
     if remote.is_url(path):
-        return path, shards.listing(path).members
+        listing = shards.listing(path)
+        return path, listing.members, listing.hashes
     tar = plain(Path(path))
-    return str(tar), members(tar, path)
+    return str(tar), members(tar, path), {}
 
 
 def _add_one_of_several(found: Files, path: str, relative: Parts) -> None:
