@@ -250,7 +250,7 @@ class Far:
 
     def at(self, _: int) -> None:
         self.asked.set()
-        assert self.may.wait(60)
+        assert self.may.wait(600)
         if self.closed.is_set():
             raise CancelledError
 
@@ -269,7 +269,10 @@ def test_closing_waits_for_no_archive_that_is_being_fetched() -> None:
     closing = threading.Thread(target=batches.close)
     closing.start()
     closing.join(60)
-    assert not closing.is_alive()
+    ended = not closing.is_alive()
+    far.may.set()
+    closing.join(60)
+    assert ended
     assert far.closed.is_set()
 
 
