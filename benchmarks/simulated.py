@@ -15,7 +15,13 @@ import safetensors.numpy
 
 from plusx import keyed
 from plusx.data.index import INDEX, KEY, Index, open_index
+from plusx.images.source import Source
 from plusx.verbs.shard import shard
+
+
+def unchecked(file: str, offset: int, length: int, _: str) -> Source:
+    """In place of the Source of a photo of shards: its SHA-256 is made up here, and not compared with its bytes."""
+    return Source(file, offset, length)
 
 
 def simulated(folder: Path, photos: Path, count: int) -> Path:

@@ -20,7 +20,7 @@ import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from plusx.errors import DiskError, disk
 
@@ -243,18 +243,29 @@ class Log:
 def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold `path` as a lock of this process; the operating system frees it however the process ends.
 
+    A lock file that its holder removes is no lock any more for those who wait: they make another one.
     Raises DiskError where another process holds it and `wait` is false.
     """
+    file = _locked(path, wait)
+    while os.fstat(file.fileno()).st_nlink == 0:  # removed between opening and locking
+        file.close()
+        file = _locked(path, wait)
+    with file:
+        yield
+
+
+def _locked(path: Path, wait: bool) -> IO[str]:
     with disk_errors(path):
         file = path.open("a")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise disk.folder_in_use(path.parent) from None
-        except OSError as error:  # a file system without locks
-            raise disk.cannot_write(path, error) from error
-        yield
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise disk.folder_in_use(path.parent) from None
+    except OSError as error:  # a file system without locks
+        file.close()
+        raise disk.cannot_write(path, error) from error
+    return file
 
 
 def is_held(path: Path) -> bool | None:

@@ -15,6 +15,7 @@ import shutil
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,7 +38,7 @@ from plusx.data.entries import (
     temporary_of,
 )
 from plusx.data.near_duplicates import SIDE, thumbnails
-from plusx.data.reading import through
+from plusx.data.reading import Waiting, through
 from plusx.data.source import Photo
 from plusx.durable import sha256_lines, write_json
 from plusx.errors import DiskError
@@ -90,11 +91,15 @@ class PixelStore:
 
 
 class StreamingStore:
-    """Photos decoded anew for every batch: slow, but needs no space. Readers wait for each other."""
+    """Photos decoded anew for every batch: slow, but needs no space. Readers wait for each other.
+
+    `waiting` is entered while one waits for the network of DATA.
+    """
 
     def __init__(self, photos: Sequence[Photo], pool: DecodePool, notice: str, small: Thumbnails | None) -> None:
         self._photos, self._pool, self.notice, self._small = photos, pool, notice, small
         self._reading = threading.Lock()
+        self.waiting: Waiting = nullcontext
         self.size = pool.preprocess.crop
 
     def __len__(self) -> int:
@@ -123,7 +128,8 @@ class StreamingStore:
 
     def _fill(self, pixels: Pixels, rows: Rows, places: Sequence[int]) -> Bad:
         lost: Bad = {}
-        for i, result in through(self._pool.map, (self._photos[int(rows[place])].source for place in places)):
+        sources = (self._photos[int(rows[place])].source for place in places)
+        for i, result in through(self._pool.map, sources, self.waiting):
             if isinstance(result, BadPhoto):
                 lost[places[i]] = result
             else:

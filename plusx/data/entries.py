@@ -73,8 +73,12 @@ def cache_size() -> int:
 
 
 def clear() -> int:
-    """Remove every entry that nobody uses and every leftover; returns the bytes freed."""
-    return _sweep() + sum(_evict(entry) for entry in cache_entries())
+    """Remove every entry that nobody uses, every leftover and every free lock; returns the bytes freed."""
+    freed = _sweep() + sum(_evict(entry) for entry in cache_entries())
+    for lock in (cache_folder() / LOCKS).glob("*"):
+        with contextlib.suppress(DiskError, OSError), locked(lock):
+            lock.unlink()  # whoever waits for it notices, and makes another one
+    return freed
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from plusx.errors import DataError
@@ -73,13 +74,15 @@ def is_folder(url: str) -> bool:
 
 
 def below(url: str) -> dict[str, Seen]:
-    """Every object in the folder `url` and the folders in it, by its URL."""
-    return _listed(url, "find")
+    """Every object in the folder `url` and the folders in it, by its URL, which begins as `url` does."""
+    _, root = _system(url)
+    return _listed(url, "find", lambda path: url.rstrip("/") + path.removeprefix(root.rstrip("/")))
 
 
 def matching(pattern: str) -> dict[str, Seen]:
     """Every object whose URL matches a pattern with * ? [ ] or **, by its URL."""
-    return _listed(pattern, "glob")
+    system, _ = _system(pattern)
+    return _listed(pattern, "glob", system.unstrip_protocol)
 
 
 def pieces(url: str, end: int, start: int = 0) -> Iterator[bytes]:
@@ -103,7 +106,9 @@ def pieces(url: str, end: int, start: int = 0) -> Iterator[bytes]:
 
 def _piece(url: str, start: int, end: int) -> bytes:
     piece: bytes = _call(url, "cat_file", PATIENCE.silence, start=start, end=end)
-    if len(piece) != end - start:
+    if len(piece) > end - start:
+        raise sentences.no_ranges(url, end - start, len(piece))
+    if len(piece) < end - start:
         raise ConnectionError(f"{len(piece):,} bytes came instead of {end - start:,}")
     return piece
 
@@ -143,15 +148,14 @@ def _patiently(url: str, attempt: Callable[[], Found]) -> Found:
             outage.wait(error)
 
 
-def _listed(url: str, how: str) -> dict[str, Seen]:
+def _listed(url: str, how: str, address: Callable[[str], str]) -> dict[str, Seen]:
     try:
         infos = _patiently(url, lambda: _call(url, how, PATIENCE.listing, detail=True))
     except DataError as error:
         if error.code != sentences.MISSING:
             raise
         infos = {}
-    system, _ = _system(url)
-    named = {str(system.unstrip_protocol(path)): info for path, info in infos.items() if info.get("type") == "file"}
+    named = {address(str(path)): info for path, info in infos.items() if info.get("type") == "file"}
     return {name: _seen(name, info) for name, info in sorted(named.items())}
 
 
@@ -159,7 +163,10 @@ def _seen(url: str, info: dict[str, Any]) -> Seen:
     if not isinstance(info.get("size"), int):
         raise sentences.unknown_size(url)
     stamps = (info.get(key) for key in ("ETag", "etag", "md5Hash", "LastModified", "Last-Modified", "mtime", "created"))
-    return Seen(info["size"], str(next((stamp for stamp in stamps if stamp), "")).strip('"'))
+    stamp = next((stamp for stamp in stamps if stamp), "")
+    if isinstance(stamp, datetime):  # of one object; lists of them may say it in seconds
+        stamp = stamp.timestamp()
+    return Seen(info["size"], str(stamp).strip('"'))
 
 
 def _call(url: str, name: str, seconds: float, **options: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -152,7 +152,7 @@ def add_tar(found: Files, path: str, shown: Parts, outer: Parts) -> None:
         found.unread.append(unread)
         return
     try:
-        tar, inside = _inside(path)
+        tar, inside, hashes = _inside(path)
     except DataError as error:
         if not found.lenient or error.code not in (_BAD_ARCHIVE if found.seen else {*_BAD_ARCHIVE, UNREADABLE}):
             raise
@@ -166,7 +166,7 @@ def add_tar(found: Files, path: str, shown: Parts, outer: Parts) -> None:
         file = File(
             f"{name}!/{'/'.join(parts)}",
             ((*splits, *parts) if len(parts) > 1 else (*outer, *parts)),
-            Source(tar, member.offset, member.length),
+            Source(tar, member.offset, member.length, hashes.get(member.offset, "")),
         )
         found.files.append(file)
 
@@ -192,13 +192,17 @@ def _add_urls(found: Files, roots: Sequence[str]) -> None:
         _add_url(found, url, parts)
 
 
-def _inside(path: str) -> tuple[str, Iterable[Member]]:
-    """The file that is read for the members of an archive, and these; of one behind a URL, the URL."""
+def _inside(path: str) -> tuple[str, Iterable[Member], Mapping[int, str]]:
+    """The file that is read for the members of an archive, these, and what is known of their SHA-256 by offset.
+
+    Of one behind a URL, the URL.
+    """
     if remote.is_url(path):
-        return path, shards.listing(path).members
+        listing = shards.listing(path)
+        return path, listing.members, listing.hashes
     tar = plain(Path(path))
     try:
-        return str(tar), members(tar, path)
+        return str(tar), members(tar, path), {}
     except DataError:
         if tar != Path(path):
             let_go(tar)  # nobody is going to read in it

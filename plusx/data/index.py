@@ -7,6 +7,7 @@ mapped. Nothing that it says is believed before it was checked, for photos are r
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -112,19 +113,32 @@ class Index:
         """Where a shard lies, of an index of this machine."""
         return Path(self.base + shard.name)
 
-    def refuse_stale(self) -> None:
-        """Raise DataError where a shard is missing or of another size, or others lie beside them: sizes alone."""
+    def refuse_stale(self, sizes: Mapping[str, int] | None = None) -> None:
+        """Raise DataError where a shard is missing or of another size, or others lie beside them.
+
+        `sizes` are the bytes of what lies below `base`, by name; they are looked up where it is a folder.
+        """
+        found = self._sizes() if sizes is None else sizes
         for shard in self.shards:
-            try:
-                found = self.path(shard).stat().st_size
-            except OSError:
-                raise sentences.shard_missing(self.base, shard.name) from None
-            if found != shard.bytes:
-                raise sentences.shard_changed(self.base, shard.name, f"{found:,} bytes and not {shard.bytes:,}")
-        known = {self.path(shard) for shard in self.shards}
-        for folder in (Path(self.base), *(Path(self.base, name) for name in SPLITS)):
-            for other in sorted({*folder.glob("*.tar")} - known):
-                raise sentences.shard_unknown(self.base, str(other.relative_to(self.base)))
+            size = found.get(shard.name)
+            if size is None:
+                raise sentences.shard_missing(self.base, shard.name)
+            if size != shard.bytes:
+                raise sentences.shard_changed(self.base, shard.name, f"{size:,} bytes and not {shard.bytes:,}")
+        known = {shard.name for shard in self.shards}
+        for other in sorted(found.keys() - known, key=lambda name: (name.count("/"), name)):
+            if other.endswith(".tar") and other.rpartition("/")[0] in ("", *SPLITS):
+                raise sentences.shard_unknown(self.base, other)
+
+    def _sizes(self) -> dict[str, int]:
+        """The bytes of the shards and of what else is called like one."""
+        tars = (tar for name in ("", *SPLITS) for tar in Path(self.base, name).glob("*.tar"))
+        names = {shard.name for shard in self.shards} | {tar.relative_to(self.base).as_posix() for tar in tars}
+        found = {}
+        for name in names:
+            with contextlib.suppress(OSError):
+                found[name] = Path(self.base, name).stat().st_size
+        return found
 
     def verify(self, on_progress: Progress | None = None) -> None:
         """Raise DataError where the bytes of a shard are others than were written; reads all of them."""

@@ -166,7 +166,8 @@ class IndexedPhotos(Sequence[Photo]):
         if isinstance(place, slice):
             return IndexedPhotos(self.table, self.rows[place], self.labels[place])
         row, index = int(self.rows[place]), self.table
-        source = Source(self.file(row), int(index.offset[row]), int(index.length[row]))
+        sha256 = index.sha256[row].tobytes().hex()
+        source = Source(self.file(row), int(index.offset[row]), int(index.length[row]), sha256)
         return Photo(index.name(row), source, int(self.labels[place]), (*SPLITS, None)[index.split[row]])
 
     def file(self, row: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
@@ -16,6 +17,7 @@ from torch import Tensor
 from plusx import keyed
 from plusx.data import augment
 from plusx.data.augment import Augment
+from plusx.data.reading import Waiting
 from plusx.data.windows import NoSupply, Supply, Window
 
 Indices = npt.NDArray[np.int64]
@@ -144,12 +146,16 @@ class Batches:
         self._part = part if isinstance(part, Part) else Part(part)
         self.steps_per_epoch = order.steps_per_epoch(len(samples.labels))
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="plusx-batches")
-        self._ahead: tuple[int, Future[Pixels]] | None = None
+        self._ahead: _Asked | None = None
         self._supply: Supply | NoSupply = NoSupply()
+        self._waiting: Waiting = nullcontext
 
-    def supplied_by(self, supply: Supply | NoSupply) -> Batches:
-        """The same, once what `supply` has to fetch for a step is there before that step is read."""
-        self._supply = supply
+    def supplied_by(self, supply: Supply | NoSupply, waiting: Waiting = nullcontext) -> Batches:
+        """The same, once what `supply` has to fetch for a step is there before that step is read.
+
+        `waiting` is entered while somebody waits for that, and for nothing else.
+        """
+        self._supply, self._waiting = supply, waiting
         return self
 
     def batch(self, step: int) -> Batch:
@@ -161,12 +167,12 @@ class Batches:
         if self._part.size == 1:
             return self.batch(step)
         alone = replace(self._part, rank=0, size=1)
-        return self._made(self._reader.submit(self._read, step, alone).result(), step, alone)
+        return self._made(self._asked(step, alone).pixels(self._waiting), step, alone)
 
     def pixels(self, step: int) -> Pixels:
         """The photos of `step` as they are stored, uint8 [b, S, S, 3]; from here on those of the next are read."""
         pixels = self._read_or_wait(step)
-        self._ahead = (step + 1, self._reader.submit(self._read, step + 1, self._part))
+        self._ahead = self._asked(step + 1, self._part)
         return pixels
 
     def augmented(self, pixels: Pixels, step: int) -> Batch:
@@ -178,9 +184,9 @@ class Batches:
         return self._samples.names[index]
 
     def close(self) -> None:
-        """Stop reading ahead."""
+        """Stop reading ahead; nothing that is being fetched is waited for."""
+        self._supply.close()  # first: the reader may wait for it
         self._reader.shutdown(wait=True, cancel_futures=True)
-        self._supply.close()
 
     def _made(self, pixels: Pixels, step: int, part: Part) -> Batch:
         indices = self._order.indices(step, self._samples.labels)
@@ -195,16 +201,39 @@ class Batches:
     def _read_or_wait(self, step: int) -> Pixels:
         """The pixels of `step`; read by the one thread that reads, since a streaming store has one reader."""
         ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead[0] == step:
-            return ahead[1].result()
-        if ahead is not None:
-            ahead[1].cancel()
-        return self._reader.submit(self._read, step, self._part).result()
+        if ahead is not None and ahead.step != step:
+            ahead.cancel()
+            ahead = None
+        return (ahead or self._asked(step, self._part)).pixels(self._waiting)
 
-    def _read(self, step: int, part: Part) -> Pixels:
-        self._supply.at(step)
+    def _asked(self, step: int, part: Part) -> _Asked:
+        supplied = self._reader.submit(self._supply.at, step)
+        return _Asked(step, supplied, self._reader.submit(self._read, step, part, supplied))
+
+    def _read(self, step: int, part: Part, supplied: Future[None]) -> Pixels:
+        supplied.result()  # done, for it was asked of the same thread before; raises what went wrong
         indices = self._order.indices(step, self._samples.labels)
         return self._store.read(self._samples.rows[indices[part.of(len(indices))]])
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A step that is read: its photos are at hand first, then they are pixels."""
+
+    step: int
+    supplied: Future[None]
+    read: Future[Pixels]
+
+    def pixels(self, waiting: Waiting) -> Pixels:
+        """The pixels, once they are there. Raises what went wrong."""
+        with waiting():
+            self.supplied.result()
+        return self.read.result()
+
+    def cancel(self) -> None:
+        """Nobody needs them any more."""
+        self.read.cancel()
+        self.supplied.cancel()
 
 
 @dataclass(frozen=True)

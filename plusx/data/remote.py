@@ -95,14 +95,17 @@ def local(url: str, sha256: str | None = None) -> Path:
     DataError for what is not there, is refused, has changed, or cannot be had after bounded waiting; DiskError where
     it cannot be written.
     """
-    return _at_hand(url, cache_folder() / _key(url, sha256), lambda path: _fetched(url, path, sha256))
+    return _at_hand(url, _folder(url, sha256), lambda path: _fetched(url, (0, seen(url).size), path, sha256))
 
 
-def local_part(url: str, offset: int, length: int) -> Path:
-    """Some bytes of the object as a file of their own; it stays until its `part_name` is let go. Raises as `local`."""
+def local_part(url: str, offset: int, length: int, sha256: str | None = None) -> Path:
+    """Some bytes of the object as a file of their own; it stays until its `part_name` is let go.
+
+    `sha256` is what these bytes have to be. Raises as `local` does.
+    """
     name = part_name(url, offset, length)
-    folder = cache_folder() / sha256_lines(("part", key(url), str(offset), str(length)))[:32]
-    return _at_hand(name, folder, lambda path: _fetch(url, offset + length, path, offset))
+    folder = cache_folder() / sha256_lines(("part", key(url), str(offset), str(length), sha256 or ""))[:32]
+    return _at_hand(name, folder, lambda path: _fetched(url, (offset, offset + length), path, sha256))
 
 
 def part_name(url: str, offset: int, length: int) -> str:
@@ -143,34 +146,49 @@ def key(url: str) -> str:
     return sha256_lines(("object", url, str(what.size), what.stamp or _THIS_PROCESS))[:32]
 
 
-def part(url: str, offset: int, length: int) -> bytes:
-    """Some bytes of the object: out of the cache where it is there, else asked for alone. Raises as `local` does."""
-    path = cache_folder() / key(url) / OBJECT
-    try:
-        with path.open("rb") as file:
-            return os.pread(file.fileno(), length, offset)
-    except OSError:
-        return b"".join(fetch.pieces(url, offset + length, offset))
+def part(url: str, offset: int, length: int, sha256: str | None = None) -> bytes:
+    """Some bytes of the object: out of the cache where it is there, else asked for alone.
+
+    `sha256` is that of the whole object, where it is known. Raises as `local` does.
+    """
+    with contextlib.suppress(OSError), (_folder(url, sha256) / OBJECT).open("rb") as file:
+        data = os.pread(file.fileno(), length, offset)
+        if len(data) == length:
+            return data
+    seen(url)  # before the bytes: what is looked at afterwards has to be the same
+    data = b"".join(fetch.pieces(url, offset + length, offset))
+    _refuse_changed(url)
+    return data
 
 
-def is_here(url: str) -> bool:
-    """Whether the object is in the cache already."""
-    return (cache_folder() / key(url) / OBJECT).exists()
+def is_here(url: str, sha256: str | None = None) -> bool:
+    """Whether the object, of this SHA-256 where it is known, is in the cache already."""
+    return (_folder(url, sha256) / OBJECT).exists()
+
+
+def below(url: str) -> dict[str, Seen]:
+    """Every object in the folder `url`, by its URL, as the server sees it now. Raises DataError where it does not."""
+    found = fetch.below(url)
+    _remember(found)
+    return found
 
 
 def _known(url: str, found: dict[str, Seen]) -> list[str]:
     if not found:
         raise sentences.nothing_matches(url)
-    with _changing:
-        for name, what in found.items():
-            _seen.setdefault(name, what)
+    _remember(found)
     return sorted(found)
 
 
-def _key(url: str, sha256: str | None) -> str:
-    if sha256 is not None:
-        return sha256_lines(("object", sha256))[:32]
-    return key(url)
+def _remember(found: dict[str, Seen]) -> None:
+    with _changing:
+        for name, what in found.items():
+            _seen.setdefault(name, what)
+
+
+def _folder(url: str, sha256: str | None) -> Path:
+    """The entry of an object."""
+    return cache_folder() / (key(url) if sha256 is None else sha256_lines(("object", sha256))[:32])
 
 
 def _at_hand(name: str, folder: Path, fetch_into: Callable[[Path], str]) -> Path:
@@ -226,21 +244,27 @@ def _build(name: str, folder: Path, fetch_into: Callable[[Path], str]) -> None:
         raise OSError(f"{folder} was changed while it was written")
 
 
-def _fetched(url: str, path: Path, sha256: str | None) -> str:
-    """The SHA-256 of what was fetched into `path`; once more where it is not what it has to be."""
-    what = seen(url)
-    found = _fetch(url, what.size, path)
+def _fetched(url: str, between: tuple[int, int], path: Path, sha256: str | None) -> str:
+    """The SHA-256 of the bytes that were fetched into `path`; once more where it is not what it has to be."""
+    seen(url)  # before the bytes: what is looked at afterwards has to be the same
+    found = _fetch(url, between, path)
     if sha256 is None:
-        if fetch.seen(url) != what:
-            raise sentences.changed(url)
-    elif found != sha256 and (found := _fetch(url, what.size, path)) != sha256:
+        _refuse_changed(url)
+    elif found != sha256 and (found := _fetch(url, between, path)) != sha256:
+        _refuse_changed(url)
         raise sentences.wrong_bytes(url, sha256, found)
     return found
 
 
-def _fetch(url: str, end: int, path: Path, start: int = 0) -> str:
+def _refuse_changed(url: str) -> None:
+    """Raise DataError where the object is no longer what the server said first."""
+    if fetch.seen(url) != seen(url):
+        raise sentences.changed(url)
+
+
+def _fetch(url: str, between: tuple[int, int], path: Path) -> str:
     """Fetch bytes of the object into `path`, as long as there is room; returns their SHA-256."""
-    limit, digest = cache_limit(), hashlib.sha256()
+    (start, end), limit, digest = between, cache_limit(), hashlib.sha256()
     if end - start > limit:
         raise sentences.too_large(url, end - start, limit)
     with path.open("wb") as file:

@@ -7,6 +7,7 @@ the class of a photo (`.cls`) are kept with it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,14 +20,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from plusx.data import remote, unpacked
-from plusx.data.entries import LISTING, cache_folder
+from plusx.data.entries import LISTING, cache_folder, make_room
 from plusx.data.tar import Member, members
 from plusx.durable import sha256_lines, write_json
 from plusx.errors import Error
+from plusx.errors import data as sentences
 
 FORMAT = 1
 LABEL, LONGEST_LABEL = ".cls", 4096  # files whose bytes are kept in the listing
 _REMEMBERED = 8  # listings in memory
+_PIECE = 1 << 20  # bytes that are hashed at a time
 
 _lock = threading.Lock()  # of the two below; fetching is done without it
 _users: Counter[str] = Counter()
@@ -73,7 +76,7 @@ def let_go(url: str) -> None:
         del _users[url]
         remote.let_go(url)
         if url in _tars:
-            unpacked.let_go(_tars[url])
+            unpacked.let_go(_tars[url], url)
 
 
 def is_open(url: str) -> bool:
@@ -97,16 +100,31 @@ def text(url: str, offset: int) -> str | None:
 
 def is_packed(url: str) -> bool:
     """Whether the archive behind `url` is compressed, by its first bytes: then places in it are of what it holds."""
-    return unpacked.is_packed(remote.part(url, 0, min(6, remote.seen(url).size)))
+    return _is_packed(url, remote.key(url))
+
+
+def is_here(url: str) -> bool:
+    """Whether the archive is in the cache already."""
+    return remote.is_here(url, _expected.get(url))
+
+
+def part(url: str, offset: int, length: int) -> bytes:
+    """Some bytes of the archive as it lies there, of which no more is asked for. Raises as `remote.part` does."""
+    return remote.part(url, offset, length, _expected.get(url))
+
+
+@lru_cache(maxsize=4096)
+def _is_packed(url: str, key: str) -> bool:  # noqa: ARG001 - another object has another key
+    return unpacked.is_packed(part(url, 0, min(6, remote.seen(url).size)))
 
 
 def _opened(url: str) -> Path:
     with _lock:
         tar = _tars.get(url)
-        if tar is not None and unpacked.again(tar):
+        if tar is not None and unpacked.again(tar, url):
             return tar
     path = remote.local(url, _expected.get(url))
-    tar = _under_its_url(url, path, unpacked.plain)
+    tar = _under_its_url(url, path, lambda packed: unpacked.plain(packed, url))
     if tar != path:
         with _lock:
             _tars[url] = tar
@@ -129,12 +147,17 @@ def _listing(url: str, key: str) -> Listing:
         return _from_json(json.loads(file.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError):
         found = _looked_through(url)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, _to_json(found))
-    except (OSError, Error):  # it is only found out again then
-        pass
+    with contextlib.suppress(OSError, Error):  # it is only found out again then
+        _keep(file, _to_json(found))
     return found
+
+
+def _keep(file: Path, listing: dict[str, Any]) -> None:
+    """Write a listing into the cache, where there is room for it."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    if make_room(len(json.dumps(listing, indent=2)) + 1):
+        file.parent.mkdir(exist_ok=True)
+        write_json(file, listing)
 
 
 def _looked_through(url: str) -> Listing:
@@ -144,13 +167,25 @@ def _looked_through(url: str) -> Listing:
         hashes, texts = dict[int, str](), dict[int, str]()
         with tar.open("rb") as file:
             for member in inside:
-                data = os.pread(file.fileno(), member.length, member.offset)
-                hashes[member.offset] = hashlib.sha256(data).hexdigest()
+                hashes[member.offset] = _hash(url, file.fileno(), member)
                 if member.name.endswith(LABEL) and member.length <= LONGEST_LABEL:
+                    data = os.pread(file.fileno(), member.length, member.offset)
                     texts[member.offset] = data.decode("utf-8", "surrogateescape")
         return Listing(inside, hashes, texts)
     finally:
         let_go(url)
+
+
+def _hash(url: str, descriptor: int, member: Member) -> str:
+    """The SHA-256 of a file in an archive, hexadecimal, read a piece at a time: it may be larger than memory."""
+    digest, at, end = hashlib.sha256(), member.offset, member.offset + member.length
+    while at < end:
+        piece = os.pread(descriptor, min(_PIECE, end - at), at)
+        if not piece:
+            raise sentences.bad_tar(url, f"{member.name} ends {end - at:,} bytes too early")
+        digest.update(piece)
+        at += len(piece)
+    return digest.hexdigest()
 
 
 def _to_json(found: Listing) -> dict[str, Any]:

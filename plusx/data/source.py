@@ -99,11 +99,26 @@ def indexed(root: str, path: Path, base: str, *, trainable: bool = True) -> List
         found.refuse_stale()
     else:
         shards.expect({base + shard.name: shard.sha256 for shard in found.shards})
+        if sizes := _sizes_below(base):
+            found.refuse_stale(sizes)
     counts = layouts.counted(found.split, found.label, found.classes)
     if trainable:
         layouts.refuse_counts(root, found.classes, counts)
     has_splits = any(split in ("val", "test") for split, _ in counts)
     return Listing(root, found.classes, IndexedPhotos(found), (), has_splits)
+
+
+def _sizes_below(base: str) -> dict[str, int]:
+    """The bytes of what lies below a URL, by name; nothing where its server does not list: shards are hashed anyway."""
+    if base.lower().startswith("http"):  # pages with links, without sizes
+        return {}
+    try:
+        found = remote.below(base)
+    except DataError as error:
+        if error.code == remote_errors.NETWORK:
+            raise
+        return {}
+    return {url.removeprefix(base): seen.size for url, seen in found.items()}
 
 
 def _index_of(root: str) -> Path | None:

@@ -15,9 +15,11 @@ import logging
 import lzma
 import os
 import shutil
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,14 +51,24 @@ _PATIENCE = 1.0  # seconds after which somebody who waits is told for what
 _INDEX = "index.json"
 
 _log = logging.getLogger("plusx")
-_held: dict[
-    Path, int
-] = {}  # descriptors of the archives that this process reads from, kept from eviction until it ends
 
 
-def plain(path: Path) -> Path:
+@dataclass
+class _Held:
+    """The descriptor that keeps an entry from eviction, and for whom: equal content may have several names."""
+
+    descriptor: int
+    users: set[str] = field(default_factory=set)
+
+
+_held: dict[Path, _Held] = {}  # the archives that this process reads from, by their entries
+_changing = threading.Lock()  # of them
+
+
+def plain(path: Path, user: str = "") -> Path:
     """The plain tar in the archive at `path`: itself, or, where it is compressed, what it holds, in the cache.
 
+    It is kept from eviction until this process ends, or its `user` lets it go.
     gzip, bzip2 and xz are told by their first bytes, whatever the name says. Raises DataError for other compressions,
     for a stream that is cut off, damaged or larger than the cache may be, and for what cannot be read; DiskError where
     it cannot be written.
@@ -70,8 +82,10 @@ def plain(path: Path) -> Path:
         key = sha256_file(path)[:32]
     folder = cache_folder() / key
     with _writable(path), building(key):
-        if not _open(folder):
+        if not _open(folder, user):
             _build(folder, path)
+            if not _open(folder, user):
+                raise OSError(f"{folder} was changed while it was written")
     return folder / ARCHIVE
 
 
@@ -80,16 +94,21 @@ def is_packed(first: bytes) -> bool:
     return first.startswith(tuple(_MAGIC))
 
 
-def again(tar: Path) -> bool:
-    """Whether a tar that `plain` has unpacked is still there; then it is held once more."""
-    return _open(tar.parent)
+def again(tar: Path, user: str = "") -> bool:
+    """Whether a tar that `plain` has unpacked is still there; then `user` holds it once more."""
+    return _open(tar.parent, user)
 
 
-def let_go(tar: Path) -> None:
-    """A tar that `plain` has unpacked may be evicted from here on."""
-    descriptor = _held.pop(tar.parent, None)
-    if descriptor is not None:
-        unlock(descriptor)
+def let_go(tar: Path, user: str = "") -> None:
+    """A tar that `plain` has unpacked may be evicted from here on, unless it has other users."""
+    with _changing:
+        held = _held.get(tar.parent)
+        if held is None:
+            return
+        held.users.discard(user)
+        if not held.users:
+            del _held[tar.parent]
+            unlock(held.descriptor)
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -97,8 +116,8 @@ def _first_bytes(path: Path) -> bytes:
         return file.read(6)
 
 
-def _open(folder: Path) -> bool:
-    """Hold the entry for as long as this process lives; False where there is none or it is not as it was written."""
+def _open(folder: Path, user: str) -> bool:
+    """Hold the entry for a user; False where there is none or it is not as it was written."""
     try:
         descriptor = os.open(folder / ARCHIVE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -106,9 +125,12 @@ def _open(folder: Path) -> bool:
     if not _is_whole(folder, descriptor):
         os.close(descriptor)
         return False
-    with contextlib.suppress(KeyError):
-        os.close(_held.pop(folder))
-    _held[folder] = descriptor
+    with _changing:
+        held = _held.setdefault(folder, _Held(descriptor))
+        if held.descriptor != descriptor:
+            os.close(held.descriptor)
+            held.descriptor = descriptor
+        held.users.add(user)
     mark_used(folder)
     return True
 
@@ -136,8 +158,6 @@ def _build(folder: Path, path: Path) -> None:
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    if not _open(folder):
-        raise OSError(f"{folder} was changed while it was written")
 
 
 def _unpack(path: Path, file: BinaryIO) -> int:

@@ -47,6 +47,15 @@ def cut_archive(expected: int, found: int) -> Undecodable:
     )
 
 
+def other_bytes() -> Undecodable:
+    """A photo has another SHA-256 than the index or the listing says which names it."""
+    return Undecodable(
+        "unreadable",
+        "its bytes are not those that the index or the listing of its archive states; copy the archive again, "
+        "or write index and shards anew with `plusx shard`",
+    )
+
+
 def not_an_image(kind: str) -> Undecodable:
     """The content is recognised as something else than a picture."""
     return Undecodable(

@@ -112,6 +112,15 @@ def unknown_size(url: str) -> DataError:
     )
 
 
+def no_ranges(url: str, asked: int, came: int) -> DataError:
+    """A server that sends the whole object where a part was asked for."""
+    return DataError(
+        f"{url} cannot be read in parts: {asked:,} bytes of it were asked for and {came:,} came: its server knows no "
+        "ranges; put the file on a server that does (S3 and most web servers), or download it and name the file.",
+        code="no-ranges",
+    )
+
+
 def too_large(url: str, size: int, limit: int) -> DataError:
     """One object outgrows all that the cache may hold, in bytes."""
     return DataError(

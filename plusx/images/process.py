@@ -69,7 +69,7 @@ class DecodingProcess:
 
     def send(self, tasks: Sequence[Task], facts: bool) -> None:
         """Put `tasks` at the end of the worker's queue, which holds those of one `map` or one `survey` alone."""
-        photos = [(index, source.file, source.offset, source.length) for index, source in tasks]
+        photos = [(index, s.file, s.offset, s.length, s.sha256) for index, s in tasks]
         self._send(tasks, facts, worker.message({"facts": facts, "photos": photos}))
 
     def send_bytes(self, index: int, photo: bytes, facts: bool) -> None:

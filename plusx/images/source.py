@@ -7,11 +7,12 @@ being replaced. Such a file is asked for again, a bounded number of times, befor
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from plusx.errors import images as errors
@@ -38,12 +39,19 @@ _KINDS = (
 class Source:
     """Where a photo's bytes lie: `length` bytes of `file` from `offset`, -1: to its end.
 
-    `file` is text by os.fsdecode, so that names in any encoding survive.
+    `file` is text by os.fsdecode, so that names in any encoding survive. `sha256` (hexadecimal) is what they have to
+    be, where an index or a listing says so: other bytes are refused.
     """
 
     file: str
     offset: int = 0
     length: int = -1
+    sha256: str = field(default="", compare=False)
+
+    def refuse_other(self, data: bytes) -> None:
+        """Raise Undecodable where `data`, all bytes of the photo, are others than were stated."""
+        if self.sha256 and hashlib.sha256(data).hexdigest() != self.sha256:
+            raise errors.other_bytes()
 
 
 class Patience:
@@ -112,6 +120,8 @@ def _read_open(descriptor: int, source: Source, at_most: int | None) -> bytes:
     data = os.pread(descriptor, wanted, source.offset)
     if len(data) < wanted:
         raise errors.cut_archive(wanted, len(data))
+    if at_most is None:
+        source.refuse_other(data)
     return data
 
 

@@ -4,10 +4,10 @@ It imports Pillow and NumPy and no more. A photo that takes it over costs the pa
 goes back is a JSON header and raw pixels, which the parent checks, never objects.
 
 A message is two lengths (little-endian uint32), the JSON header and the payload. To the worker: first
-the set-up, then {"facts": ..., "photos": [[index, file, offset, length], ...]}, or {"facts": ..., "photo": index} with
-the bytes of a photo that lies in no file; from it: {"ready": true}, then for each photo {"index": i} with its pixels,
-beside them "facts" and "contrast" where these were asked for, or {"index": i, "code": ..., "reason": ...}
-without pixels.
+the set-up, then {"facts": ..., "photos": [[index, file, offset, length, sha256], ...]}, or {"facts": ...,
+"photo": index} with the bytes of a photo that lies in no file; from it: {"ready": true}, then for each photo
+{"index": i} with its pixels, beside them "facts" and "contrast" where these were asked for, or {"index": i,
+"code": ..., "reason": ...} without pixels.
 """
 
 from __future__ import annotations

@@ -78,7 +78,8 @@ class Peers:
         try:
             yield
         finally:
-            self.phase = before
+            if self.phase == "alone":  # else it has left meanwhile
+                self.phase = before
 
     @contextmanager
     def ended_by(self, end: End) -> Iterator[None]:

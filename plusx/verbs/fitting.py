@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from plusx.config import Config
+from plusx.data.cache import StreamingStore
 from plusx.errors import DiskError
 from plusx.models import minimum_size
 from plusx.models.normalise import Normalised
@@ -20,7 +21,7 @@ from plusx.training.loop import Outcome, Training, Validate, fit
 from plusx.training.paths import Paths
 from plusx.training.settings import Settings
 from plusx.training.step import State
-from plusx.verbs import labelled, start, together, windowed
+from plusx.verbs import labelled, start, together
 from plusx.verbs.board import Board
 from plusx.verbs.labelled import LabelledPhotos, Pixels
 from plusx.verbs.network import network_arguments, whiten
@@ -37,7 +38,7 @@ def fit_run(
 ) -> Outcome:
     """Train the network to the end of the plan, from its newest checkpoint where there is one."""
     world = session.world
-    world.allow(session.config.rank_seconds + windowed.waits(session.data))
+    world.allow(session.config.rank_seconds)
     pacer = Pacer(run, plan, session.started, session.config.frozen, world)
     settings = _settings(session.config, plan)
     paths = Paths(run.path, resume_command(session, run))
@@ -74,6 +75,8 @@ def _validator(
         return None
     chooses = photos.chooses(validation.rows, session.config.splitting_seed)
     labels = photos.labels(validation.rows)
+    if isinstance(validation.store, StreamingStore):
+        validation.store.waiting = session.world.alone  # whoever waits for the network of DATA is not slow
     return validator(validation, labels, chooses, size, session.config.batch_size, session.world)
 
 

@@ -75,7 +75,8 @@ def batches_of(session: Session, photos: LabelledPhotos, pixels: Pixels, size_at
     order = replace(order_of(session.config), window=windowed.window_of(session.config, chosen))
     part = Part(session.device, session.world.rank, session.world.size)
     batches = Batches(pixels.store, samples, order, augment, size_at, part)
-    return batches.supplied_by(windowed.supply_of(session.config, pixels, chosen, batches.steps_per_epoch))
+    supply = windowed.supply_of(session.config, pixels, chosen, batches.steps_per_epoch)
+    return batches.supplied_by(supply, session.world.alone)  # whoever waits for the network of DATA is not slow
 
 
 def order_of(config: Config) -> Order:

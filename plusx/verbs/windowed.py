@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from plusx.config import Config
-from plusx.data import fetch, remote
+from plusx.data import remote
 from plusx.data.cache import StreamingStore
 from plusx.data.entries import cache_limit
 from plusx.data.listing import IndexedPhotos
@@ -38,11 +39,6 @@ def _archives_of_shards(photos: IndexedPhotos) -> tuple[Window, list[str]]:
     return Window(archives.astype(np.int64), max(1, len(found))), files
 
 
-def waits(data: Sequence[str]) -> float:
-    """Seconds that a process may wait for the network of DATA: nobody is to give it up meanwhile."""
-    return fetch.PATIENCE.seconds if any(map(remote.is_url, data)) else 0.0
-
-
 def window_of(config: Config, photos: Sequence[Photo]) -> Window | None:
     """The window within which the training photos are mixed; None: all are."""
     return Window(archives_of(photos)[0].archives, config.window) if config.window else None
@@ -64,13 +60,32 @@ def refuse_small(config: Config, photos: LabelledPhotos, how: Preprocess) -> Non
     if len(photos.hashes) * each <= limit:
         return
     every, files = archives_of(photos.photos(photos.rows("train")))
-    sizes = np.array([remote.seen(file).size for file in files if remote.is_url(file)], dtype=np.int64)
+    sizes = _sizes(files)
     validated = len(photos.rows("val")) * each
+    beside, together = (0, int(sizes.sum())) if validated <= limit else _streamed(photos, files)
+
+    def needed(size: int) -> int:
+        return min(Window(every.archives, size).most(sizes, config.batch_size) + beside, together)
+
     room = limit - (validated if validated <= limit else 0)
-    needed = Window(every.archives, config.window or every.size).most(sizes, config.batch_size)
-    if needed > room:
-        fit = (Window(every.archives, size) for size in range(every.size, 0, -1))
-        raise usage.small_window(needed, next((w.size for w in fit if w.most(sizes, config.batch_size) <= room), 0))
+    if needed(config.window or every.size) > room:
+        fit = next((size for size in range(every.size, 0, -1) if needed(size) <= room), 0)
+        raise usage.small_window(needed(config.window or every.size), fit)
+
+
+def _streamed(photos: LabelledPhotos, trained: Sequence[str]) -> tuple[int, int]:
+    """The most bytes that streamed validation has at hand beside training, and those of all archives of both.
+
+    Those are two archives, one read and the next one fetched; the window may be elsewhere then.
+    """
+    validated = archives_of(photos.photos(photos.rows("val")))[1]
+    every = dict.fromkeys([*trained, *validated])
+    return int(np.sort(_sizes(validated))[-2:].sum()), int(_sizes(list(every)).sum())
+
+
+def _sizes(files: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The bytes of archives, of those that are behind URLs."""
+    return np.array([remote.seen(file).size for file in files if remote.is_url(file)], dtype=np.int64)
 
 
 def told(config: Config, photos: LabelledPhotos, training: Pixels) -> Notice | None:

@@ -128,8 +128,9 @@ class Wire:
                     threading.Event().wait(0.02)
                 if answers and self._cut_here(data, target):
                     break
+                with self._lock:  # before they are sent: whoever has them knows that they were counted
+                    self.sent += len(data) * answers
                 target.sendall(data)
-                self.sent += len(data) * answers
         for end in (source, target):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -139,16 +140,17 @@ class Wire:
 
     def _cut_here(self, data: bytes, target: socket.socket) -> bool:
         """Whether the connection ends within `data`; what comes before the cut is sent."""
-        if self.cut_after is None:
-            return False
-        self.cut_after -= len(data)
-        if self.cut_after > 0:
-            return False
-        kept = data[: self.cut_after]
-        self.cut_after = None
-        self.cuts += 1
+        with self._lock:
+            if self.cut_after is None:
+                return False
+            self.cut_after -= len(data)
+            if self.cut_after > 0:
+                return False
+            kept = data[: self.cut_after]
+            self.cut_after = None
+            self.cuts += 1
+            self.sent += len(kept)
         target.sendall(kept)
-        self.sent += len(kept)
         return True
 
 

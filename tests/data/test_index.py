@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from plusx.data.cache import pixel_store
 from plusx.data.index import INDEX, KEY, Index, open_index
 from plusx.data.listing import Digests, IndexedPhotos, Names, Sides, at, called, labels_of, relabelled, splits_of
-from plusx.data.source import Photo, scan
+from plusx.data.source import Photo, content_hashes, scan
 from plusx.doctor.folder import check
 from plusx.errors import DataError
-from plusx.images.source import MAX_BYTES
+from plusx.images.preprocess import Preprocess
+from plusx.images.source import MAX_BYTES, read
 from tests.data.shards import decoding_here, with_splits, written
 
 Columns = dict[str, Any]
@@ -184,6 +186,27 @@ def test_a_check_notices_other_bytes_of_the_same_size(shards: Path) -> None:
     assert len(scan(shards).photos) == 24
     with pytest.raises(DataError, match=r"train/000000.tar is not the shard .* other bytes than were written"):
         check(shards, workers=0)
+
+
+def test_a_shard_with_other_bytes_leaves_no_pixels_for_the_data_it_was_written_from(shards: Path) -> None:
+    """D13: the cache of decoded photos is keyed by SHA-256, which an index only claims."""
+    how = Preprocess(resize=8, crop=8)
+    photos = scan(shards).photos
+    row = next(i for i, photo in enumerate(photos) if photo.name.endswith(".bmp"))
+    source = photos[row].source
+    data = bytearray(Path(source.file).read_bytes())
+    data[source.offset + source.length - 1] ^= 255  # a pixel
+    Path(source.file).write_bytes(data)
+    photos = scan(shards).photos
+    store, bad = pixel_store(photos, content_hashes(photos), how, workers=0)
+    assert list(bad) == [row]
+    assert "its bytes are not those that the index or the listing of its archive states" in bad[row].reason
+    assert not store.read(np.array([row])).any()
+    original = scan(shards.parent / "data").photos
+    assert content_hashes(original) == content_hashes(photos), "one entry for both"
+    store, bad = pixel_store(original, content_hashes(original), how, workers=0)
+    assert not bad
+    assert (store.read(np.arange(24)) == [how.from_bytes(read(p.source)) for p in original]).all()
 
 
 def test_no_tar_is_opened_to_list_the_photos(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

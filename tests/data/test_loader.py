@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -238,3 +240,66 @@ def test_a_batch_of_fewer_pairs_than_processes_is_computed_by_each() -> None:
     assert [share.tolist() for share in deal(6, 2)] == [[0, 2, 3, 5], [1, 4]]
     assert [share.tolist() for share in deal(5, 3)] == [[0, 4], [1, 3], [2]]
     assert [share.tolist() for share in deal(4, 3)] == [[0, 1, 2, 3]] * 3
+
+
+class Far:
+    """A supply that says when it is asked, and waits until it may answer or is closed."""
+
+    def __init__(self) -> None:
+        self.asked, self.may, self.closed = threading.Event(), threading.Event(), threading.Event()
+
+    def at(self, _: int) -> None:
+        self.asked.set()
+        assert self.may.wait(600)
+        if self.closed.is_set():
+            raise CancelledError
+
+    def close(self) -> None:
+        self.closed.set()
+        self.may.set()
+
+
+def test_closing_waits_for_no_archive_that_is_being_fetched() -> None:
+    far = Far()
+    batches = batches_of(Shelf(24), Order(seed=0, batch_size=8)).supplied_by(far)  # type: ignore[arg-type]
+    far.may.set()
+    batches.batch(0)
+    far.may.clear()
+    far.asked.clear()
+    closing = threading.Thread(target=batches.close)
+    closing.start()
+    closing.join(60)
+    ended = not closing.is_alive()
+    far.may.set()
+    closing.join(60)
+    assert ended
+    assert far.closed.is_set()
+
+
+def test_whoever_waits_for_the_network_of_a_batch_is_alone_and_whoever_waits_for_its_reading_is_not() -> None:
+    """T15: a slow network makes nobody slow, a slow disk does."""
+    far, store, alone = Far(), Shelf(24), [threading.Event(), threading.Event()]
+    real, during = store.read, list[bool]()
+
+    @contextmanager
+    def waiting() -> Iterator[None]:
+        alone[0].set()
+        yield
+        alone[1].set()
+
+    def read(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        during.append(alone[1].wait(60))
+        return real(rows)
+
+    def may() -> None:
+        assert alone[0].wait(60), "somebody waits"
+        far.may.set()
+
+    store.read = read  # type: ignore[method-assign]
+    batches = batches_of(store, Order(seed=0, batch_size=8)).supplied_by(far, waiting)  # type: ignore[arg-type]
+    letting = threading.Thread(target=may)
+    letting.start()
+    batches.batch(0)
+    letting.join(60)
+    assert during[0]
+    batches.close()

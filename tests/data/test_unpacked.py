@@ -40,8 +40,8 @@ def nothing_held(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def let_go() -> None:
-    for descriptor in unpacked._held.values():
-        os.close(descriptor)
+    for held in unpacked._held.values():
+        os.close(held.descriptor)
     unpacked._held.clear()
 
 

@@ -118,7 +118,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
     yield made
     for thread in threading.enumerate():
         if thread.name == "plusx-ahead":
-            thread.join(5)
+            thread.join(60)
             assert not thread.is_alive()
 
 
@@ -140,7 +140,7 @@ def test_the_next_window_is_fetched_while_this_one_is_read(shelf: Shelf) -> None
     supply = Supply(window, [str(a) for a in range(4)], 1, 16, 10)
     supply.at(0)
     groups = [str(group[0]) for group in window.groups(1, 0)]
-    for _ in range(200):
+    for _ in range(6000):
         if len(shelf.fetched) == 2:
             break
         threading.Event().wait(0.01)

@@ -137,6 +137,7 @@ def test_photos_of_shards_cost_no_object_each(
 ) -> None:
     """From the index to split.csv, the plan of an epoch and its first batch; and to its split when it is resumed."""
     monkeypatch.setenv("PLUSX_CACHE_GB", "0")
+    monkeypatch.setattr("plusx.data.listing.Source", simulated.unchecked)
     count, config = 40_000, wished(Wish(QUICK, SETS))
     shards = simulated.simulated(tmp_path / "shards", data, count)
     session = Session((str(shards),), config, torch.device("cpu"), time.monotonic(), lambda _: None)

@@ -6,8 +6,10 @@ import hashlib
 import io
 import json
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from plusx.data.split import read_split_csv
 from plusx.errors import DataError, UsageError
 from plusx.training.checkpoint import found
 from plusx.training.events import Notice, StepDone
+from plusx.training.world import World
 from plusx.verbs.check import check
 from plusx.verbs.evaluate import evaluate
 from plusx.verbs.predict import predict
@@ -42,9 +45,9 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     shards._listing.cache_clear()
     yield
     remote.forget()
-    for _ in range(100):  # one may be under way
+    for _ in range(6000):  # one may be under way; a minute is never
         if shards._users:
-            time.sleep(0.05)
+            time.sleep(0.01)
     assert not shards._users, "everything that was opened was let go"
 
 
@@ -188,6 +191,12 @@ def streamed(monkeypatch: pytest.MonkeyPatch, gigabytes: float = STREAMED) -> No
     monkeypatch.setenv("PLUSX_CACHE_GB", str(gigabytes))
 
 
+@contextmanager
+def waiting(entered: list[str]) -> Iterator[None]:
+    entered.append(threading.current_thread().name)
+    yield
+
+
 def test_photos_that_do_not_fit_are_streamed_within_a_window_and_give_the_bits_of_the_disk(
     twice: tuple[str, str], wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,8 +210,11 @@ def test_photos_that_do_not_fit_are_streamed_within_a_window_and_give_the_bits_o
         events.append(event)
         sizes.append(cache_size())
 
-    wire.sent = 0
+    wire.sent, entered = 0, list[str]()
+    monkeypatch.setattr(World, "alone", lambda _: waiting(entered))
     url = train([twice[1]], wish(tmp_path / "url", "window=1"), on_event=listen)
+    steps = sum(isinstance(event, StepDone) for event in events)
+    assert len(entered) > steps, "whoever waits for the network of DATA is alone, and not slow"
     assert sha256(url.model) == sha256(disk.model)
     assert max(sizes) <= STREAMED * 1e9
     assert wire.sent > 3 * 60 * 1000, "more passed through than fits"
