@@ -108,7 +108,7 @@ class Peers:
         self._wake.set()
         if self._thread.is_alive() and not self._found.is_set():  # else it is about to end this process
             self._thread.join(2 * ANSWER.total_seconds() + 1)
-            self._linger(phase == "failed")
+            self._linger("left" if phase == "left" else None)
 
     def look(self, error: BaseException, *, asked: bool = False) -> None:
         """End this process where `error` came about since another one is lost.
@@ -225,7 +225,7 @@ class Peers:
         verdict = self._posted(verdict)
         if verdict.kind in _KILLED:
             heartbeat.end(verdict.process)
-        self._linger(True)
+        self._linger()
         self._found.set()
         self._end(self._sentence_of(verdict))
 
@@ -234,10 +234,14 @@ class Peers:
         teller = verdict.by if verdict.rank == 0 else 0
         return sentence(verdict, self.launch.size).message if self.launch.rank == teller else None
 
-    def _linger(self, told: bool) -> None:
-        """Where the store ends with this process, let the others read there what was told."""
-        if told and self._hosts:
-            time.sleep(2 * BETWEEN)
+    def _linger(self, phase: Phase | None = None) -> None:
+        """Where the store ends with this process, let the others read what was told, or say that they left too."""
+        until = time.monotonic() + 2 * BETWEEN
+        while self._hosts and time.monotonic() < until:
+            beats, _ = self._exchanged() if phase else ({}, None)
+            if phase and beats and all(beat.phase in (phase, "failed") for beat in beats.values()):
+                return
+            time.sleep(0.02)
 
     def _posted(self, verdict: Verdict) -> Verdict:
         """The verdict of whoever was first."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 
 from plusx.cli.run import run as cli
 from plusx.data.loader import Batches, deal
@@ -56,6 +57,8 @@ def main(out: str, *words: str) -> None:
         os.environ["MASTER_PORT"] = port  # every command line is a meeting of its own
         code = cli(line.split())
         print("exit", code, flush=True)
+        if dist.is_initialized():  # a process that ends with an error leaves its group as it is
+            dist.destroy_process_group()
     told.close()
 
 
@@ -65,22 +68,19 @@ def start(out: Path, size: int, line: str) -> list[tuple[list[str], str]]:
     RANK within them is that of each process.
     """
     ports = " ".join(str(several.free_port()) for _ in range(1 + line.count(" then ")))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", PROGRAM, str(out), *line.split()],
-            env=several.environment(rank, size, 0) | {"PORTS": ports},
-            stdout=(out / f"out-{rank}-{size}").open("w"),
-            stderr=(out / f"err-{rank}-{size}").open("w"),
-        )
-        for rank in range(size)
-    ]
+    processes = []
+    for rank in range(size):
+        environment = several.environment(rank, size, 0) | {"PORTS": ports}
+        words = [sys.executable, "-W", "error", "-c", PROGRAM, str(out), *line.split()]
+        with (out / f"out-{rank}-{size}").open("w") as stdout, (out / f"err-{rank}-{size}").open("w") as stderr:
+            processes.append(subprocess.Popen(words, env=environment, stdout=stdout, stderr=stderr))
     try:
         for process in processes:
             process.wait(300)
     finally:
         several.end(processes)
     read = [[(out / f"{name}-{rank}-{size}").read_text() for name in ("out", "err")] for rank in range(size)]
-    return [(stdout.splitlines(), stderr) for stdout, stderr in read]
+    return [(words.splitlines(), faults) for words, faults in read]
 
 
 def flags() -> str:
