@@ -8,17 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Launch:
-    """`rank` of `size` processes, `local_rank` of `local_size` on this machine; `restarts` of all of them before.
-
-    `job` is what torchrun calls all of this, restarts included; "" where it does not say.
-    """
+    """`rank` of `size` processes, `local_rank` of `local_size` on this machine; `restarts` of all of them before."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
     restarts: int = 0
-    job: str = ""
 
     @property
     def first(self) -> bool:
@@ -40,7 +36,6 @@ def launched() -> Launch:
         local_rank=_number("LOCAL_RANK", 0),
         local_size=_number("LOCAL_WORLD_SIZE", 1),
         restarts=_number("TORCHELASTIC_RESTART_COUNT", 0),
-        job=os.environ.get("TORCHELASTIC_RUN_ID", ""),
     )
 
 

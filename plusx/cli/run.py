@@ -17,7 +17,7 @@ from cyclopts import App, CycloptsError
 from plusx.cli.plain import Printable, lines
 from plusx.errors import Error
 from plusx.errors.disk import FULL
-from plusx.errors.processes import alike, one_process_only
+from plusx.errors.processes import one_process_only, told_by_first
 from plusx.launch import launched
 from plusx.version import __version__
 
@@ -102,7 +102,7 @@ def _refuse_several(tokens: Sequence[str]) -> None:
     """Raise UsageError where torchrun has started several processes of a verb that is done by one."""
     launch, verb = launched(), _verb(tokens).strip()
     if launch.size > 1 and verb and verb not in TOGETHER and "--help" not in tokens:
-        raise alike(one_process_only(verb, launch.size), first=launch.first)
+        raise told_by_first(one_process_only(verb, launch.size), first=launch.first)
 
 
 def _hush(tokens: Sequence[str]) -> None:

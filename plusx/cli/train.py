@@ -91,7 +91,7 @@ def train(
     from plusx.cli.live import Live
     from plusx.cli.run import STARTED
     from plusx.cli.terminal import console, document
-    from plusx.errors.processes import alike, seeds_together
+    from plusx.errors.processes import seeds_together, told_by_first
     from plusx.launch import launched
     from plusx.verbs.seeds import is_of_seeds, train_seeds
     from plusx.verbs.train import train
@@ -114,7 +114,7 @@ def train(
     wish = Wish(flags, tuple(set_ or ()), config, plan, out, resume, tuple(decisions or ()), accept_changes)
     launch = launched()
     if launch.size > 1 and (seeds is not None or is_of_seeds(out)):
-        raise alike(seeds_together(launch.size), first=launch.first)
+        raise told_by_first(seeds_together(launch.size), first=launch.first)
     with Live(console(quiet or json or not launch.first), verbose=verbose) as live:
         if seeds is not None or (resume and is_of_seeds(out)):
             return _ended(train_seeds(data, wish, seeds, on_event=live.show, started=STARTED), json=json)

@@ -34,7 +34,7 @@ def out_needed(size: int) -> UsageError:
     )
 
 
-def alike(error: UsageError, *, first: bool) -> UsageError:
+def told_by_first(error: UsageError, *, first: bool) -> UsageError:
     """The error as one that every process meets, and the first one tells."""
     error.told = not first
     return error
@@ -72,12 +72,22 @@ def other_photos(rank: int, size: int, theirs: int, ours: int) -> DataError:
     )
 
 
-def drifted(rank: int, size: int, step: int) -> RunError:
-    """The processes have to have the same weights, to the last bit."""
+def drifted(rank: int, size: int, step: int, before: int) -> RunError:
+    """The processes have to have the same weights, to the last bit, as they had `before`."""
     return RunError(
-        f"Rank {rank} of {size} has other weights than rank 0 after step {step:,}, though they began with the same; "
-        "the last checkpoint is kept. Look at the memory and the device of that machine, and continue with --resume.",
+        f"Rank {rank} of {size} has other weights than rank 0 after step {step:,}, though they had the same after step "
+        f"{before:,}; what was saved since may be wrong. Look at the memory and the devices of both machines, remove "
+        f"the folders of steps after {before:,} from checkpoints in the run folder, and continue with --resume.",
         code="weights-drifted",
+    )
+
+
+def other_settings(rank: int, size: int, name: str, theirs: str, ours: str) -> UsageError:
+    """The processes were started with different command lines, files or versions."""
+    return UsageError(
+        f"Rank {rank} of {size} has {name} {theirs} where rank 0 has {ours}; every machine needs the same command "
+        "line, the same files and the same plusx.",
+        code="other-settings",
     )
 
 

@@ -57,3 +57,7 @@ class Notice:
 
 Event = StepDone | Validated | Saved | WeightsDue | Notice
 Listener = Callable[[Event], None]
+
+
+def silent(_: object) -> None:
+    """Nobody watches."""

@@ -76,7 +76,7 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Verdict:
-    """That the process of a rank is given up, and why; `step`: the last it was known to have done."""
+    """That the process of a rank is given up, and why; `step`: the last it was known to have done; `by` which rank."""
 
     kind: Kind
     rank: int
@@ -84,6 +84,7 @@ class Verdict:
     step: int
     seconds: float = 0.0
     told: str = ""
+    by: int = 0
 
     def to_json(self) -> str:
         """As it lies in the store, so that all end with the same sentence."""

@@ -25,7 +25,7 @@ from plusx.training.world import World
 
 GRACE_SECONDS = 1.5
 LONGEST_SAVE = 600.0  # seconds
-SAVING_SECONDS = 10.0  # of a process that has to end
+SAVING_SECONDS = 5.0  # of a process that has to end
 INTERRUPTED, SECOND_INTERRUPT, GIVEN_UP = 75, 130, 1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -45,7 +45,12 @@ class Stop:
         self._reached.set()
 
     def leave(self) -> None:
-        """Let the watcher save and end this process, which can do nothing more: another one has gone before it."""
+        """Let the watcher save and end this process, which can do nothing more: another one has gone before it.
+
+        Where nobody is to save any more, the watcher waits for nothing, and the process ends here.
+        """
+        if self._reached.is_set():
+            _end(INTERRUPTED, _by_the_first("plusx: Stopped at once; the last checkpoint is whole."))
         threading.Event().wait(LONGEST_SAVE)
 
     def watch(self, signals: socket.socket) -> None:

@@ -80,6 +80,11 @@ class Training:
         return max(0, self.state.step - 1) // self.settings.steps_per_epoch
 
     @property
+    def counted(self) -> bool:
+        """Whether a checkpoint is due after the last finished step as all processes count them."""
+        return self.state.step % self.settings.checkpoint_every == 0
+
+    @property
     def out_of_patience(self) -> bool:
         """Whether validation has not improved for as long as the settings allow."""
         return self.settings.patience is not None and self.state.stale >= self.settings.patience
@@ -102,6 +107,7 @@ class Training:
         self.world.once(lambda: self._cut(offsets))
         self.buffers = _copies(self.state.model)
         self.saved_step = self.state.step if path else -1
+        self.state.agreed = self.state.step  # all have read the same
 
     def save(self) -> None:
         """Write a checkpoint of the last finished step, unless it is there already or another process does it.
@@ -115,9 +121,9 @@ class Training:
             self.refuse_not_finite()
             offsets = {name: log.offset() for name, log in self.logs.items()}
             path = checkpoint.save(self.paths.checkpoints, self.state, offsets, self.buffers)
-        self.saved_at, self.saved_step = time.monotonic(), self.state.step
-        self._prune_best()
-        self.listen(Saved(path))
+            self.saved_at, self.saved_step = time.monotonic(), self.state.step
+            self._prune_best()
+            self.listen(Saved(path))
 
     def refuse_not_finite(self) -> None:
         """Raise RunError where an update has made anything of the state NaN or infinite.
@@ -130,8 +136,7 @@ class Training:
 
     def save_if_due(self) -> None:
         """Write a checkpoint every so many steps or seconds, whichever comes first."""
-        late = time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds
-        if late or self.state.step % self.settings.checkpoint_every == 0:
+        if self.counted or time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds:
             self.save_if_possible()
 
     def save_if_possible(self) -> None:
@@ -164,7 +169,8 @@ class Training:
 
     def validated(self, metrics: Mapping[str, float]) -> None:
         """Take note of a validation; keep the weights where they are the best so far."""
-        self._refuse_other_folder()
+        with self.world.alone():
+            self._refuse_other_folder()
         state = self.state
         improved = metrics[CHOSEN_BY] > (-math.inf if state.best is None else state.best)  # NaN never is
         better = improved and self.world.once(self._keep_best)
@@ -172,9 +178,10 @@ class Training:
         state.stale = 0 if improved else state.stale + 1
         if better:
             state.best, state.best_step = metrics[CHOSEN_BY], state.step
-        self._log("history", {"step": state.step, "epoch": self.epoch, "validation": dict(metrics)})
         self.saved_step = -1  # the same step, but more is known
-        self.listen(Validated(state.step, self.epoch, metrics, better))
+        with self.world.alone():
+            self._log("history", {"step": state.step, "epoch": self.epoch, "validation": dict(metrics)})
+            self.listen(Validated(state.step, self.epoch, metrics, better))
 
     def outcome(self) -> Outcome:
         """The model to keep, with its weights in place; in other processes than the first, the last weights."""
@@ -257,13 +264,17 @@ def fit(
             _review(training, revise)
             _step(training, batches, stop)
             _validate(training, validate, stop)
+            if training.counted:
+                training.state.agree(training.settings)
             with stop.changing:
                 training.save_if_due()
+        training.state.agree(training.settings)
         with stop.changing:
             training.save_if_possible()
-        training.state.agree(training.settings)
-    training.asked = bool(training.world.add(torch.tensor(int(stop.requested.is_set()))))
-    _leave_if_asked(training, stop)  # asked up to the very end: what follows can be resumed as well
+        training.asked = bool(training.world.add(torch.tensor(int(stop.requested.is_set()))))
+        _leave_if_asked(training, stop)  # asked up to the very end: what follows can be resumed as well
+    training.asked = training.world.first and stop.requested.is_set()  # since then, where the others are leaving anyway
+    _leave_if_asked(training, stop)
     return training.outcome()
 
 
@@ -278,10 +289,11 @@ def _step(training: Training, batches: BatchSource, stop: Stop) -> None:
             apply_gradients(state, training.settings)
             training.asked = result.asked
             training.buffers = _copies(state.model)
-            training.record(result, len(batch.indices), time.perf_counter() - started)
             every = training.settings.save_weights_every
-            if every and place[1] % every == 0:
-                training.listen(WeightsDue(*place, state.model))
+            with training.world.alone():
+                training.record(result, len(batch.indices), time.perf_counter() - started)
+                if every and place[1] % every == 0:
+                    training.listen(WeightsDue(*place, state.model))
 
 
 def _batch(training: Training, batches: BatchSource, stop: Stop) -> Batch:

@@ -33,6 +33,7 @@ def meet(store: Store, launch: Launch, seconds: float = ARRIVAL) -> str:
     for rank in range(1, launch.size):
         while not store.check([f"{token}/{rank}"]):
             _wait(until, rank, launch.size, seconds)
+    for rank in range(1, launch.size):
         store.set(f"{token}/{rank}/answer", store.get(f"{token}/{rank}").decode())
     return token
 

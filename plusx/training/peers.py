@@ -8,10 +8,12 @@ has come, and looks after eight others. The first that gives one up says so ther
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 
 import torch.distributed as dist
@@ -28,6 +30,7 @@ FIRST_BEAT = timedelta(seconds=60)
 ENDING = 30.0  # seconds in which the thread that watches has ended this process
 AT_ONCE = 1.0  # seconds in which a process that is gone from this machine is seen
 _NONE = b"{}"
+_CARRIER = re.compile(r"/gloo/|\bGloo |ProcessGroupGloo|\bNCCL\b")  # source files and names in what PyTorch says
 _KILLED = ("stopped", "silent", "slow")  # of the verdicts: those whose process may still be there
 
 End = Callable[[str | None], None]  # with the sentence, or None where another process tells it
@@ -52,7 +55,8 @@ class Peers:
         self._end: End = _end
         self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
         host, _, port = self.address.rpartition(":")
-        self._store = TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=ANSWER)
+        self._store = TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=FIRST_BEAT)
+        self._store.set_timeout(ANSWER)
         if launch.first:
             self._store.set(self._key("verdict"), _NONE.decode())
         self._store.set(self._key(launch.rank), self._beat().to_json())
@@ -60,11 +64,18 @@ class Peers:
     def start(self) -> None:
         """Watch from now on. All processes are about to."""
         others = heartbeat.watched(self.launch.rank, self.launch.size)
-        self._store.wait([self._key("verdict"), *map(self._key, others)], FIRST_BEAT)
+        self._await(others)
         now = time.monotonic()
         for rank in others:
             self._seen[rank] = Sight(Beat.from_json(self._store.get(self._key(rank))), now)
         self._thread.start()
+
+    def job(self) -> str:
+        """What this start of torchrun and all its restarts are called: torchrun's store has it from the first of them.
+
+        What torchrun itself calls them is "none" unless --rdzv-id says otherwise, and that may say the same every day.
+        """
+        return str(self._store.compare_set("plusx/job", "", self._run).decode())
 
     def at(self, step: int) -> None:
         """The process comes to the messages of a step; so many steps are done."""
@@ -97,7 +108,7 @@ class Peers:
         self._wake.set()
         if self._thread.is_alive() and not self._found.is_set():  # else it is about to end this process
             self._thread.join(2 * ANSWER.total_seconds() + 1)
-            self._linger(phase == "failed")
+            self._linger("left" if phase == "left" else None)
 
     def look(self, error: BaseException, *, asked: bool = False) -> None:
         """End this process where `error` came about since another one is lost.
@@ -113,8 +124,16 @@ class Peers:
         if self._found.wait(AT_ONCE if asked else self.bounds.silent + AT_ONCE):
             time.sleep(ENDING)  # the thread that watches ends this process
         elif of_a_message and not asked:
-            what = str(error).strip().splitlines()[0][:200]
-            self._end(self._sentence_of(Verdict("broken", self.launch.rank, this_process(), self.step, told=what)))
+            self._broken(str(error).strip().splitlines()[0][:200])
+
+    def _broken(self, what: str) -> None:
+        """Let all end with the same sentence, this process too: the thread that watches reads what is posted here."""
+        verdict = Verdict("broken", self.launch.rank, this_process(), self.step, told=what, by=self.launch.rank)
+        self._posted(verdict)
+        self._wake.set()
+        if self._found.wait(BETWEEN + 2 * ANSWER.total_seconds()):
+            time.sleep(ENDING)
+        self._give_up(verdict)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -128,6 +147,16 @@ class Peers:
             self.leave("left" if orderly else "failed", error.message if isinstance(error, Error) else repr(error))
             raise
         self.leave()
+
+    def _await(self, others: list[int]) -> None:
+        """Wait for the first words of the others. Raises RunError naming one that has not come."""
+        try:
+            self._store.wait([self._key("verdict"), *map(self._key, others)], FIRST_BEAT)
+        except RuntimeError:
+            missing = 0  # which sets the verdict, and may have taken the store with it
+            with suppress(RuntimeError):
+                missing = next((rank for rank in others if not self._store.check([self._key(rank)])), 0)
+            raise sentences.not_come(missing, self.launch.size, FIRST_BEAT.total_seconds()) from None
 
     def _key(self, name: int | str) -> str:
         return f"plusx/{self._run}/{name}"
@@ -145,10 +174,11 @@ class Peers:
             if now - last > GAP:
                 self._forgive(now)
             last = now
+            closing = self._closed.is_set()  # before the last word is said
             verdict = self._look()
-            if self._closed.is_set():
+            if closing:
                 return
-            if verdict is not None:
+            if verdict is not None and not self._closed.is_set():
                 self._give_up(verdict)
                 return
             self._wake.wait(BETWEEN)
@@ -169,7 +199,8 @@ class Peers:
         if posted is not None:
             return posted
         found = [heartbeat.judged(seen, self.bounds, now) for seen in self._seen.values()]
-        return next((verdict for verdict in found if verdict), None) or self._unheard(now)
+        verdict = next((verdict for verdict in found if verdict), None) or self._unheard(now)
+        return replace(verdict, by=self.launch.rank) if verdict else None
 
     def _exchanged(self) -> tuple[dict[int, Beat], Verdict | None]:
         """The newest beats, and the verdict of whoever was first; nothing while the store does not answer."""
@@ -194,18 +225,23 @@ class Peers:
         verdict = self._posted(verdict)
         if verdict.kind in _KILLED:
             heartbeat.end(verdict.process)
-        self._linger(True)
+        self._linger()
         self._found.set()
         self._end(self._sentence_of(verdict))
 
     def _sentence_of(self, verdict: Verdict) -> str | None:
-        """What this process says: what all would say is said by the first, unless that is the one that is lost."""
-        return sentence(verdict, self.launch.size).message if self.launch.first or verdict.rank == 0 else None
+        """What this process says: what all would say is said by the first, or by who found that one lost."""
+        teller = verdict.by if verdict.rank == 0 else 0
+        return sentence(verdict, self.launch.size).message if self.launch.rank == teller else None
 
-    def _linger(self, told: bool) -> None:
-        """Where the store ends with this process, let the others read there what was told."""
-        if told and self._hosts:
-            time.sleep(2 * BETWEEN)
+    def _linger(self, phase: Phase | None = None) -> None:
+        """Where the store ends with this process, let the others read what was told, or say that they left too."""
+        until = time.monotonic() + 2 * BETWEEN
+        while self._hosts and time.monotonic() < until:
+            beats, _ = self._exchanged() if phase else ({}, None)
+            if phase and beats and all(beat.phase in (phase, "failed") for beat in beats.values()):
+                return
+            time.sleep(0.02)
 
     def _posted(self, verdict: Verdict) -> Verdict:
         """The verdict of whoever was first."""
@@ -235,7 +271,7 @@ def is_of_a_message(error: BaseException) -> bool:
     """Whether PyTorch raised `error` where processes send each other something; gloo has no class of its own for it."""
     if not isinstance(error, RuntimeError):
         return False
-    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in ("gloo", "nccl"))
+    return isinstance(error, dist.DistError) or _CARRIER.search(str(error)) is not None
 
 
 def _end(told: str | None) -> None:

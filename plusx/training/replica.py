@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import GradBucket  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 from plusx.errors import processes as sentences
@@ -40,6 +42,7 @@ class Replica:
                 self._summing = DistributedDataParallel(
                     _WithUnused(model), broadcast_buffers=False, find_unused_parameters=True
                 )
+            self._summing.register_comm_hook(None, lambda _, bucket: _averaged(world, bucket))
             self.forward = self._summing
 
     @contextmanager
@@ -52,6 +55,19 @@ class Replica:
             norm.apart = apart
         with nullcontext() if last or self._summing is None else self._summing.no_sync():
             yield
+
+
+def _averaged(world: World, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+    """What DistributedDataParallel does with gradients, to the last bit, and counted, so that others see who hangs.
+
+    It multiplies by 1 / size (reducer.cpp, `mark_variable_ready_dense`), where the hooks of PyTorch divide.
+    """
+    world.enter()
+    gradients = bucket.buffer().mul_(1 / world.size)
+    sent = dist.all_reduce(gradients, async_op=True)
+    assert sent is not None
+    found: torch.futures.Future[Tensor] = sent.get_future().then(lambda done: done.value()[0])
+    return found
 
 
 class _WithUnused(nn.Module):
@@ -70,8 +86,10 @@ class _WithUnused(nn.Module):
         return answer
 
 
-def agree(world: World, model: nn.Module, kept: nn.Module, settings: Settings, step: int) -> None:
+def agree(world: World, model: nn.Module, kept: nn.Module, settings: Settings, step: int, before: int) -> None:
     """Make sure that every process has the weights of the first, bit for bit. Raises RunError naming one that has not.
+
+    `before`: the last step after which they had; -1 where none is known.
 
     Norms of each process's own photos have statistics of their own: those of the first are the ones that are kept.
     """
@@ -85,7 +103,7 @@ def agree(world: World, model: nn.Module, kept: nn.Module, settings: Settings, s
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     rank = differing(world, digest.hexdigest())
     if rank is not None:
-        raise sentences.drifted(rank, world.size, step)
+        raise sentences.drifted(rank, world.size, step, max(0, before))
 
 
 def differing(world: World, digest: str) -> int | None:

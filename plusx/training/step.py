@@ -59,6 +59,7 @@ class State:
     best: float | None = None
     best_step: int = 0
     stale: int = 0  # validations since the best one
+    agreed: int = -1  # the last step after which all processes were seen to have the same weights
     of: Mapping[str, Any] = field(default_factory=dict)
     world: World = ALONE
     replica: Replica = field(init=False)
@@ -89,7 +90,9 @@ class State:
 
     def agree(self, settings: Settings) -> None:
         """Raise RunError where processes have come to have different weights; see `replica.agree`."""
-        agree(self.world, self.model, self.kept, settings, self.step)
+        if self.agreed != self.step:
+            agree(self.world, self.model, self.kept, settings, self.step, self.agreed)
+            self.agreed = self.step
 
     @property
     def learning(self) -> list[nn.Parameter]:

@@ -55,7 +55,7 @@ class World:
     def add(self, values: Tensor) -> Tensor:
         """The sum over all processes of `values`, any shape, the same on each; computed in place."""
         if self.size > 1:
-            self._enter()
+            self.enter()
             dist.all_reduce(values)
         return values
 
@@ -64,21 +64,21 @@ class World:
         if self.size == 1:
             return values[None]
         found = [torch.empty_like(values) for _ in range(self.size)]
-        self._enter()
+        self.enter()
         dist.all_gather(found, values.contiguous())
         return torch.stack(found)
 
     def follow(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite `tensors` by those of the first process."""
         for tensor in tensors if self.size > 1 else ():
-            self._enter()
+            self.enter()
             dist.broadcast(tensor, 0)
 
     def tell(self, value: Any = None) -> Any:
         """What the first process says, as JSON; the `value` of the others does not count."""
         if self.size == 1:
             return value
-        self._enter()
+        self.enter()
         said = _bytes(value) if self.first else None
         length = torch.tensor([0 if said is None else len(said)])
         dist.broadcast(length, 0)
@@ -96,9 +96,9 @@ class World:
         return [json.loads(text[:n].numpy().tobytes()) for text, n in zip(texts, lengths, strict=True)]
 
     def once(self, do: Callable[[], Any]) -> Any:
-        """What `do` gives in the first process, told to all as JSON; only that one does it.
+        """What `do` gives in the first process, told to all; only that one does it.
 
-        An Error that it raises is raised in every process.
+        It has to be JSON, for one process as well. An Error that it raises is raised in every process.
         """
         if self.size == 1:
             return do()
@@ -124,12 +124,19 @@ class World:
         except Error as error:
             fault = error
         said = self.hear(_plain(fault) if fault else None)
+        if fault:
+            fault.told = not self.first
+            raise fault
         failed = next((rank for rank, one in enumerate(said) if one), None)
         if failed is None:
             return found
         if failed:
             said[failed]["message"] = f"{Launch(failed, self.size)}: {said[failed]['message']}"
         raise _told(said[failed], told=not self.first)
+
+    def job(self) -> str:
+        """What this start of torchrun and all its restarts are called, and nothing else is; "" without torchrun."""
+        return self.peers.job() if self.peers else ""
 
     def gather(self, rows: Rows) -> Rows:
         """The rows of all processes, dealt out as `mine` deals them, back in one array: [n, ...] on each.
@@ -183,7 +190,8 @@ class World:
         if self.peers:
             self.peers.leave()
 
-    def _enter(self) -> None:
+    def enter(self) -> None:
+        """Count a message that this process has come to; those that are sent from here are counted here."""
         if self.peers:
             self.peers.entered += 1
 
@@ -246,7 +254,8 @@ def _bytes(value: Any) -> Tensor:
 
 
 def _plain(error: Error) -> dict[str, str]:
-    return {"kind": type(error).__name__, "message": error.message, "code": error.code}
+    kind = next(each for each in type(error).__mro__ if getattr(errors, each.__name__, None) is each)
+    return {"kind": kind.__name__, "message": error.message, "code": error.code}
 
 
 def _told(said: dict[str, str], *, told: bool = True) -> Error:

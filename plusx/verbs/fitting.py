@@ -16,7 +16,7 @@ from plusx.models.normalise import Normalised
 from plusx.recipes.plan import Plan
 from plusx.run_folder import RunFolder
 from plusx.training import checkpoint
-from plusx.training.events import Event, Listener, Notice
+from plusx.training.events import Event, Listener, Notice, silent
 from plusx.training.loop import Outcome, Training, Validate, fit
 from plusx.training.paths import Paths
 from plusx.training.settings import Settings
@@ -107,8 +107,8 @@ def _listener(session: Session, run: RunFolder, board: Board, network: Normalise
     Of several processes the first does all that.
     """
     if not session.world.first:
-        return _silent
-    watch = session.watch(network, run) if session.watch else _silent
+        return silent
+    watch = session.watch(network, run) if session.watch else silent
 
     def listen(event: Event) -> None:
         try:
@@ -125,7 +125,3 @@ def _listener(session: Session, run: RunFolder, board: Board, network: Normalise
 def resume_command(session: Session, run: RunFolder) -> str:
     """The command line that goes on with a run."""
     return session.command or f"plusx train --resume --out {shlex.quote(str(run))}"
-
-
-def _silent(event: Event) -> None:
-    """Nobody watches."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ def require_out(wish: Wish) -> None:
     """Raise UsageError where several processes are to train, and not to say where."""
     launch = launched()
     if launch.size > 1 and wish.out is None:
-        raise sentences.alike(sentences.out_needed(launch.size), first=launch.first)
+        raise sentences.told_by_first(sentences.out_needed(launch.size), first=launch.first)
 
 
 def wished(wish: Wish, world: World) -> Wish:
@@ -39,31 +39,33 @@ def wished(wish: Wish, world: World) -> Wish:
     out = wish.out
     if world.size == 1 or out is None:
         return wish
-    again = world.once(lambda: launched().restarts > 0 and (out / "config.yaml").exists() and _is_ours(RunFolder(out)))
+    again = world.once(lambda: (out / "config.yaml").exists() and _is_ours(RunFolder(out), world))
     return replace(wish, resume=wish.resume or again)
 
 
-def refuse_folder(out: Path | None) -> None:
+def refuse_folder(out: Path | None, world: World) -> None:
     """Raise UsageError where `out` is taken, unless by what this job has left there before it was started again."""
-    run = RunFolder(out) if out is not None and launched().restarts else None
-    if run is None or not _is_begun(run):
+    run = RunFolder(out) if out is not None and launched().size > 1 else None
+    if run is None or not _is_begun(run, world):
         refuse_taken(out)
 
 
-def job() -> dict[str, str]:
+def job(world: World) -> dict[str, str]:
     """What a run remembers of the torchrun that has begun it."""
-    return {"job": launched().job} if launched().size > 1 else {}
+    return {"job": name} if (name := world.job()) else {}
 
 
-def _is_begun(run: RunFolder) -> bool:
+def _is_begun(run: RunFolder, world: World) -> bool:
     """Whether this job has begun a run there, and was stopped before it was one."""
     if (run.path / "config.yaml").exists() or not run.path.is_dir():
         return False
-    return {path.name for path in run.path.iterdir()} <= {"run.lock"} or _is_ours(run)
+    bare = {path.name for path in run.path.iterdir()} <= {"run.lock"}
+    return (bare and launched().restarts > 0) or _is_ours(run, world)
 
 
-def _is_ours(run: RunFolder) -> bool:
-    return (run.path / "run.json").exists() and run.read("run").get("job") == launched().job
+def _is_ours(run: RunFolder, world: World) -> bool:
+    """Whether the torchrun of this process has begun the run, now or before it started its processes again."""
+    return bool(name := world.job()) and (run.path / "run.json").exists() and run.read("run").get("job") == name
 
 
 @contextmanager
@@ -91,6 +93,19 @@ def with_workers(config: Config, world: World) -> Config:
     if world.size == 1 or config.workers is not None or not launch.local_rank:
         return config
     return config.model_copy(update={"workers": max(1, usable_cpus() // launch.local_size)})
+
+
+def refuse_other_settings(world: World, values: Mapping[str, Any]) -> None:
+    """Raise UsageError where a process has other settings, or another plan, than the first; `values` are JSON."""
+    if world.size == 1:
+        return
+    rank = differing(world, sha256_lines([json.dumps(values, sort_keys=True)]))
+    if rank is not None:
+        said = world.hear(dict(values))
+        theirs, ours = said[rank], said[0]
+        name = next(name for name in (*ours, *theirs) if theirs.get(name) != ours.get(name))
+        told = (json.dumps(each.get(name))[:100] for each in (theirs, ours))
+        raise sentences.other_settings(rank, world.size, name, *told)
 
 
 def refuse_other_photos(world: World, photos: Sequence[str]) -> None:

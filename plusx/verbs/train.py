@@ -25,7 +25,7 @@ from plusx.recipes import plan as planning
 from plusx.recipes.plan import Plan
 from plusx.run_folder import RunFolder, create, open_run
 from plusx.training import checkpoint, environment
-from plusx.training.events import Notice
+from plusx.training.events import Notice, silent
 from plusx.training.interrupt import leaving
 from plusx.training.world import World, joined
 from plusx.verbs import accepted, again, decoding, labelled, room, start, together
@@ -63,7 +63,7 @@ def train(
     together.require_out(wish)
     with joined() as world:
         wish = together.wished(wish, world)
-        how = How(begun, world, on_event if on_event and world.first else _silent)
+        how = How(begun, world, on_event if on_event and world.first else silent)
         return _resume(data, wish, how) if wish.resume else _start(data, wish, how)
 
 
@@ -83,6 +83,7 @@ def _start(data: Sequence[str], wish: Wish, how: How) -> Trained:
     photos = world.alike(lambda: labelled.look(data, config, wish.decisions))
     _tell(photos, how.listen)
     config = at_scale(config, wish, device, len(photos.rows("train")), how.begun, world)
+    together.refuse_other_settings(world, config.model_dump(mode="json"))
     world.once(lambda: room.require_early(wish.out, config, photos))
     session = Session(tuple(data), config, device, how.begun, how.listen, world=world)
     budget = None if wish.plan else config.time
@@ -97,7 +98,7 @@ def _settled(wish: Wish, world: World) -> tuple[Config, torch.device, Weights | 
     """The settings, the device and the weights of a new run. Raises for everything that needs no photo to be seen."""
     config = wished(wish)
     if world.first:
-        together.refuse_folder(wish.out)
+        together.refuse_folder(wish.out, world)
     weights = start.find(config.weights) if config.weights else None
     config = wished(wish, weights.settings) if weights else config
     device = prepared_device(config)
@@ -132,7 +133,7 @@ def train_split(
 
 
 def _create(wish: Wish, session: Session) -> RunFolder:
-    together.refuse_folder(wish.out)
+    together.refuse_folder(wish.out, session.world)
     if wish.out is not None and wish.out.exists():
         return RunFolder(wish.out)
     return create(wish.out, run_name(session.data, session.config))
@@ -238,7 +239,7 @@ def _tell(photos: LabelledPhotos, listen: Callable[[TrainEvent], None]) -> None:
 
 def _write_start(run: RunFolder, session: Session, photos: LabelledPhotos, decoded: Decoded, plan: Plan) -> None:
     """What a run knows before its first step; the settings come last, for a folder with settings is a run."""
-    run.write("run", {"data": list(labelled.absolute(session.data))} | together.job())
+    run.write("run", {"data": list(labelled.absolute(session.data))} | together.job(session.world))
     run.write("environment", environment.record(session.device, fast_math=session.config.fast_math))
     run.write("plan", plan.to_json())
     split.write_split_csv(run.split, labelled.split_rows(photos))
@@ -253,6 +254,7 @@ def _train(
     session: Session, run: RunFolder, photos: LabelledPhotos, decoded: Decoded, network: Normalised, plan: Plan
 ) -> Trained:
     """Fit, then finish. A signal leaves a run that can be continued, whenever it comes."""
+    together.refuse_other_settings(session.world, {"plan": plan.to_json()} | session.config.model_dump(mode="json"))
     session.listen(Built(session.config, photos.listing, _counts(photos, decoded), network, run.path))
     session.listen(Planned(plan, session.config))
     with leaving(lambda: interrupted_run(run.path, resume_command(session, run))), _resumable(session, run):
@@ -321,7 +323,3 @@ def _counts(photos: LabelledPhotos, decoded: Decoded) -> dict[str, int]:
 def run_name(data: Sequence[str], config: Config) -> str:
     """What a run folder is called: `<data>-<recipe>`, as far as DATA has a name."""
     return f"{labelled.name_of(data) or 'run'}-{config.recipe}"
-
-
-def _silent(event: TrainEvent) -> None:
-    """Nobody watches."""

@@ -8,14 +8,19 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from plusx.training import interrupt
+
 ROOT = Path(__file__).resolve().parents[2]
+STOPS: list[interrupt.Stop] = []
 
 
 def free_port() -> int:
@@ -35,23 +40,48 @@ def environment(rank: int, size: int, port: int) -> dict[str, str]:
 def start(module: str, function: str, size: int, folder: Path, argument: str = "") -> list[subprocess.Popen[bytes]]:
     """`size` processes, each of which calls `function(argument)` of the test file `module` and writes its answer."""
     port = free_port()
-    return [
-        subprocess.Popen(
-            [sys.executable, __file__, module, function, str(folder / f"{function}-{rank}.json"), argument],
-            env=environment(rank, size, port),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(size)
-    ]
+    started = []
+    for rank in range(size):
+        words = [sys.executable, __file__, module, function, str(folder / f"{function}-{rank}.json"), argument]
+        with (folder / f"{function}-{rank}.txt").open("wb") as said:
+            started.append(subprocess.Popen(words, env=environment(rank, size, port), stdout=said, stderr=said))
+    return started
 
 
 def answers(processes: Sequence[subprocess.Popen[bytes]], function: str, folder: Path, wait: float = 300) -> list[Any]:
     """What each process answered, in order of rank; fails with what it said where one did not end well."""
-    for rank, process in enumerate(processes):
-        _, said = process.communicate(timeout=wait)
-        assert process.returncode == 0, f"process {rank}: {said.decode()}"
+    until = time.monotonic() + wait
+    try:
+        for rank, process in enumerate(processes):
+            code = process.wait(max(1.0, until - time.monotonic()))
+            assert code == 0, f"process {rank}: {(folder / f'{function}-{rank}.txt').read_text()}"
+    finally:
+        end(processes)
     return [json.loads((folder / f"{function}-{rank}.json").read_text()) for rank in range(len(processes))]
+
+
+def end(processes: Sequence[subprocess.Popen[Any]]) -> None:
+    """Leave none behind."""
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def heed_stops() -> None:
+    """Let `ask_to_stop` know who watches for signals."""
+    made = interrupt.Stop.__init__
+
+    def make(self: interrupt.Stop, *arguments: Any) -> None:
+        made(self, *arguments)
+        STOPS.append(self)
+
+    interrupt.Stop.__init__ = make  # type: ignore[method-assign]
+
+
+def ask_to_stop() -> None:
+    """Ask this process to stop; returns once whoever watches for signals has heard it."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert STOPS[-1].requested.wait(30)
 
 
 def run(module: str, function: str, size: int, folder: Path, argument: str = "") -> list[Any]:

@@ -49,6 +49,27 @@ def wait_for(process: subprocess.Popen[str], line: str) -> None:
     pytest.fail(f"the process ended without saying {line!r}: {process.stderr.read()}")
 
 
+def test_where_nobody_is_to_save_any_more_a_process_whose_others_have_left_ends_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would have waited ten minutes for a watcher that had gone."""
+    codes: list[int] = []
+
+    def end(code: int, _: str | None) -> None:
+        codes.append(code)
+        raise SystemExit(code)
+
+    monkeypatch.setattr(interrupt, "_end", end)
+    monkeypatch.setattr(interrupt, "LONGEST_SAVE", 0.1)
+    stop = Stop(lambda: "saved")
+    stop.leave()
+    assert codes == []
+    stop.reached()
+    with pytest.raises(SystemExit):
+        stop.leave()
+    assert codes == [interrupt.INTERRUPTED]
+
+
 @pytest.mark.parametrize("hold", ["5:sleep", "5:multiply", "7:validate"])
 def test_a_signal_in_a_long_call_leaves_a_checkpoint_in_time_and_resumes_exactly(
     hold: str, whole: Digest, tmp_path: Path

@@ -38,6 +38,25 @@ def test_all_meet_under_one_name_and_after_a_restart_under_another() -> None:
     assert first[0] != second[0]
 
 
+def test_nobody_is_answered_before_all_have_come() -> None:
+    """Else who was answered would begin, and say so in its own way where another one never comes."""
+    store, answered = HashStore(), threading.Event()
+
+    def come(rank: int) -> None:
+        meet(store, Launch(rank, SIZE), 20)
+        if rank == 1:
+            answered.set()
+
+    threads = [threading.Thread(target=come, args=(rank,)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    assert not answered.wait(0.5)
+    come(2)
+    for thread in threads:
+        thread.join()
+    assert answered.is_set()
+
+
 def test_a_rank_that_does_not_come_is_named_by_the_first_and_a_missing_first_by_the_others() -> None:
     for rank, missing in ((0, 1), (1, 0)):
         with pytest.raises(RunError) as caught:

@@ -6,10 +6,6 @@ What is compared with one process is computed beside it, alone, in the first of 
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +21,7 @@ from toy_training import Network, Photos, network, settings
 from plusx import durable
 from plusx.data import mixing
 from plusx.data.loader import Batch, deal
-from plusx.errors import Error, Interrupted, RunError, UsageError
+from plusx.errors import Interrupted, RunError, UsageError
 from plusx.training import checkpoint
 from plusx.training.batch_norm import SynchronisedBatchNorm2d, synchronise
 from plusx.training.events import Event, StepDone
@@ -157,8 +153,7 @@ def train(world: World, folder: Path, wanted: Settings, until: int | None = None
 
     def listen(event: Event) -> None:
         if isinstance(event, StepDone) and event.step == asked and world.rank == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.5)  # whoever watches for signals has to hear it before the next step is computed
+            several.ask_to_stop()
         if isinstance(event, StepDone) and event.step == until:
             one.save()
             raise _CutError
@@ -210,6 +205,7 @@ def losses(folder: Path) -> list[float]:
 
 def _together(argument: str) -> dict[str, Any]:
     torch.set_num_threads(1)
+    several.heed_stops()
     out = Path(argument)
     with joined(torch.device("cpu")) as world:
         mine = out / "first" if world.first else out / f"nobody-writes-{world.rank}"
@@ -226,6 +222,7 @@ def _together(argument: str) -> dict[str, Any]:
 
 def _of_two(world: World, out: Path, mine: Path) -> dict[str, Any]:
     found = {"asked": train(world, out / "first/asked", how(), asked=4)}
+    found["drifting"] = _drifting(world, out / "first/drifting")
     found["going on"] = train(world, out / "first/asked", how())
     train(world, mine / "apart", how(batch_norm="per-process"))
     frozen = how(frozen=0.5)
@@ -238,6 +235,24 @@ def _of_two(world: World, out: Path, mine: Path) -> dict[str, Any]:
         (out / "alone").mkdir()
         fit(alone, Shared(ALONE), Photos().validate)
     return found
+
+
+def _drifting(world: World, folder: Path) -> str:
+    """What ends a training where a bit of the second process changes between two checkpoints."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 3 and world.rank == 1:
+            with torch.no_grad():
+                next(one.state.model.parameters()).view(-1)[0] += 1e-3
+
+    plan = how(checkpoint_every=2)
+    one = Training(state(world, plan), plan, Paths(folder, ""), listen)
+    try:
+        fit(one, Shared(world))
+    except RunError as error:
+        return error.message
+    return ""
 
 
 def _drifted(world: World) -> str:
@@ -294,6 +309,18 @@ def test_weights_that_have_drifted_apart_end_the_run_with_the_rank_named(answere
         assert answer["drift"].startswith(f"Rank {size - 1} of {size} has other weights than rank 0 after step 0")
 
 
+def test_weights_that_have_drifted_apart_are_not_saved_and_it_is_said_which_checkpoints_are_good(answered: Any) -> None:
+    size, out, said = answered
+    if size != 2:
+        pytest.skip("of two processes")
+    assert {answer["drifting"] for answer in said} == {
+        "Rank 1 of 2 has other weights than rank 0 after step 4, though they had the same after step 2; what was saved "
+        "since may be wrong. Look at the memory and the devices of both machines, remove the folders of steps after 2 "
+        "from checkpoints in the run folder, and continue with --resume."
+    }
+    assert [checkpoint.step_of(path) for path in checkpoint.found(out / "first/drifting/checkpoints")] == [2]
+
+
 def test_two_processes_give_the_curve_of_one_and_norms_of_their_own_another(answered: Any) -> None:
     size, out, said = answered
     if size != 2:
@@ -337,7 +364,6 @@ def test_a_norm_of_another_kind_is_refused() -> None:
         "The network has norms of the kind Own, which plusx cannot synchronise between processes; use "
         "--set batch_norm=per-process, or one of the networks of plusx."
     )
-    assert isinstance(error.value, Error)
 
 
 def test_a_norm_of_all_processes_is_an_ordinary_one_to_everybody_else() -> None:
@@ -349,4 +375,3 @@ def test_a_norm_of_all_processes_is_an_ordinary_one_to_everybody_else() -> None:
     assert list(norm.state_dict()) == names
     norm.eval()
     assert torch.equal(norm(torch.ones(1, 3, 2, 2)), nn.BatchNorm2d(3).eval()(torch.ones(1, 3, 2, 2)))
-    assert replace(how(), batch_norm="per-process").batch_norm == "per-process"

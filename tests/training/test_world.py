@@ -14,11 +14,16 @@ import pytest
 import several
 import torch
 import torch.distributed as dist
-from toy_training import settings, training
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from toy_training import Photos, settings, training
 
-from plusx.errors import DataError
+from plusx.errors import DataError, UsageError, usage
 from plusx.launch import Launch, launched
+from plusx.training.events import Saved, StepDone, Validated, WeightsDue
 from plusx.training.heartbeat import Bounds
+from plusx.training.loop import fit
+from plusx.training.replica import Replica
 from plusx.training.world import ALONE, World, joined
 
 SIZE = 3
@@ -30,7 +35,44 @@ def _said(_: str) -> dict[str, Any]:
         told = world.tell({"from": world.rank})
         once = world.once(lambda: f"done by {world.rank}")
         rows = np.arange(10, dtype=np.float32).reshape(5, 2)[world.mine(5)]
-        return {"total": total, "told": told, "once": once, "gathered": world.gather(rows).tolist()} | _refused(world)
+        said = {"total": total, "told": told, "once": once, "gathered": world.gather(rows).tolist()} | _refused(world)
+        return said | {"failed": _failed(world)} | _averages(world)
+
+
+def _failed(world: World) -> list[list[Any]]:
+    """An error of a kind that is not of every process: met by the first alone, and by the second."""
+
+    def refuse() -> None:
+        if world.rank == 1:
+            raise usage.too_short(1.0, 5.0, 10)
+
+    found = []
+    for do in (lambda: world.once(lambda: _raise(usage.too_short(1.0, 5.0, 10))), lambda: world.alike(refuse)):
+        try:
+            do()
+        except UsageError as error:
+            found.append([type(error).__name__, error.message, error.told])
+    return found
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _averages(world: World) -> dict[str, Any]:
+    """Gradients as they are averaged, and as PyTorch averages them; how many sums were counted."""
+    torch.manual_seed(1)
+    images, found = torch.randn(world.size, 5, 7), []
+    for of_torch in (False, True):
+        torch.manual_seed(2)
+        model = nn.Linear(7, 3)
+        before = world.peers.entered if world.peers else 0
+        forward = DistributedDataParallel(model) if of_torch else Replica(model, world).forward
+        forward(images[world.rank]).square().sum().backward()
+        found.append([] if model.weight.grad is None else model.weight.grad.tolist())
+        if not of_torch:
+            counted = (world.peers.entered if world.peers else 0) - before
+    return {"bits": found[0] == found[1], "counted": counted}
 
 
 def _refused(world: Any) -> dict[str, str]:
@@ -52,8 +94,17 @@ def test_processes_add_tell_and_gather_and_share_an_error(tmp_path: Path) -> Non
         "gathered": np.arange(10).reshape(5, 2).tolist(),
         "refused": "There are no photos.",
         "code": "no-photos",
+        "bits": True,
+        "counted": 1,
     }
-    assert several.run(__file__, "_said", SIZE, tmp_path) == [expected] * SIZE
+    said = several.run(__file__, "_said", SIZE, tmp_path)
+    failed = [answer.pop("failed") for answer in said]
+    assert said == [expected] * SIZE
+    short = usage.too_short(1.0, 5.0, 10).message
+    own, theirs = ["TooShortError", short], ["UsageError", short]
+    assert [once for once, _ in failed] == [[*own, False], [*theirs, True], [*theirs, True]]
+    prefixed = ["UsageError", f"rank 1 of 3: {short}"]
+    assert [alike for _, alike in failed] == [[*prefixed, False], [*own, True], [*prefixed, True]]
 
 
 def test_a_copied_network_stays_in_its_world() -> None:
@@ -84,13 +135,24 @@ class Watch:
 
     def __init__(self) -> None:
         self.entered, self.told = 0, list[str]()
-        self.bounds = Bounds()
+        self.bounds, self.inside, self.within_steps = Bounds(), 0, False
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         self.told.append("alone")
+        self.inside += 1
         yield
+        self.inside -= 1
         self.told.append("with others")
+
+    @contextmanager
+    def ended_by(self, _: Any) -> Iterator[None]:
+        self.within_steps = True
+        yield
+        self.within_steps = False
+
+    def at(self, step: int) -> None:
+        """A step begins."""
 
 
 def test_what_the_first_does_while_the_others_wait_is_marked_and_messages_are_counted(
@@ -109,3 +171,21 @@ def test_what_the_first_does_while_the_others_wait_is_marked_and_messages_are_co
     assert watch.told[3:] == ["alone", "with others"]
     world.allow(60)
     assert watch.bounds == Bounds(slow=60)
+
+
+def test_what_only_the_first_does_in_a_training_is_marked_and_the_last_message_is_watched(tmp_path: Path) -> None:
+    """T15: whoever hears of a step, of weights or of a checkpoint may write for long, and so may pruning."""
+    watch, heard, added = Watch(), set[tuple[type, bool]](), list[bool]()
+
+    class Adding(World):
+        def add(self, values: torch.Tensor) -> torch.Tensor:
+            added.append(watch.within_steps)
+            return values
+
+    how = settings(4, checkpoint_every=2, save_weights_every=1)
+    one = training(tmp_path, how, lambda event: heard.add((type(event), watch.inside > 0)))
+    one.world = Adding(0, 1, peers=cast(Any, watch))
+    photos = Photos()
+    fit(one, photos, photos.validate)
+    assert heard == {(StepDone, True), (WeightsDue, True), (Validated, True), (Saved, True)}
+    assert added == [True]

@@ -1,6 +1,6 @@
 """train and evaluate as torchrun starts them: one voice, one writer, every photo once; another number of them (T11).
 
-Two starts: of 2 processes, one of which is asked to stop, and of 3, which go on.
+Two starts: of 2 processes, one of which is asked to stop, and of 4, which go on.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 
 from plusx.cli.run import run as cli
 from plusx.data.loader import Batches, deal
+from plusx.errors import UsageError
 from plusx.run_folder import RunFolder
 from plusx.training.world import ALONE, World
 from plusx.verbs import together
@@ -47,34 +47,40 @@ def main(out: str, *words: str) -> None:
         found = real(self, step)
         print(step, len(found.images), *found.indices.tolist(), file=told, flush=True)
         if "--stop" in words and rank == "1" and step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.5)  # whoever watches for signals has to hear it before the step is computed
+            several.ask_to_stop()
         return found
 
     Batches.batch = batch  # type: ignore[method-assign]
-    lines = " ".join(word for word in words if word != "--stop").split(" then ")
+    several.heed_stops()
+    lines = " ".join(word for word in words if word != "--stop").replace("RANK", rank).split(" then ")
     for line, port in zip(lines, os.environ["PORTS"].split(), strict=False):
         os.environ["MASTER_PORT"] = port  # every command line is a meeting of its own
         code = cli(line.split())
         print("exit", code, flush=True)
+        if dist.is_initialized():  # a process that ends with an error leaves its group as it is
+            dist.destroy_process_group()
     told.close()
 
 
 def start(out: Path, size: int, line: str) -> list[tuple[list[str], str]]:
-    """What each of `size` processes wrote to stdout and stderr for the command lines, joined by "then"."""
+    """What each of `size` processes wrote to stdout and stderr for the command lines, joined by "then".
+
+    RANK within them is that of each process.
+    """
     ports = " ".join(str(several.free_port()) for _ in range(1 + line.count(" then ")))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", PROGRAM, str(out), *line.split()],
-            env=several.environment(rank, size, 0) | {"PORTS": ports},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
-    said = [process.communicate(timeout=300) for process in processes]
-    return [(stdout.splitlines(), stderr) for stdout, stderr in said]
+    processes = []
+    for rank in range(size):
+        environment = several.environment(rank, size, 0) | {"PORTS": ports}
+        words = [sys.executable, "-W", "error", "-c", PROGRAM, str(out), *line.split()]
+        with (out / f"out-{rank}-{size}").open("w") as stdout, (out / f"err-{rank}-{size}").open("w") as stderr:
+            processes.append(subprocess.Popen(words, env=environment, stdout=stdout, stderr=stderr))
+    try:
+        for process in processes:
+            process.wait(300)
+    finally:
+        several.end(processes)
+    read = [[(out / f"{name}-{rank}-{size}").read_text() for name in ("out", "err")] for rank in range(size)]
+    return [(words.splitlines(), faults) for words, faults in read]
 
 
 def flags() -> str:
@@ -84,49 +90,52 @@ def flags() -> str:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A run of one, one that 2 began and was stopped, and what 3 made of it; what was said on the way."""
+    """A run of one, one that 2 began and was stopped, and what 4 made of it; what was said on the way."""
     out = tmp_path_factory.mktemp("several")
     data = fill(out / "stripes", PHOTOS)
     (out / "stripes/lying/broken.jpg").write_bytes(b"no photo")
     first = (
         f"check {data} then train {data} {flags()} then train {data} {flags()} --seeds 2 --out {out / 'seeds'} then "
+        f"train {data} {flags()} --set rank_seconds=6RANK --out {out / 'other'} then "
         f"train {data} {flags()} --skip-bad --out {out / 'cut'}"
     )
     two = start(out, 2, f"--stop {first}")
     assert (out / "cut").exists(), two
     shutil.copytree(out / "cut", out / "one")
-    three = start(out, 3, f"train --resume --out {out / 'cut'} then evaluate {out / 'cut'} --json")
-    return out, data, two, three
+    four = start(out, 4, f"train --resume --out {out / 'cut'} then evaluate {out / 'cut'} --json")
+    return out, data, two, four
 
 
 def test_what_several_processes_cannot_do_is_refused_by_one_sentence(world: Any) -> None:
     _, _, two, _ = world
     (out, err), (quiet_out, quiet_err) = two
-    assert [line for line in out if line.startswith("exit")] == ["exit 2", "exit 2", "exit 2", "exit 75"]
+    assert [line for line in out if line.startswith("exit")] == [*4 * ["exit 2"], "exit 75"]
     told = [line for line in err.splitlines() if line.startswith("plusx: ")]
-    assert told[:3] == [
+    assert told[:4] == [
         "plusx: check is done by one process, and torchrun has started 2; start it without torchrun, or with "
         "--nproc-per-node 1. train and evaluate take several.",
         "plusx: 2 processes train together, so --out is needed: it is where the job goes on when it is started again.",
         "plusx: --seeds trains its runs in one process, and torchrun has started 2; give each seed a torchrun of its "
         "own, with --seed, --set split_seed=... and --out.",
+        "plusx: Rank 1 of 2 has rank_seconds 61.0 where rank 0 has 60.0; every machine needs the same command line, "
+        "the same files and the same plusx.",
     ]
-    assert quiet_out == ["exit 2", "exit 2", "exit 2", "exit 75"]
+    assert quiet_out == [*4 * ["exit 2"], "exit 75"]
     assert quiet_err == ""
 
 
-def test_a_run_of_two_goes_on_with_one_and_with_three_in_the_same_order_and_says_so(
+def test_a_run_of_two_goes_on_with_one_and_with_four_in_the_same_order_and_says_so(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """T11: the hash of the indices, step by step, is that of one process; each photo once an epoch; marked for good."""
-    out, data, two, three = world
+    out, data, two, four = world
     assert f"Stopped after step 4; everything is in {out / 'cut'}" in two[0][1]
-    assert [code for said, _ in three for code in said if code.startswith("exit")] == ["exit 0"] * 6
+    assert [code for said, _ in four for code in said if code.startswith("exit")] == ["exit 0"] * 8
     notice = (
         "The run was trained by 2 processes and goes on after step 4 with {}: with the same photos in the same order, "
         "but sums are rounded in another order, so its result is not bit-exact."
     )
-    assert notice.format(3) in three[0][1]
+    assert notice.format(4) in four[0][1]
     events: list[Any] = []
     trained = train([], Wish(out=out / "one", resume=True), on_event=events.append)
     assert notice.format(1) in [getattr(event, "text", "") for event in events]
@@ -134,12 +143,12 @@ def test_a_run_of_two_goes_on_with_one_and_with_three_in_the_same_order_and_says
     assert trained.metrics["changed_processes"] == used
     assert json.loads((out / "cut/metrics.json").read_text())["changed_processes"] == [
         used[0],
-        {**used[1], "processes": 3},
+        {**used[1], "processes": 4},
     ]
-    assert "not bit-exact: trained by 2 processes, after step 4 by 3" in three[0][0]
+    assert "not bit-exact: trained by 2 processes, after step 4 by 4" in four[0][0]
     whole = _order_of_one(data, out / "alone", monkeypatch)
     assert _hashes(out, 2) == whole[:4]
-    assert _hashes(out, 3) == whole[4:]
+    assert _hashes(out, 4) == whole[4:]
 
 
 def _order_of_one(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -169,16 +178,16 @@ def _hashes(out: Path, size: int) -> list[str]:
 
 
 def test_evaluation_counts_every_photo_once_and_a_bad_one_where_it_fell(world: Any, capsys: Any) -> None:
-    out, _, _, three = world
-    said, quiet = three[0][0], three[1][0] + three[2][0]
+    out, _, _, four = world
+    said, quiet = four[0][0], [line for stdout, _ in four[1:] for line in stdout]
     document = json.loads("\n".join(said[said.index("{") : said.index("}") + 1]))
     assert cli(["evaluate", str(out / "cut"), "--json"]) == 0
     alone = json.loads(capsys.readouterr().out)
     for name in ("n", "accuracy", "confusion", "skipped", "left_out", "data_fingerprint"):
         assert document[name] == alone[name], name
     assert document["log_loss"] == pytest.approx(alone["log_loss"], rel=1e-5)
-    assert quiet == ["exit 0"] * 4
-    assert three[1][1] + three[2][1] == ""
+    assert quiet == ["exit 0"] * 6
+    assert [stderr for _, stderr in four[1:]] == ["", "", ""]
 
 
 def test_a_job_that_torchrun_starts_again_goes_on_and_another_one_is_refused(
@@ -187,18 +196,24 @@ def test_a_job_that_torchrun_starts_again_goes_on_and_another_one_is_refused(
     out = tmp_path / "run"
     out.mkdir()
     (out / "config.yaml").touch()
-    RunFolder(out).write("run", {"data": [], "job": "ours"})
+    RunFolder(out).write("run", {"data": [], "job": "today"})
     two, wish = World(0, 2), Wish(out=out)
     monkeypatch.setattr(World, "once", lambda _, do: do())
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "ours")
-    assert not together.wished(wish, two).resume  # the first start: what lies there is refused
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # what every job is called that has no --rdzv-id
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert not together.wished(wish, two).resume  # without a store of torchrun there is no job
+    monkeypatch.setattr(World, "job", lambda _: "today")
     assert together.wished(wish, two).resume
     assert not together.wished(wish, ALONE).resume
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
+    monkeypatch.setattr(World, "job", lambda _: "another day")
     assert not together.wished(wish, two).resume
+    (out / "config.yaml").unlink()  # it was stopped before the run was one
+    with pytest.raises(UsageError):
+        together.refuse_folder(out, two)
+    monkeypatch.setattr(World, "job", lambda _: "today")
+    together.refuse_folder(out, two)
 
 
 def test_a_run_remembers_by_how_many_it_was_trained(tmp_path: Path) -> None:
