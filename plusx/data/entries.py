@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import math
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from plusx.durable import TEMPORARY, locked
+from plusx.durable import TEMPORARY, locked, write_json
 from plusx.errors import DiskError
 from plusx.errors import cache as sentences
 
@@ -27,6 +28,7 @@ DEFAULT_GB = 20.0
 SPARE = 500_000_000  # bytes of the disk that the cache leaves alone
 LOCKS = "locks"
 PIXELS, ARCHIVE, OBJECT = "pixels.u8", "archive.tar", "object"  # what is locked by those who use an entry
+INDEX = "index.json"  # what is known of an entry of one file, its size at least
 LISTING = "listing.json"  # of what is in an object; nobody has one open for long
 
 
@@ -120,6 +122,39 @@ def let_go(descriptor: int) -> None:
     """Close a copy of a held file's descriptor, and let its entry be evicted."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough: a mapping keeps a copy of the descriptor
     os.close(descriptor)
+
+
+def opened(folder: Path, name: str) -> int | None:
+    """A descriptor that holds an entry of one file; None where there is none, or it is not as it was written."""
+    try:
+        descriptor = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        hold(descriptor)  # first: until then the entry could be evicted
+        if os.fstat(descriptor).st_size == json.loads((folder / INDEX).read_bytes())["size"]:
+            mark_used(folder)
+            return descriptor
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    os.close(descriptor)
+    return None
+
+
+def built(folder: Path, name: str, write: Callable[[Path], Mapping[str, Any]]) -> None:
+    """Make an entry of one file, which `write` writes and syncs, and of which it says what is known.
+
+    In a temporary folder, renamed into place. The caller holds its lock.
+    """
+    remove_dead(folder)
+    temporary = temporary_of(folder)
+    temporary.mkdir()
+    try:
+        known = write(temporary / name)
+        write_json(temporary / INDEX, {"size": (temporary / name).stat().st_size, **known})
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def mark_used(folder: Path) -> None:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
-import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,22 +21,19 @@ from plusx.data import fetch
 from plusx.data.entries import (
     OBJECT,
     building,
+    built,
     cache_folder,
     cache_limit,
-    hold,
     make_room,
-    mark_used,
-    remove_dead,
-    temporary_of,
+    opened,
 )
 from plusx.data.entries import let_go as unlock
 from plusx.data.fetch import Seen
-from plusx.durable import sha256_lines, write_json
+from plusx.durable import sha256_lines
 from plusx.errors import remote as sentences
 
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # two letters at least: one is a Windows drive
-_INDEX = "index.json"
 _THIS_PROCESS = uuid.uuid4().hex  # stands for the stamp of objects that have none: never the same twice
 
 
@@ -205,41 +200,17 @@ def _at_hand(name: str, folder: Path, fetch_into: Callable[[Path], str]) -> Path
 
 def _open(name: str, folder: Path) -> bool:
     """Hold the entry; False where there is none or it is not as it was written."""
-    try:
-        descriptor = os.open(folder / OBJECT, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    if not _is_whole(folder, descriptor):
-        os.close(descriptor)
+    descriptor = opened(folder, OBJECT)
+    if descriptor is None:
         return False
     let_go(name)
     with _changing:
         _held[name] = _Held(folder, descriptor)
-    mark_used(folder)
     return True
 
 
-def _is_whole(folder: Path, descriptor: int) -> bool:
-    try:
-        hold(descriptor)  # first: until then the entry could be evicted
-        size = json.loads((folder / _INDEX).read_bytes())["size"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return bool(os.fstat(descriptor).st_size == size)
-
-
 def _build(name: str, folder: Path, fetch_into: Callable[[Path], str]) -> None:
-    """Fetch into a temporary folder, synced before it is renamed into place."""
-    remove_dead(folder)
-    temporary = temporary_of(folder)
-    temporary.mkdir()
-    try:
-        found = fetch_into(temporary / OBJECT)
-        size = (temporary / OBJECT).stat().st_size
-        write_json(temporary / _INDEX, {"size": size, "url": name, "sha256": found})
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    built(folder, OBJECT, lambda path: {"url": name, "sha256": fetch_into(path)})
     if not _open(name, folder):
         raise OSError(f"{folder} was changed while it was written")
 

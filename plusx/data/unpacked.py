@@ -10,11 +10,9 @@ from __future__ import annotations
 import bz2
 import contextlib
 import gzip
-import json
 import logging
 import lzma
 import os
-import shutil
 import threading
 import time
 import zlib
@@ -26,16 +24,14 @@ from typing import BinaryIO
 from plusx.data.entries import (
     ARCHIVE,
     building,
+    built,
     cache_folder,
     cache_limit,
-    hold,
     make_room,
-    mark_used,
-    remove_dead,
-    temporary_of,
+    opened,
 )
 from plusx.data.entries import let_go as unlock
-from plusx.durable import sha256_file, write_json
+from plusx.durable import sha256_file
 from plusx.errors import data as sentences
 from plusx.errors import unpack as errors
 
@@ -48,7 +44,6 @@ _OTHER = (b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"PK\x05\x06")  # Zstandard, zip
 _DAMAGE = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 _CHUNK = 1 << 22  # bytes
 _PATIENCE = 1.0  # seconds after which somebody who waits is told for what
-_INDEX = "index.json"
 
 _log = logging.getLogger("plusx")
 
@@ -83,7 +78,7 @@ def plain(path: Path, user: str = "") -> Path:
     folder = cache_folder() / key
     with _writable(path), building(key):
         if not _open(folder, user):
-            _build(folder, path)
+            built(folder, ARCHIVE, lambda into: _unpacked(path, into))
             if not _open(folder, user):
                 raise OSError(f"{folder} was changed while it was written")
     return folder / ARCHIVE
@@ -118,12 +113,8 @@ def _first_bytes(path: Path) -> bytes:
 
 def _open(folder: Path, user: str) -> bool:
     """Hold the entry for a user; False where there is none or it is not as it was written."""
-    try:
-        descriptor = os.open(folder / ARCHIVE, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    if not _is_whole(folder, descriptor):
-        os.close(descriptor)
+    descriptor = opened(folder, ARCHIVE)
+    if descriptor is None:
         return False
     with _changing:
         held = _held.setdefault(folder, _Held(descriptor))
@@ -131,37 +122,20 @@ def _open(folder: Path, user: str) -> bool:
             os.close(held.descriptor)
             held.descriptor = descriptor
         held.users.add(user)
-    mark_used(folder)
     return True
 
 
-def _is_whole(folder: Path, descriptor: int) -> bool:
-    try:
-        hold(descriptor)  # first: until then the entry could be evicted
-        size = json.loads((folder / _INDEX).read_bytes())["size"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return bool(os.fstat(descriptor).st_size == size)
+def _unpacked(path: Path, into: Path) -> dict[str, int]:
+    """Unpack into a file, and sync it; there is nothing to be known of it but its size."""
+    with into.open("wb") as file:
+        _unpack(path, file)
+        file.flush()
+        os.fsync(file.fileno())
+    return {}
 
 
-def _build(folder: Path, path: Path) -> None:
-    """Unpack into a temporary folder, synced before it is renamed into place."""
-    remove_dead(folder)
-    temporary = temporary_of(folder)
-    temporary.mkdir()
-    try:
-        with (temporary / ARCHIVE).open("wb") as file:
-            size = _unpack(path, file)
-            file.flush()
-            os.fsync(file.fileno())
-        write_json(temporary / _INDEX, {"size": size})
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _unpack(path: Path, file: BinaryIO) -> int:
-    """Decompress `path` into `file`, as long as there is room; returns the bytes written."""
+def _unpack(path: Path, file: BinaryIO) -> None:
+    """Decompress `path` into `file`, as long as there is room."""
     size, limit, started, told = 0, cache_limit(), time.monotonic(), False
     for chunk in _chunks(path):
         if size + len(chunk) > limit:
@@ -173,7 +147,6 @@ def _unpack(path: Path, file: BinaryIO) -> int:
         if not told and time.monotonic() - started > _PATIENCE:
             told = True
             _log.warning(errors.unpacking(path, cache_folder()))
-    return size
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
