@@ -25,6 +25,8 @@ STARTED = time.monotonic()  # budgets count from here: what Python needed before
 
 TRACE = "PLUSX_TRACE"  # environment variable: print the stack trace of a fault of plusx itself
 
+FIRST_SPEAKS = 2.0  # seconds
+
 STOPPED = 130  # the exit code after Ctrl-C where there is nothing to resume
 
 TOGETHER = ("train", "evaluate")  # what several processes do
@@ -69,7 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `plusx`: runs a verb and ends the process with its documented code."""
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _terminated)  # a run that can be resumed takes it over
-    code = run(tokens)
+    try:
+        code = run(tokens)
+        if code and not launched().first:
+            time.sleep(FIRST_SPEAKS)  # torchrun ends all others as soon as one has failed, and the first says why
+    except KeyboardInterrupt:  # while a sentence was written
+        _leave(STOPPED)
     _leave(_flush() or code)
 
 

@@ -59,4 +59,5 @@ class _Bar(Bars):
 
 def _told(out: Path, totals: Totals) -> str:
     parts = "1 part" if totals.blocks == 1 else f"{totals.blocks:,} parts"
-    return f"{totals.photos:,} photos in {parts} in {out}, {totals.written:,} of them new"
+    photos = "1 photo" if totals.photos == 1 else f"{totals.photos:,} photos"
+    return f"{photos} in {parts} in {out}, {totals.written:,} of them new"

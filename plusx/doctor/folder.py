@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from plusx.data import remote, shards
+from plusx.data.index import Index
 from plusx.data.listing import IndexedPhotos, Listing
 from plusx.data.source import content_hashes, scan
 from plusx.data.survey import Survey, survey
@@ -56,7 +58,7 @@ def examine(
     """As `check`, with the positions of the photos behind every finding."""
     listing, unusable = _scan(data)
     if isinstance(listing.photos, IndexedPhotos):
-        listing.photos.table.verify()
+        _verify(listing.photos.table)
     hashes = content_hashes(listing.photos)
     found = survey(listing.photos, hashes, workers=workers, on_progress=on_progress)
     groups, noted = _groups(listing, hashes, found), _noted(listing, found)
@@ -64,6 +66,16 @@ def examine(
     single = {field: tuple((i,) for i, _ in pairs) for field, pairs in noted.items()}
     places = {**groups, **single, "unreadable": tuple((i,) for i in sorted(found.bad))}
     return Findings(report, listing, hashes, found, places)
+
+
+def _verify(table: Index) -> None:
+    """Raise DataError where a shard has other bytes than its index states: behind a URL, when it is fetched."""
+    if not remote.is_url(table.base):
+        table.verify()
+        return
+    for shard in table.shards:
+        shards.opened(table.base + shard.name)
+        shards.let_go(table.base + shard.name)
 
 
 def _report(

@@ -28,10 +28,10 @@ def not_installed(url: str, scheme: str, why: str) -> DataError:
 
 def missing(url: str) -> DataError:
     """The server knows no such object or bucket."""
+    where = "address" if url.startswith(("http", "file")) else "bucket, name and endpoint"
+    amazon = " (AWS_ENDPOINT_URL, where it is not Amazon's own)" if url.startswith("s3") else ""
     return DataError(
-        f"{url} does not exist, or the server does not say so to you: check bucket, name and endpoint "
-        "(AWS_ENDPOINT_URL, where it is not Amazon's own).",
-        code=MISSING,
+        f"{url} does not exist, or the server does not say so to you: check {where}{amazon}.", code=MISSING
     )
 
 

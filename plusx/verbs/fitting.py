@@ -11,6 +11,7 @@ from typing import Any
 from plusx.config import Config
 from plusx.data.cache import StreamingStore
 from plusx.errors import DiskError
+from plusx.launch import launched
 from plusx.models import minimum_size
 from plusx.models.normalise import Normalised
 from plusx.recipes.plan import Plan
@@ -123,5 +124,8 @@ def _listener(session: Session, run: RunFolder, board: Board, network: Normalise
 
 
 def resume_command(session: Session, run: RunFolder) -> str:
-    """The command line that goes on with a run."""
-    return session.command or f"plusx train --resume --out {shlex.quote(str(run))}"
+    """The command line that goes on with a run, by as many processes as now."""
+    launch = launched()
+    here = f"--standalone --nproc-per-node {launch.size}" if launch.size == launch.local_size else "..."
+    by = f"torchrun {here} -m " if launch.size > 1 else ""
+    return session.command or f"{by}plusx train --resume --out {shlex.quote(str(run))}"
