@@ -152,10 +152,10 @@ def test_what_was_measured_of_a_shorter_training_is_not_taken_for_a_longer_one(o
 
 
 def test_a_lab_that_is_stopped_goes_on_to_the_same_weights(open_lab: Callable[..., Lab], tmp_path: Path) -> None:
-    whole = open_lab(size=replace(SIZE, steps=150))
+    whole = open_lab(size=replace(SIZE, steps=80))
     whole.trained(TWINS)
     expected = {network.name: sha256(whole.run(network).model) for network in TWINS}
-    settings = json.dumps({"out": str(tmp_path / "stopped"), "setup": whole.setup.to_json(), "steps": 150})
+    settings = json.dumps({"out": str(tmp_path / "stopped"), "setup": whole.setup.to_json(), "steps": 80})
     command = [sys.executable, str(Path(__file__).with_name("stoppable.py")), settings]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
