@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,12 @@ import torch
 from plusx.config import Config
 from plusx.recipes.plan import training_sizes
 from plusx.recipes.recipe import ENOUGH_EPOCHS, SCALES
+from plusx.run_folder import RunFolder
 from plusx.training.world import ALONE
 from plusx.verbs import settle
+from plusx.verbs.fitting import resume_command
 from plusx.verbs.network import forward_flops
+from plusx.verbs.session import Session
 from plusx.verbs.settle import at_scale, budgeted, wished
 from plusx.verbs.wish import Wish
 
@@ -84,3 +88,20 @@ def test_precision_is_settled_by_the_device(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_step_on_noise_is_timed() -> None:
     wish = Wish(flags={"time": 20.0, "batch_size": 4}, sets=("width=0.125",))
     assert 0 < settle._step_seconds(budgeted(wished(wish), CPU), CPU, ALONE) < 10
+
+
+@pytest.mark.parametrize(
+    ("told", "command"),
+    [
+        ({}, "plusx train --resume --out runs/a"),
+        ({"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, "torchrun --standalone --nproc-per-node 2 -m plusx train"),
+        ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}, "torchrun ... -m plusx train --resume --out runs/a"),
+    ],
+)
+def test_a_stopped_run_is_told_to_go_on_by_as_many_processes(
+    told: dict[str, str], command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (told | {"RANK": "0"} if told else {}).items():
+        monkeypatch.setenv(name, value)
+    session = Session((), Config(), CPU, 0.0, lambda _: None)
+    assert resume_command(session, RunFolder(Path("runs/a"))).startswith(command)
